@@ -1,0 +1,27 @@
+"""The `tame-deploy` command: every subcommand parses, then calls one stage."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+
+def main() -> None:
+    """Run the command line; a TameError is one line and exit status 1, a usage error 2."""
+    from tame_deploy.cli.app import app
+    from tame_deploy.errors import TameError
+
+    # The size limit of preprocess.py says it in one line of its own.
+    warnings.filterwarnings("ignore", message=".*decompression bomb.*")
+    try:
+        app()
+    except TameError as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,41 @@
+"""The typer application and its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tame_deploy import __version__
+from tame_deploy.cli import backbones, explain, export, inspect
+
+app = typer.Typer(
+    name="tame-deploy",
+    help="Image classifiers that explain themselves: export, verify, explain.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tame-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None: ...
+
+
+app.command("export")(export.export)
+app.command("verify")(export.verify)
+app.command("explain")(explain.explain)
+app.command("inspect")(inspect.inspect)
+app.command("layers")(backbones.layers)
+app.command("import-checkpoint")(backbones.import_checkpoint)

@@ -1,0 +1,110 @@
+"""`layers` and `import-checkpoint`: getting to know a backbone, and bringing in a head."""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tame_deploy.cli.options import (
+    BackboneOption,
+    ImageSizeOption,
+    LayersOption,
+    TokensOption,
+    VariantOption,
+    WeightsOption,
+    parse_size,
+    split_layers,
+)
+from tame_deploy.cli.screen import console, download_bar
+from tame_deploy.errors import require_extra
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help="As --backbone of export.")],
+    image_size: ImageSizeOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every feature map, not the last of each resolution.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the layers of a backbone that a head can read, and propose three."""
+    require_extra("export", "torch", "torchvision", "safetensors")
+    from tame_deploy.model.backbones import PAPER_LAYERS, BackboneRequest, load_backbone
+    from tame_deploy.model.features import (
+        FeatureTap,
+        last_of_each_size,
+        list_feature_maps,
+        probe_layers,
+        propose,
+    )
+
+    # Shapes do not depend on the weights, so nothing is downloaded.
+    weights = "default" if ":" in model or model == "demo" else "random"
+    request = BackboneRequest(model, weights, image_size=parse_size(image_size))
+    backbone = load_backbone(request)
+    candidates = list_feature_maps(backbone.module, backbone.example)
+    if model in PAPER_LAYERS:
+        tap = FeatureTap(backbone.module, PAPER_LAYERS[model]).eval()
+        proposed = probe_layers(tap, backbone.example)
+    else:
+        proposed = propose(candidates)
+    names = [feature.layer for feature in proposed]
+    if not every:
+        candidates = last_of_each_size(candidates)
+    listed = candidates + [f for f in proposed if f.layer not in {c.layer for c in candidates}]
+    if json:
+        rows = [
+            {"layer": f.layer, "channels": f.channels, "height": f.height, "width": f.width}
+            for f in listed
+        ]
+        console.print_json(json_format.dumps({"layers": rows, "proposed": names}))
+        return
+    table = Table("layer", "channels", "height x width", "", title=f"layers of {model}")
+    for feature in listed:
+        mark = "[green]proposed[/]" if feature.layer in names else ""
+        size = f"{feature.height} x {feature.width}"
+        table.add_row(feature.layer, str(feature.channels), size, mark)
+    console.print(table)
+    console.print(f"--layers {','.join(names)}")
+
+
+def import_checkpoint(
+    file: Annotated[str, typer.Argument(help="TAME .pt, T-TAME .ckpt, or safetensors.")],
+    backbone: BackboneOption,
+    output: Annotated[str, typer.Option("--output", "-o", help="The safetensors file to write.")],
+    weights: WeightsOption = "random",
+    layers: LayersOption = None,
+    variant: VariantOption = None,
+    tokens: TokensOption = None,
+    image_size: ImageSizeOption = None,
+) -> None:
+    """Turn a published head into safetensors that say what they are; no code in it is run."""
+    require_extra("export", "torch", "torchvision", "safetensors")
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.checkpoint import HeadCheckpoint, read_head, write_head
+    from tame_deploy.model.features import FeatureTap, probe_layers
+    from tame_deploy.model.network import check_head, choose_layers
+
+    checkpoint = read_head(file, variant=variant, tokens=tokens)  # type: ignore[arg-type]
+    config = checkpoint.head.config
+    request = BackboneRequest(
+        backbone,
+        "default" if ":" in backbone or backbone == "demo" else weights,
+        classes=config.classes,
+        image_size=parse_size(image_size),
+    )
+    with download_bar(f"{backbone} weights") as progress:
+        loaded = load_backbone(request, progress)
+    chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
+    tap = FeatureTap(loaded.module, chosen).eval()
+    features = probe_layers(tap, loaded.example)
+    check_head(checkpoint, backbone, features, config.classes)
+    written = write_head(HeadCheckpoint(checkpoint.head, backbone, chosen), output)
+    parameters = sum(parameter.numel() for parameter in checkpoint.head.parameters())
+    console.print(
+        f"[green]wrote[/] {written}: {config.variant} head, {config.classes} classes, "
+        f"{parameters:,} parameters, on {'; '.join(map(str, features))}"
+    )

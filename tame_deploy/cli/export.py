@@ -1,0 +1,149 @@
+"""`export` and `verify`: making an artifact, and holding it to PyTorch again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tame_deploy.cli.options import (
+    ArtifactArgument,
+    BackboneOption,
+    ClassesOption,
+    ImageSizeOption,
+    LayersOption,
+    ProviderOption,
+    ThreadsOption,
+    TokensOption,
+    VariantOption,
+    WeightsOption,
+    parse_size,
+    parse_triple,
+    split_layers,
+)
+from tame_deploy.cli.screen import (
+    console,
+    download_bar,
+    notes,
+    parity_table,
+    step_spinner,
+    warn_speed_only,
+)
+from tame_deploy.errors import require_extra
+
+
+def export(
+    backbone: BackboneOption,
+    weights: WeightsOption = "default",
+    head: Annotated[
+        str, typer.Option(help="default (public T-TAME), random (speed only), or a file.")
+    ] = "default",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Artifact directory; build/BACKBONE.")
+    ] = None,
+    layers: LayersOption = None,
+    variant: VariantOption = None,
+    tokens: TokensOption = None,
+    classes: ClassesOption = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Class names: a file, imagenet, or numbers; the weights'.")
+    ] = None,
+    image_size: ImageSizeOption = None,
+    crop: Annotated[
+        str | None, typer.Option(help="center (cut the middle), or none (squeeze all of it in).")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Pixel means r,g,b in [0, 1].")] = None,
+    std: Annotated[str | None, typer.Option(help="Pixel deviations r,g,b.")] = None,
+    explain: Annotated[
+        Literal["selectable", "predicted", "all"],
+        typer.Option(help="Which classes the graph can explain."),
+    ] = "selectable",
+    top_k: Annotated[
+        int | None, typer.Option(help="How many likeliest classes it can rank (5), or emits (1).")
+    ] = None,
+    graph_input: Annotated[
+        Literal["uint8", "float32"], typer.Option("--input", help="Pixels, or normalised floats.")
+    ] = "uint8",
+    maps: Annotated[
+        Literal["minmax", "sigmoid", "logits"], typer.Option(help="How maps are finished.")
+    ] = "minmax",
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 or later.")] = 18,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that is there.")] = False,
+) -> None:
+    """Fuse backbone and head into one ONNX graph, held to PyTorch, and keep it as an artifact."""
+    require_extra("export", "torch", "torchvision", "onnx", "onnxscript", "safetensors")
+    require_extra("cpu", "onnxruntime")
+    from tame_deploy.artifact import check_output
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.fused import ExportOptions
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    target = output or str(Path("build") / backbone.replace(":", "-"))
+    check_output(target, overwrite=overwrite)
+    request = BackboneRequest(
+        backbone,
+        weights,
+        classes,
+        parse_size(image_size),
+        crop,
+        parse_triple("mean", mean),
+        parse_triple("std", std),
+        labels,
+        seed,
+    )
+    head_request = HeadRequest(head, variant, _tokens(tokens), seed)
+    options = ExportOptions(explain, top_k, graph_input, maps, opset)
+    with download_bar(f"{backbone} weights") as progress:
+        loaded = load_backbone(request, progress)
+    with download_bar(f"{backbone} head") as progress:
+        network = build_network(loaded, head_request, split_layers(layers), progress)
+    if network.head_source.licence:
+        notes.print(f"head: {network.head_source.licence}")
+    with step_spinner() as report:
+        artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
+    assert artifact.manifest.parity is not None
+    _show_parity(artifact.manifest.parity)
+    warn_speed_only(artifact.manifest)
+    megabytes = artifact.model.stat().st_size / 1e6
+    console.print(f"[green]made[/] {artifact.path} ({megabytes:.0f} MB)")
+    console.print(f"try    tame-deploy explain {artifact.path} PICTURES… -o out")
+
+
+def _tokens(text: str | None) -> Any:
+    from tame_deploy.errors import InputError
+
+    if text not in (None, "patch", "patch-times-class"):
+        raise InputError(f"--tokens is {text!r}; expected patch or patch-times-class")
+    return text
+
+
+def _show_parity(parity: dict[str, Any]) -> None:
+    from tame_deploy.runtime.parity import ParityReport
+
+    console.print(parity_table(parity))
+    for warning in ParityReport(**parity).warnings:
+        notes.print(f"[yellow]warning:[/] {warning}")
+
+
+def verify(
+    artifact: ArtifactArgument,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+) -> None:
+    """Check an artifact's files, and hold its graph on this machine to what PyTorch gave."""
+    from tame_deploy.artifact import open_artifact
+    from tame_deploy.runtime.backend import BackendOptions, open_backend
+    from tame_deploy.runtime.parity import ParityReference, check_parity
+
+    opened = open_artifact(artifact)
+    warn_speed_only(opened.manifest)
+    options = BackendOptions(threads, tuple(provider or ["CPUExecutionProvider"]))
+    reference = ParityReference.load(opened)
+    with step_spinner() as report, open_backend(opened, "onnxruntime", options) as backend:
+        report("Comparing with PyTorch")
+        parity = check_parity(backend, reference, opened)
+    _show_parity(parity.to_dict())
+    console.print(f"[green]ok[/] {opened.path}: every file as listed, every output as in PyTorch")

@@ -1,0 +1,69 @@
+"""`inspect`: an artifact's manifest as a card."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tame_deploy.artifact import open_artifact
+from tame_deploy.cli.options import ArtifactArgument
+from tame_deploy.cli.screen import console, parity_table, warn_speed_only
+from tame_deploy.manifest import Manifest, WeightsSource
+
+
+def inspect(
+    artifact: ArtifactArgument,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Show what an artifact is, after checking its files."""
+    opened = open_artifact(artifact)
+    manifest = opened.manifest
+    warn_speed_only(manifest)
+    if json:
+        print(manifest.to_json(), end="")
+        return
+    card = Table(title=manifest.name, title_justify="left", show_header=False)
+    card.add_column(style="bold")
+    card.add_column(overflow="fold")
+    for name, value in _rows(manifest):
+        card.add_row(name, Text(value))
+    for name in manifest.files:
+        size = (opened.path / name).stat().st_size / 1e6
+        card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
+    console.print(card)
+    if manifest.parity is not None:
+        console.print(parity_table(manifest.parity))
+
+
+def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+    image, graph = manifest.image, manifest.graph
+    cut = (
+        f"short side to {image.resize}, central {image.height}x{image.width}"
+        if image.crop == "center"
+        else f"squeezed into {image.height}x{image.width}"
+    )
+    classes = {
+        "selectable": f"any class, or the {graph.ranks} likeliest by rank",
+        "predicted": f"the {graph.ranks} likeliest",
+        "all": "every class",
+    }[graph.explain]
+    return [
+        ("backbone", f"{manifest.backbone} ({_source(manifest.weights['backbone'])})"),
+        ("head", f"{manifest.head.variant} ({_source(manifest.weights['head'])})"),
+        ("layers", ", ".join(manifest.feature_layers)),
+        ("classes", str(manifest.classes)),
+        ("explains", f"{classes}; {graph.maps} maps"),
+        ("pictures", f"{cut}, {image.interpolation}"),
+        ("normalised", f"by the {image.normalise}, mean {image.mean}, std {image.std}"),
+        ("inputs", "\n".join(map(str, manifest.inputs))),
+        ("outputs", "\n".join(map(str, manifest.outputs))),
+        ("precision", f"{manifest.precision}, opset {graph.opset}"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
+    ]
+
+
+def _source(source: WeightsSource) -> str:
+    return f"{source.source}; {source.licence}" if source.licence else source.source

@@ -1,0 +1,77 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tame_deploy.errors import InputError
+
+ArtifactArgument = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Artifact directory.")]
+BackboneOption = Annotated[
+    str,
+    typer.Option(
+        "--backbone",
+        "-b",
+        help="A torchvision classifier (vgg16, resnet50, convnext_tiny …), demo, or "
+        "package.module:callable.",
+    ),
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option(help="default, random (speed only), torchvision weights by name, or a file."),
+]
+LayersOption = Annotated[
+    str | None, typer.Option(help="Feature layers a,b,c; the papers' where there are any.")
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(help="Number of classes, where the weights do not say.")
+]
+ImageSizeOption = Annotated[
+    str | None, typer.Option(help="Input size in pixels, N or HEIGHTxWIDTH; the weights' own.")
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(help="tame, no-skip-no-batchnorm, sigmoid-branch or no-skip; read off the head."),
+]
+TokensOption = Annotated[
+    str | None,
+    typer.Option(help="Transformers: patch, or patch-times-class (T-TAME); read off the head."),
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads for one operation; all cores.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(help="ONNX Runtime execution provider, repeatable; CPUExecutionProvider."),
+]
+
+
+def split_layers(text: str | None) -> tuple[str, ...] | None:
+    """Return the names in "a,b,c"."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise InputError(f"--layers {text!r} has an empty name; expected a,b,c")
+    return names
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of "224" or "224x320"."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() for part in parts):
+        raise InputError(f"--image-size is {text!r}; expected N or HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | None:
+    """Return the numbers in "r,g,b"."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--{name} is {text!r}; expected three numbers r,g,b") from None
+    return red, green, blue

@@ -1,0 +1,77 @@
+"""What all commands show alike: progress, warnings, and the table of a parity check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from tame_deploy.manifest import Manifest
+
+__all__ = ["console", "download_bar", "notes", "parity_table", "step_spinner", "warn_speed_only"]
+
+#: Results go to standard output, everything said along the way to standard error.
+console = Console(highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def warn_speed_only(manifest: Manifest) -> None:
+    """Say that an artifact's weights are random, if they are."""
+    if manifest.speed_only:
+        parts = " and ".join(part for part, source in manifest.weights.items() if source.random)
+        notes.print(
+            f"[yellow]speed only:[/] the {parts} of {manifest.name} has random weights; "
+            "its classes or maps mean nothing"
+        )
+
+
+@contextmanager
+def step_spinner() -> Iterator[Callable[[str], None]]:
+    """Yield a function that names the step being done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True) as progress:
+        task = progress.add_task("Starting", total=None)
+        yield lambda step: progress.update(task, description=step)
+
+
+@contextmanager
+def download_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that moves a bar, which appears with the first bytes."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=notes) as progress:
+        tasks: list[Any] = []
+
+        def update(done: int, total: int | None) -> None:
+            if not tasks:
+                tasks.append(progress.add_task(f"Downloading {what}"))
+            progress.update(tasks[0], completed=done, total=total)
+
+        yield update
+
+
+def parity_table(parity: Mapping[str, Any]) -> Table:
+    """Return a parity report for the screen."""
+    table = Table(title="against the PyTorch network", title_justify="left", show_header=False)
+    table.add_row("pictures", f"{parity['pictures']}, at batch 1 and {parity['pictures']}")
+    table.add_row("top-1 agreement", f"{parity['top1_agreement']:.0%}")
+    table.add_row("largest logit error", f"{parity['logit_error']:.1e} of the range")
+    table.add_row("largest map error", f"{parity['map_error']:.1e} of the range")
+    table.add_row("least map correlation", f"{parity['map_correlation']:.6f}")
+    return table

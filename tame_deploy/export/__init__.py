@@ -1,0 +1,1 @@
+"""Backbone and head fused into one ONNX graph, held to the PyTorch network before it is kept."""

@@ -1,0 +1,191 @@
+"""The whole export: fuse, write, describe, check against PyTorch, and only then keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from tame_deploy.artifact import Artifact, create_artifact, file_sha256, open_artifact
+from tame_deploy.data.shapes import draw_picture
+from tame_deploy.export.fused import ExportOptions, Finish, FusedNetwork
+from tame_deploy.export.onnx_graph import export_onnx
+from tame_deploy.manifest import GraphSpec, Manifest
+from tame_deploy.model.head import map_size
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.preprocess import prepare_batch
+from tame_deploy.runtime.backend import open_backend
+from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
+from tame_deploy.types import ImageSpec, TensorSpec
+
+__all__ = ["export_artifact"]
+
+PARITY_PICTURES = 3
+_CANDIDATES = 6
+
+Report = Callable[[str], None]
+
+
+def export_artifact(
+    network: ExplainedNetwork,
+    output: str | os.PathLike[str],
+    options: ExportOptions,
+    *,
+    overwrite: bool = False,
+    report: Report = lambda _: None,
+) -> Artifact:
+    """Export a network as an artifact that has been held to it.
+
+    Args:
+        network: backbone and head, unfolded.
+        output: the artifact's directory.
+        options: what the graph offers.
+        overwrite: whether an artifact that is there may be replaced.
+        report: told what is being done.
+
+    Raises:
+        ArtifactError: if the output exists or cannot be written.
+        BuildError: if the network cannot be exported.
+        ParityError: if the graph disagrees with the network; nothing is left behind.
+    """
+    with create_artifact(output, overwrite=overwrite) as staging:
+        report("Fusing the head into the backbone")
+        manifest = _write_graph(network, options, staging, Path(output).resolve().name)
+        report("Asking PyTorch for the reference")
+        parity_reference(network, options, manifest.image).save(staging / PARITY_FILE)
+        _write_labels(network, staging / manifest.labels)
+        manifest = replace(manifest, files=_checksums(staging))
+        report("Comparing ONNX Runtime with PyTorch")
+        artifact = Artifact(staging, manifest)
+        with open_backend(artifact) as backend:
+            parity = check_parity(backend, ParityReference.load(artifact), artifact)
+        manifest = replace(manifest, parity=parity.to_dict())
+        (staging / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return open_artifact(output)
+
+
+def _write_graph(
+    network: ExplainedNetwork, options: ExportOptions, staging: Path, name: str
+) -> Manifest:
+    """Export the graph and return its manifest, so far without files.
+
+    The specs are known before the file is written, because the file carries the hash of the
+    manifest that describes it.
+    """
+    config = network.head.config
+    image = network.backbone.image.for_input(options.input)
+    inputs, outputs = _expected_specs(network, options, image)
+    manifest = Manifest(
+        name=name,
+        backbone=network.backbone.name,
+        feature_layers=tuple(feature.layer for feature in network.features),
+        head=config,
+        classes=config.classes,
+        inputs=inputs,
+        outputs=outputs,
+        image=image,
+        graph=GraphSpec(
+            options.explain, options.ranks(config.classes), options.maps, options.opset
+        ),
+        weights={"backbone": network.backbone.source, "head": network.head_source},
+        files={},
+        tool_versions=_tool_versions(),
+    )
+    metadata = {
+        "tame.manifest": manifest.identity(),
+        "tame.version": manifest.tool_versions["tame-deploy"],
+    }
+    fused = FusedNetwork(network, options)
+    export_onnx(fused, manifest, staging / "model.onnx", metadata)
+    return manifest
+
+
+def _expected_specs(
+    network: ExplainedNetwork, options: ExportOptions, image: ImageSpec
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return what the graph contract demands of this network's graph."""
+    classes = network.head.config.classes
+    choices: dict[str, int | str] = {
+        "selectable": "k",
+        "predicted": options.ranks(classes),
+        "all": classes,
+    }
+    per_image = choices[options.explain]
+    size = map_size(network.features[0].height, network.features[0].width)
+    inputs = [TensorSpec("images", options.input, image.input_shape("batch"))]
+    if options.explain == "selectable":
+        inputs.append(TensorSpec("class_ids", "int64", ("batch", "k")))
+    outputs = (
+        TensorSpec("logits", "float32", ("batch", classes)),
+        TensorSpec("explained", "int64", ("batch", per_image)),
+        TensorSpec("maps", "float32", ("batch", per_image, *size)),
+    )
+    return tuple(inputs), outputs
+
+
+def _tool_versions() -> dict[str, str]:
+    tools = ("tame-deploy", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return {tool: version(tool) for tool in tools if _is_installed(tool)}
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+@torch.no_grad()
+def parity_reference(
+    network: ExplainedNetwork, options: ExportOptions, image: ImageSpec
+) -> ParityReference:
+    """Return what the unfolded network makes of drawn pictures.
+
+    Of some candidates, those whose likeliest classes stand out are taken: where two classes tie,
+    rounding alone would decide which one is explained.
+    """
+    drawn = [draw_picture(seed)[0] for seed in range(_CANDIDATES)]
+    normalised = prepare_batch(drawn, image.for_input("float32"))
+    results = [network(torch.from_numpy(one[None])) for one in normalised]
+    logits = torch.cat([result[0] for result in results])
+    count = max(options.ranks(logits.shape[1]), 1)
+    best = logits.topk(min(count + 1, logits.shape[1]), dim=1)
+    gaps = (best.values[:, :-1] - best.values[:, 1:]).amin(1) if best.values.shape[1] > 1 else None
+    order = range(_CANDIDATES) if gaps is None else gaps.argsort(descending=True).tolist()
+    kept = list(order)[:PARITY_PICTURES]
+    class_ids = _classes_to_check(logits[kept], options)
+    map_logits = torch.stack(
+        [results[index][1][0, ids] for index, ids in zip(kept, class_ids, strict=True)]
+    )
+    return ParityReference(
+        images=prepare_batch([drawn[index] for index in kept], image),
+        class_ids=class_ids.numpy(),
+        logits=logits[kept].numpy(),
+        maps=Finish(options.maps)(map_logits).numpy(),
+    )
+
+
+def _classes_to_check(logits: torch.Tensor, options: ExportOptions) -> torch.Tensor:
+    """Return int64 (N, K): what the graph explains by itself, or the likeliest and an unlikely."""
+    classes = logits.shape[1]
+    if options.explain == "all":
+        return torch.arange(classes).expand(len(logits), -1)
+    if options.explain == "predicted":
+        return logits.topk(options.ranks(classes), dim=1).indices
+    return torch.stack([logits.argmax(1), logits.argmin(1)], dim=1)
+
+
+def _write_labels(network: ExplainedNetwork, path: Path) -> None:
+    classes = network.head.config.classes
+    labels = network.backbone.labels or tuple(str(number) for number in range(classes))
+    path.write_text("\n".join(labels) + "\n", encoding="utf-8")
+
+
+def _checksums(staging: Path) -> dict[str, str]:
+    names = sorted(path.name for path in staging.iterdir() if not path.name.startswith("."))
+    return {name: file_sha256(staging / name) for name in names}

@@ -1,0 +1,144 @@
+"""The fused graph in PyTorch: pictures in; logits, explained classes and their maps out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tame_deploy.errors import InputError
+from tame_deploy.model.folding import ClassMaps, FoldedBranches
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.types import ExplainMode, ImageSpec, InputKind, MapKind
+
+__all__ = ["DEFAULT_RANKS", "MAP_EPSILON", "ExportOptions", "FusedNetwork"]
+
+#: Maps whose range is below this are flat; they come out as zeros instead of amplified noise.
+MAP_EPSILON = 1e-6
+
+#: Without --top-k: how many ranks -1 can name, and how many a graph without class_ids explains.
+DEFAULT_RANKS: dict[ExplainMode, int] = {"selectable": 5, "predicted": 1}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the graph offers; docs/artifact.md explains each choice."""
+
+    explain: ExplainMode = "selectable"
+    top_k: int | None = None
+    input: InputKind = "uint8"
+    maps: MapKind = "minmax"
+    opset: int = 18
+
+    def ranks(self, classes: int) -> int:
+        """Return how many of the most likely classes the graph can explain by rank.
+
+        Raises:
+            InputError: if `top_k` is out of range, or given where every class is explained.
+        """
+        if self.explain == "all":
+            if self.top_k is not None:
+                raise InputError("--top-k has no meaning with --explain all; leave it out")
+            return 0
+        top_k = min(DEFAULT_RANKS[self.explain], classes) if self.top_k is None else self.top_k
+        if not 1 <= top_k <= classes:
+            raise InputError(f"--top-k is {top_k}; expected 1 to {classes}, the number of classes")
+        return top_k
+
+
+class Preprocess(nn.Module):
+    """uint8 pixels to normalised float32, channels first."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        mean = torch.tensor(image.mean, dtype=torch.float64)
+        std = torch.tensor(image.std, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 (B, 3, H, W) of uint8 (B, H, W, 3)."""
+        # Cast first: TensorRT's parser refuses to transpose uint8.
+        pixels = images.float().permute(0, 3, 1, 2)
+        return pixels * self.scale + self.shift
+
+
+class Ranking(nn.Module):
+    """Which classes to explain: those asked for, -1 in place j being the j-th most likely."""
+
+    def __init__(self, ranks: int) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    def forward(self, logits: Tensor, class_ids: Tensor | None) -> Tensor:
+        """Return int64 (B, K)."""
+        ranked = torch.topk(logits, self.ranks, dim=1).indices  # (B, ranks)
+        if class_ids is None:
+            return ranked
+        # Places beyond the ranks can only be named outright; there -1 gets the last rank, and
+        # callers refuse it before it comes here.
+        places = torch.arange(class_ids.shape[1]).clamp(max=self.ranks - 1)  # (K,)
+        return torch.where(class_ids < 0, ranked.index_select(1, places), class_ids)
+
+
+class Finish(nn.Module):
+    """Map logits to what the user sees."""
+
+    def __init__(self, maps: MapKind) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, map_logits: Tensor) -> Tensor:
+        """Return float32 (B, K, h, w), in [0, 1] unless raw logits were asked for."""
+        if self.maps == "logits":
+            return map_logits
+        if self.maps == "sigmoid":
+            return torch.sigmoid(map_logits)
+        low = map_logits.amin(dim=(2, 3), keepdim=True)
+        high = map_logits.amax(dim=(2, 3), keepdim=True)
+        return (map_logits - low) / torch.clamp(high - low, min=MAP_EPSILON)
+
+
+class FusedNetwork(nn.Module):
+    """Backbone and folded head as one graph; its parts name the stages in the exported file.
+
+    `tail` holds what stays in float32 at every precision: class product, resize, sum, min-max.
+    """
+
+    def __init__(self, network: ExplainedNetwork, options: ExportOptions) -> None:
+        super().__init__()
+        self.explain = options.explain
+        self.source = [network]  # in a list, so that the unfolded head is no part of this module
+        self.preprocess = Preprocess(network.backbone.image) if options.input == "uint8" else None
+        self.backbone = network.tap
+        self.branches = FoldedBranches(network.head)
+        ranks = options.ranks(network.head.config.classes)
+        self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(options.maps)})
+        if ranks:
+            self.tail["ranking"] = Ranking(ranks)
+        self.eval()
+
+    def forward(
+        self, images: Tensor, class_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits (B, classes), explained int64 (B, K) and maps (B, K, h, w).
+
+        Args:
+            images: uint8 (B, H, W, 3), or normalised float32 (B, 3, H, W).
+            class_ids: int64 (B, K), only where classes are selectable.
+        """
+        pixels = images if self.preprocess is None else self.preprocess(images)
+        logits, outputs = self.backbone(pixels)
+        branches = self.branches(self.source[0].feature_maps(outputs))
+        if self.explain == "all":
+            map_logits = self.tail["maps"](branches, None)
+            every = torch.arange(logits.shape[1]).unsqueeze(0)
+            explained = every.expand(logits.shape[0], -1)
+        else:
+            explained = self.tail["ranking"](logits, class_ids)
+            map_logits = self.tail["maps"](branches, explained)
+        return logits, explained, self.tail["finish"](map_logits)

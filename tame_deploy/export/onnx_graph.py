@@ -1,0 +1,171 @@
+"""The ONNX file: exported by torch's modern exporter, named by stage, and checked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from tame_deploy.errors import BuildError
+from tame_deploy.export.fused import FusedNetwork
+from tame_deploy.manifest import Manifest
+from tame_deploy.types import TensorSpec
+
+__all__ = ["OPSETS", "PRECISION_KEY", "export_onnx"]
+
+#: Opsets that the exporter writes and today's runtimes read.
+OPSETS = range(18, 24)
+
+#: On a node: the precision it keeps whatever the rest is quantized to.
+PRECISION_KEY = "tame.precision"
+
+#: protobuf cannot hold more than 2 GB; above this the weights go beside the graph.
+EXTERNAL_DATA_BYTES = 1_800_000_000
+
+_STAGES = ("preprocess", "backbone", "branches", "tail")
+
+
+def export_onnx(
+    network: FusedNetwork, manifest: Manifest, path: Path, metadata: dict[str, str]
+) -> None:
+    """Write the fused network to `path`, held to the specs and options of its manifest.
+
+    Raises:
+        BuildError: if the exporter fails, or the file does not keep the graph contract.
+    """
+    if manifest.graph.opset not in OPSETS:
+        raise BuildError(f"opset {manifest.graph.opset}: expected {OPSETS[0]} to {OPSETS[-1]}")
+    model = _run_exporter(network, manifest)
+    _name_by_stage(model.graph)
+    _check_contract(model, manifest)
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    model.producer_name, model.producer_version = "tame-deploy", metadata["tame.version"]
+    size = sum(value.nbytes for value in _weights(model.graph))
+    external = path.name + ".data" if size > EXTERNAL_DATA_BYTES else None
+    ir.save(model, path, external_data=external)
+    try:
+        onnx.checker.check_model(os.fspath(path))
+    except onnx.checker.ValidationError as error:
+        raise BuildError(f"the exported graph is not valid ONNX: {error!s:.300}") from error
+
+
+def _weights(graph: ir.Graph) -> list[Any]:
+    values = (value.const_value for value in graph.initializers.values())
+    return [value for value in values if value is not None]
+
+
+def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
+    # Sizes of two and three, because the exporter would take a one for a constant.
+    sizes = {"batch": 2, "k": 3}
+    symbols = {name: torch.export.Dim(name) for name in sizes}
+    example: dict[str, torch.Tensor] = {}
+    dynamic: dict[str, dict[int, Any]] = {}
+    for spec in manifest.inputs:
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        example[spec.name] = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+        dynamic[spec.name] = {
+            axis: symbols[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)
+        }
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                kwargs=example,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=list(example),
+                output_names=[spec.name for spec in manifest.outputs],
+                opset_version=manifest.graph.opset,
+                optimize=True,
+                verbose=False,
+            )
+    # The exporter raises its own, torch's and onnxscript's errors, with pages of advice.
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if "rror" in line), lines[0] if lines else "")
+        raise BuildError(f"torch cannot export this network: {reason:.300}") from error
+    assert program is not None
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's prints and advice on private interfaces off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            open(os.devnull, "w") as void,
+            redirect_stdout(void),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_by_stage(graph: ir.Graph) -> None:
+    """Name every node STAGE/op_number and mark the tail; drop the exporter's traces and paths."""
+    for number, node in enumerate(graph):
+        stage = _stage_of(node)
+        node.name = f"{stage}/{node.op_type}_{number}"
+        node.doc_string = None
+        node.metadata_props.clear()
+        if stage == "tail":
+            node.metadata_props[PRECISION_KEY] = "float32"
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in [*graph.initializers.values(), *graph.inputs]:
+        value.metadata_props.clear()
+        value.doc_string = None
+    graph.doc_string = None
+    graph.metadata_props.clear()
+
+
+def _stage_of(node: ir.Node) -> str:
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+    stages = [stage for stage in _STAGES if f"'{stage}" in scopes]
+    if stages:
+        return stages[0]
+    # What the optimizer made has no scope; it belongs where its inputs come from.
+    before = [value.producer() for value in node.inputs if value is not None]
+    named = [producer.name.split("/")[0] for producer in before if producer and producer.name]
+    known = [stage for stage in _STAGES if stage in named]
+    return known[-1] if known else "shape"
+
+
+def _check_contract(model: ir.Model, manifest: Manifest) -> None:
+    """Hold the result to the manifest's specs; a lost dynamic batch shows here."""
+    found = [_spec(value) for value in (*model.graph.inputs, *model.graph.outputs)]
+    for have, expected in zip(found, (*manifest.inputs, *manifest.outputs), strict=True):
+        if have != expected:
+            raise BuildError(f"the exported graph has {have}; expected {expected}")
+    opset = model.opset_imports.get("")
+    if opset != manifest.graph.opset:
+        raise BuildError(
+            f"the exporter wrote opset {opset}, not {manifest.graph.opset}; "
+            "leave --opset out, or choose one it can write"
+        )
+    tail = {node.op_type for node in model.graph if (node.name or "").startswith("tail/")}
+    if not tail & {"MatMul", "Conv"}:
+        raise BuildError("the exported graph has lost its class product; please report this")
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    assert value.name is not None
+    assert value.shape is not None
+    assert value.dtype is not None
+    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape.dims)
+    dtype = {"FLOAT": "float32"}.get(value.dtype.name, value.dtype.name.lower())
+    return TensorSpec(value.name, dtype, shape)

@@ -1,0 +1,1 @@
+"""The network in PyTorch: backbone, attention head, checkpoints, folding."""

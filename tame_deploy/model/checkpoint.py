@@ -1,0 +1,294 @@
+"""Checkpoints, read without ever running code that a file brings."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tame_deploy.errors import InputError
+from tame_deploy.model.head import AttentionHead
+from tame_deploy.types import HeadConfig, TokenUse, Width, variant_config
+
+__all__ = ["HeadCheckpoint", "read_head", "read_state", "write_head"]
+
+METADATA_KEY = "tame_deploy.head"
+
+#: Where published TAME and T-TAME checkpoints keep the head's keys.
+HEAD_PREFIXES = (
+    "",
+    "attn.",
+    "attn_mech.attn.",
+    "attn_mech.",
+    "generic.attn_mech.",
+    "generic.attn_mech.1.",
+)
+
+#: What training frameworks store beside the weights. These names are bound to an inert class
+#: instead of the real one, so that nothing of them runs; any other name is refused.
+_HARMLESS_PACKAGES = frozenset(
+    [
+        "pytorch_lightning",
+        "lightning",
+        "lightning_fabric",
+        "lightning_utilities",
+        "omegaconf",
+        "argparse",
+        "pathlib",
+        "typing",
+        "collections",
+        "numpy",
+        "yacs",
+    ]
+)
+
+
+class _Inert:
+    """Stands in for a class that a checkpoint names; takes anything, does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+class _InertDict(dict[Any, Any]):
+    """The same for classes that derive from dict, whose items pickle sets one by one."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class HeadCheckpoint:
+    """A trained head: its weights, switches, and the backbone and layers it was trained on.
+
+    `backbone` and `layers` are None where the file does not say.
+    """
+
+    head: AttentionHead
+    backbone: str | None
+    layers: tuple[str, ...] | None
+
+
+def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return a checkpoint's tensors by name, and its metadata (safetensors only).
+
+    Reads safetensors and PyTorch files. A PyTorch file may hold the state dict itself or under
+    `state_dict`, `model_state_dict` or `model`.
+
+    Raises:
+        InputError: if the file is missing, truncated, holds code, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_pickled(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    foreign = _foreign_names(path)
+    refused = [name for name in foreign if name.split(".")[0] not in _HARMLESS_PACKAGES]
+    if refused:
+        raise InputError(
+            f"{path} holds code ({', '.join(sorted(refused)[:3])}); only tensors are read. "
+            "Nothing of it was run"
+        )
+    inert: list[Any] = [
+        (_InertDict if name.endswith(("Dict", "Config", "dict")) else _Inert, name)
+        for name in foreign
+    ]
+    try:
+        with torch.serialization.safe_globals(inert):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # The restricted unpickler meets arbitrary bytes here; whatever it raises, the file is no good.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "weights only" in reason.lower():
+            reason = "it holds something besides tensors. Nothing of it was run"
+        raise InputError(f"{path} is not a readable checkpoint: {reason:.160}") from None
+    return _find_tensors(loaded, path)
+
+
+def _foreign_names(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):
+        return []  # the old format, which torch.load restricts by itself
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is truncated or no checkpoint: {reason:.160}") from None
+
+
+def _find_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if isinstance(loaded, Mapping):
+        tensors = {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if tensors:
+            return tensors
+    raise InputError(f"{path} holds {type(loaded).__name__} without tensors; expected a state dict")
+
+
+def read_head(
+    path: str | os.PathLike[str], *, variant: str | None = None, tokens: TokenUse | None = None
+) -> HeadCheckpoint:
+    """Read a head from safetensors, a TAME `.pt` or a T-TAME Lightning `.ckpt`.
+
+    A file of tame-deploy says which variant it is. In others ReLU and sigmoid branches look
+    alike: without `variant`, `tame` is taken where the shapes fit it.
+
+    Raises:
+        InputError: if the file is no head, or the variant asked for is not the file's.
+    """
+    tensors, metadata = read_state(path)
+    state = _strip_prefix(tensors, Path(path))
+    described = _described(metadata, Path(path))
+    if described is None:
+        config = _infer_config(state, variant, tokens or "patch", Path(path))
+        checkpoint = HeadCheckpoint(AttentionHead(config), None, None)
+    else:
+        config, backbone, layers = described
+        if variant not in (None, config.variant) or tokens not in (None, config.tokens):
+            raise InputError(
+                f"{path} is a {config.variant} head with tokens {config.tokens!r}, "
+                f"not {variant or config.variant} with {tokens or config.tokens!r}"
+            )
+        checkpoint = HeadCheckpoint(AttentionHead(config), backbone, layers)
+    _load(checkpoint.head, state, Path(path))
+    checkpoint.head.eval().requires_grad_(False)
+    return checkpoint
+
+
+def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    for prefix in sorted(HEAD_PREFIXES, key=len, reverse=True):
+        if f"{prefix}fuser.weight" in tensors and f"{prefix}convs.0.weight" in tensors:
+            parts = tuple(f"{prefix}{part}." for part in ("convs", "bns", "fuser"))
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(parts)
+            }
+    found = sorted(tensors)
+    listed = ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
+    raise InputError(
+        f"{path} holds no attention head: found {listed}; expected convs.N.weight, convs.N.bias, "
+        "bns.N.* and fuser.weight, fuser.bias, bare or under "
+        f"{', '.join(prefix for prefix in HEAD_PREFIXES if prefix)}"
+    )
+
+
+def _described(
+    metadata: Mapping[str, str], path: Path
+) -> tuple[HeadConfig, str, tuple[str, ...]] | None:
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        raw = json.loads(metadata[METADATA_KEY])
+        channels = tuple(int(count) for count in raw["channels"])
+        switches = {k: raw[k] for k in ("width", "batch_norm", "skip", "activation", "tokens")}
+        config = HeadConfig(channels, int(raw["classes"]), **switches)
+        return config, str(raw["backbone"]), tuple(str(layer) for layer in raw["layers"])
+    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+        raise InputError(
+            f"{path}: its head metadata cannot be read ({error!r:.80}). "
+            "Make it again: tame-deploy import-checkpoint"
+        ) from None
+
+
+def _infer_config(
+    state: Mapping[str, Tensor], variant: str | None, tokens: TokenUse, path: Path
+) -> HeadConfig:
+    count = sum(name.startswith("convs.") and name.endswith(".weight") for name in state)
+    shapes = [tuple(state[f"convs.{i}.weight"].shape) for i in range(count) if _has(state, i)]
+    fuser = tuple(state["fuser.weight"].shape)
+    if len(shapes) != count or any(len(shape) != 4 for shape in [*shapes, fuser]):
+        raise InputError(f"{path}: its convolutions have shapes {shapes} and {fuser}; expected 1x1")
+    channels, classes = tuple(shape[1] for shape in shapes), fuser[0]
+    width: Width = "channels" if all(s[0] == s[1] for s in shapes) else "classes"
+    batch_norm = any(name.startswith("bns.") for name in state)
+    guess = {
+        ("channels", True): "tame",
+        ("channels", False): "no-skip-no-batchnorm",
+        ("classes", True): "no-skip",
+    }.get((width, batch_norm))
+    if variant is None and guess is None:
+        raise InputError(f"{path}: no published variant has branches one class wide and no norm")
+    return variant_config(variant or str(guess), channels, classes, tokens)
+
+
+def _has(state: Mapping[str, Tensor], layer: int) -> bool:
+    return f"convs.{layer}.weight" in state
+
+
+def _load(head: AttentionHead, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = head.state_dict()
+    optional = {name for name in expected if name.endswith("num_batches_tracked")}
+    missing = sorted(expected.keys() - state.keys() - optional)
+    unexpected = sorted(state.keys() - expected.keys())
+    shapes = [
+        f"{name} {list(state[name].shape)} instead of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & state.keys())
+        if state[name].shape != expected[name].shape
+    ]
+    problems = [
+        f"{what}: {', '.join(names[:4])}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes))
+        if names
+    ]
+    if problems:
+        raise InputError(f"{path} is no {head.config.variant} head ({'; '.join(problems)})")
+    bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise InputError(f"{path}: {bad[0]} holds NaN or infinity")
+    head.load_state_dict(dict(state), strict=False)
+
+
+def write_head(checkpoint: HeadCheckpoint, path: str | os.PathLike[str]) -> Path:
+    """Write a head as safetensors with its configuration in the metadata, all at once.
+
+    Raises:
+        InputError: if the file cannot be written, or the checkpoint names no backbone or layers.
+    """
+    path = Path(path)
+    if checkpoint.backbone is None or checkpoint.layers is None:
+        raise InputError("a head is stored with its backbone and layers; name them")
+    described = asdict(checkpoint.head.config) | {
+        "backbone": checkpoint.backbone,
+        "layers": checkpoint.layers,
+    }
+    tensors = {k: v.detach().contiguous() for k, v in checkpoint.head.state_dict().items()}
+    data = safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(described)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
+            stream.write(data)
+        Path(stream.name).chmod(0o644)
+        Path(stream.name).replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    return path

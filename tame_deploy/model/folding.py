@@ -1,0 +1,102 @@
+"""The same head, folded: exact up to rounding, and cheap enough to come with every prediction.
+
+Everything after a branch's activation is linear, so the map of class y is the sum over layers of
+resize(W_i[y] · A_i) + b[y]: one channel is resized instead of thousands. Batch norm and the skip
+connection fold into the branch's 1x1 convolution: K = diag(g)·A + I, k = g·(a - mean) + beta.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tame_deploy.model.head import AttentionHead, map_size, resize_map
+from tame_deploy.types import HeadConfig
+
+__all__ = ["ClassMaps", "FoldedBranches"]
+
+
+class FoldedBranches(nn.Module):
+    """The branches of a head with batch norm and skip folded into one convolution each."""
+
+    def __init__(self, head: AttentionHead) -> None:
+        super().__init__()
+        self.activation = head.config.activation
+        self.convs = nn.ModuleList(
+            _folded_convolution(head, layer) for layer in range(len(head.config.channels))
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the branches at their native resolution, float (B, width_i, h_i, w_i)."""
+        activate = torch.relu if self.activation == "relu" else torch.sigmoid
+        return [activate(conv(feature)) for conv, feature in zip(self.convs, features, strict=True)]
+
+
+def _folded_convolution(head: AttentionHead, layer: int) -> nn.Conv2d:
+    conv = head.convs[layer]
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    # Folding in float64 keeps the only rounding where it belongs: in the stored float32 weights.
+    weight = conv.weight.detach().double()  # (width, C_i, 1, 1)
+    bias = conv.bias.detach().double()
+    if head.config.batch_norm:
+        norm = head.bns[layer]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        weight = weight * gain[:, None, None, None]
+        bias = (bias - norm.running_mean.double()) * gain + norm.bias.detach().double()
+    if head.config.skip:
+        weight = weight + torch.eye(weight.shape[0], dtype=torch.float64)[:, :, None, None]
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+    folded.weight.data = weight.float()
+    folded.bias = nn.Parameter(bias.float())
+    return folded.requires_grad_(False)
+
+
+class ClassMaps(nn.Module):
+    """The tail of the head: class rows applied at native resolution, resized and summed.
+
+    This is the part whose values decide the map, and which stays in float32 at every precision.
+    """
+
+    bias: Tensor
+
+    def __init__(self, head: AttentionHead) -> None:
+        super().__init__()
+        config: HeadConfig = head.config
+        widths = [config.branch_width(layer) for layer in range(len(config.channels))]
+        assert head.fuser.bias is not None
+        fuser = head.fuser.weight.detach().flatten(1)  # (classes, sum of widths)
+        self.layers = len(widths)
+        for layer, rows in enumerate(torch.split(fuser, widths, dim=1)):
+            self.register_buffer(f"rows_{layer}", rows.contiguous())
+        self.register_buffer("bias", head.fuser.bias.detach()[:, None].clone())
+
+    def forward(self, branches: list[Tensor], class_ids: Tensor | None) -> Tensor:
+        """Return map logits, float (B, K, h, w), of the classes asked for.
+
+        Args:
+            branches: float (B, width_i, h_i, w_i), one a layer.
+            class_ids: int64 (B, K), or None for every class in order.
+        """
+        size = map_size(branches[0].shape[2], branches[0].shape[3])
+        total = self._bias(class_ids)
+        for layer, branch in enumerate(branches):
+            total = total + resize_map(self._product(layer, branch, class_ids), size)
+        return total
+
+    def _bias(self, class_ids: Tensor | None) -> Tensor:
+        if class_ids is None:
+            return self.bias[None, :, :, None]  # (1, classes, 1, 1)
+        return functional.embedding(class_ids, self.bias)[..., None]  # (B, K, 1, 1)
+
+    def _product(self, layer: int, branch: Tensor, class_ids: Tensor | None) -> Tensor:
+        rows: Tensor = getattr(self, f"rows_{layer}")  # (classes, width_i)
+        if class_ids is None:
+            return functional.conv2d(branch, rows[:, :, None, None])
+        chosen = functional.embedding(class_ids, rows)  # (B, K, width_i)
+        product = torch.matmul(chosen, branch.flatten(2))  # (B, K, h_i * w_i)
+        return product.reshape(*product.shape[:2], branch.shape[2], branch.shape[3])

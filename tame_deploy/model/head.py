@@ -1,0 +1,74 @@
+"""The TAME attention head: one class whose four switches give every published variant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tame_deploy.types import HeadConfig
+
+__all__ = ["MAX_MAP_SIDE", "AttentionHead", "map_size", "resize_map"]
+
+#: Maps are never higher than this (TAME, section III).
+MAX_MAP_SIDE = 56
+
+
+def map_size(height: int, width: int) -> tuple[int, int]:
+    """Return (h, w) of the maps for a first feature map of height x width, aspect kept."""
+    if height <= MAX_MAP_SIDE:
+        return height, width
+    return MAX_MAP_SIDE, max(1, round(width * MAX_MAP_SIDE / height))
+
+
+def resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly, half-pixel centres; a no-op where the size is right."""
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+class AttentionHead(nn.Module):
+    """Feature maps of several layers in, one map logit a class and pixel out.
+
+    Each layer has a branch (1x1 convolution, batch norm, skip connection, activation, resize);
+    the branches are concatenated and a 1x1 convolution fuses them (TAME, section III, figure 2).
+    State keys are those of the published checkpoints: `convs.i`, `bns.i`, `fuser`.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.branch_width(layer) for layer in range(len(config.channels))]
+        pairs = list(zip(config.channels, widths, strict=True))
+        self.convs = nn.ModuleList(nn.Conv2d(given, width, 1) for given, width in pairs)
+        if config.batch_norm:
+            self.bns = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.fuser = nn.Conv2d(sum(widths), config.classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return map logits of every class.
+
+        Args:
+            features: float (B, C_i, h_i, w_i), one a layer.
+
+        Returns:
+            float (B, classes, h, w), h being the first layer's height, at most 56.
+        """
+        size = map_size(features[0].shape[2], features[0].shape[3])
+        branches = [
+            resize_map(self.branch(layer, feature), size) for layer, feature in enumerate(features)
+        ]
+        fused: Tensor = self.fuser(torch.cat(branches, dim=1))  # (B, classes, h, w)
+        return fused
+
+    def branch(self, layer: int, feature: Tensor) -> Tensor:
+        """Return one layer's branch before it is resized, float (B, width_i, h_i, w_i)."""
+        out: Tensor = self.convs[layer](feature)
+        if self.config.batch_norm:
+            out = self.bns[layer](out)
+        if self.config.skip:
+            out = out + feature
+        return torch.relu(out) if self.config.activation == "relu" else torch.sigmoid(out)

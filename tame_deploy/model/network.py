@@ -1,0 +1,174 @@
+"""A backbone with its attention head, unfolded: what training optimises and exports are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tame_deploy.artifact import file_sha256
+from tame_deploy.download import Progress
+from tame_deploy.errors import InputError
+from tame_deploy.manifest import WeightsSource
+from tame_deploy.model import demo
+from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
+from tame_deploy.model.checkpoint import HeadCheckpoint, read_head
+from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
+from tame_deploy.model.head import AttentionHead
+from tame_deploy.model.pretrained import HEAD_LICENCE, PUBLIC_HEADS, fetch_head
+from tame_deploy.types import HeadConfig, TokenUse, variant_config
+
+__all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
+
+
+@dataclass(frozen=True)
+class HeadRequest:
+    """Which head: "default" (public), "random" or a file; what is None is read off the file."""
+
+    head: str = "default"
+    variant: str | None = None
+    tokens: TokenUse | None = None
+    seed: int = 0
+
+
+class ExplainedNetwork(nn.Module):
+    """Backbone and head, every class map at full width: plain, and the measure of the rest."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tap: FeatureTap,
+        features: tuple[FeatureMap, ...],
+        head: AttentionHead,
+        head_source: WeightsSource,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tap = tap
+        self.features = features
+        self.head = head
+        self.head_source = head_source
+        self.eval()
+
+    def feature_maps(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the layers' raw outputs as (B, C_i, h_i, w_i)."""
+        tokens = self.head.config.tokens
+        return [
+            as_map(output, feature.arrangement, tokens)
+            for output, feature in zip(outputs, self.features, strict=True)
+        ]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes) and map logits of every class (B, classes, h, w).
+
+        Args:
+            images: normalised float32 (B, 3, H, W).
+        """
+        logits, outputs = self.tap(images)
+        return logits, self.head(self.feature_maps(outputs))
+
+
+def choose_layers(backbone: Backbone, layers: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the layers asked for, or the papers' for this backbone.
+
+    Raises:
+        InputError: if none are given for a backbone without a published choice, or one is twice.
+    """
+    chosen = tuple(layers) if layers else PAPER_LAYERS.get(backbone.name)
+    if chosen is None:
+        raise InputError(
+            f"{backbone.name} has no published choice of layers; pass --layers a,b,c. "
+            f"Candidates and a proposal: tame-deploy layers {backbone.name}"
+        )
+    if len(set(chosen)) != len(chosen):
+        raise InputError(f"layers {', '.join(chosen)} name one twice")
+    return chosen
+
+
+def build_network(
+    backbone: Backbone,
+    request: HeadRequest,
+    layers: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> ExplainedNetwork:
+    """Join a backbone and a head, and check that they belong together.
+
+    Raises:
+        InputError: if a layer is no feature map, or the head is for another backbone, other
+            layers, another variant or another number of classes.
+        DownloadError: if a default head is neither cached nor to be had.
+    """
+    checkpoint, source = _load_checkpoint(backbone, request, progress)
+    if layers is None and checkpoint is not None:
+        layers = checkpoint.layers
+    chosen = choose_layers(backbone, layers)
+    tap = FeatureTap(backbone.module, chosen).eval()
+    features = probe_layers(tap, backbone.example)
+    with torch.no_grad():
+        classes = int(tap(backbone.example)[0].shape[1])
+    if checkpoint is None:
+        checkpoint = _random_head(request, features, classes)
+    else:
+        check_head(checkpoint, backbone.name, features, classes)
+    if backbone.labels is not None and len(backbone.labels) != classes:
+        raise InputError(
+            f"found {len(backbone.labels)} labels for {classes} classes; expected one for each"
+        )
+    return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
+
+
+def _load_checkpoint(
+    backbone: Backbone, request: HeadRequest, progress: Progress | None
+) -> tuple[HeadCheckpoint | None, WeightsSource]:
+    if request.head == "random":
+        return None, WeightsSource(f"random, seed {request.seed}", random=True)
+    if request.head == "default" and backbone.name == demo.NAME:
+        return read_head(demo.HEAD_FILE), WeightsSource("bundled demo", licence="Apache-2.0")
+    if request.head == "default":
+        path = fetch_head(backbone.name, progress)
+        tokens = request.tokens or PUBLIC_HEADS[backbone.name]
+        source = WeightsSource(f"T-TAME {path.name}", False, file_sha256(path), HEAD_LICENCE)
+        return read_head(path, variant=request.variant, tokens=tokens), source
+    checkpoint = read_head(request.head, variant=request.variant, tokens=request.tokens)
+    path = Path(request.head)
+    return checkpoint, WeightsSource(path.name, sha256=file_sha256(path))
+
+
+def _random_head(
+    request: HeadRequest, features: tuple[FeatureMap, ...], classes: int
+) -> HeadCheckpoint:
+    channels = tuple(feature.channels for feature in features)
+    config = variant_config(request.variant or "tame", channels, classes, request.tokens or "patch")
+    with torch.random.fork_rng():
+        torch.manual_seed(request.seed)
+        head = AttentionHead(config)
+    return HeadCheckpoint(head.eval().requires_grad_(False), None, None)
+
+
+def check_head(
+    checkpoint: HeadCheckpoint, backbone: str, features: Sequence[FeatureMap], classes: int
+) -> None:
+    """Check that a head was made for this backbone, these layers and this many classes.
+
+    Raises:
+        InputError: naming what the head was made for.
+    """
+    config: HeadConfig = checkpoint.head.config
+    layers = tuple(feature.layer for feature in features)
+    if checkpoint.backbone not in (None, backbone):
+        raise InputError(f"the head was trained on {checkpoint.backbone}, not on {backbone}")
+    if checkpoint.layers not in (None, layers):
+        raise InputError(
+            f"the head was trained on layers {', '.join(checkpoint.layers or ())}, "
+            f"not on {', '.join(layers)}"
+        )
+    if config.channels != tuple(feature.channels for feature in features):
+        raise InputError(
+            f"the head is for layers of {', '.join(map(str, config.channels))} channels; "
+            f"{backbone} has {'; '.join(map(str, features))}. Name the right ones with --layers"
+        )
+    if config.classes != classes:
+        raise InputError(f"the head explains {config.classes} classes; {backbone} has {classes}")

@@ -1,0 +1,200 @@
+"""Pictures of explanations: heat map over picture, panel with the top classes, contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["blend", "colorize", "contact_sheet", "panel"]
+
+BACKGROUND = (255, 255, 255)
+INK = (32, 33, 36)
+MUTED = (110, 115, 122)
+BAR = (66, 133, 244)
+BAR_BACK = (232, 236, 241)
+GAP = 12
+PANEL_SIDE = 288
+TEXT_WIDTH = 300
+
+# Anchors of a perceptually ordered scale, dark violet over magenta and orange to pale yellow.
+_ANCHORS = (
+    (0.00, (13, 8, 60)),
+    (0.20, (84, 15, 109)),
+    (0.40, (166, 37, 98)),
+    (0.60, (226, 81, 57)),
+    (0.80, (251, 155, 24)),
+    (1.00, (252, 255, 164)),
+)
+
+
+@cache
+def _color_table() -> NDArray[np.float32]:
+    """Return the colour scale, (256, 3) in [0, 255]."""
+    stops = [stop for stop, _ in _ANCHORS]
+    steps = np.linspace(0, 1, 256)
+    channels = [np.interp(steps, stops, [c[i] for _, c in _ANCHORS]) for i in range(3)]
+    return np.stack(channels, axis=1).astype(np.float32)
+
+
+def _scaled(heat: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a map (h, w) in [0, 1], bilinearly resized to (width, height) pixels."""
+    resized = Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)
+    clipped: NDArray[np.float32] = np.clip(np.nan_to_num(np.asarray(resized)), 0.0, 1.0)
+    return clipped
+
+
+def colorize(heat: NDArray[Any], size: tuple[int, int]) -> Image.Image:
+    """Return a map (h, w) in [0, 1] as an RGB picture of (width, height) pixels."""
+    return Image.fromarray(_color_table()[_levels(_scaled(heat, size))].astype(np.uint8))
+
+
+def _levels(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return (heat * 255 + 0.5).astype(np.uint8)
+
+
+def blend(
+    image: Image.Image,
+    heat: NDArray[Any],
+    box: tuple[float, float, float, float] | None = None,
+    strength: float = 0.75,
+) -> Image.Image:
+    """Lay a map over an RGB picture: the more it matters, the more colour covers it.
+
+    Args:
+        image: the picture, any size.
+        heat: map (h, w) in [0, 1].
+        box: (left, top, right, bottom) of the map in the picture's pixels; what lies outside was
+            not seen by the network and is dimmed. The whole picture by default.
+        strength: opacity in [0, 1] where the map is 1.
+    """
+    pixels = np.asarray(image, np.float32)
+    left, top, right, bottom = _rounded(box or (0, 0, *image.size))
+    placed = _scaled(heat, (right - left, bottom - top))
+    clip = _intersection((left, top, right, bottom), image.size)
+    inside = placed[clip[1] - top : clip[3] - top, clip[0] - left : clip[2] - left]
+    result = pixels * 0.35 + 0.65 * 128
+    seen = np.s_[clip[1] : clip[3], clip[0] : clip[2]]
+    alpha = (strength * inside**0.8)[..., None]
+    result[seen] = pixels[seen] * (1 - alpha) + _color_table()[_levels(inside)] * alpha
+    return Image.fromarray((result + 0.5).astype(np.uint8))
+
+
+def _rounded(box: Sequence[float]) -> tuple[int, int, int, int]:
+    left, top = round(box[0]), round(box[1])
+    return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))
+
+
+def _intersection(
+    box: tuple[int, int, int, int], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    return max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
+
+
+def panel(
+    image: Image.Image,
+    heat: NDArray[Any],
+    overlay: Image.Image,
+    *,
+    title: str,
+    classes: Sequence[tuple[str, float]],
+    note: str = "",
+) -> Image.Image:
+    """Put picture, map, overlay and the likeliest classes side by side.
+
+    Args:
+        image: the picture that was classified.
+        heat: its map (h, w) in [0, 1].
+        overlay: the map over the picture.
+        title: which class the map explains.
+        classes: (name, probability in [0, 1]), likeliest first.
+        note: a line below the classes, such as a warning.
+    """
+    thumbnails = [
+        _fitted(image, PANEL_SIDE),
+        colorize(heat, (PANEL_SIDE, PANEL_SIDE)),
+        _fitted(overlay, PANEL_SIDE),
+    ]
+    header = 30
+    width = sum(t.width + GAP for t in thumbnails) + TEXT_WIDTH + 2 * GAP
+    sheet = Image.new("RGB", (width, header + PANEL_SIDE + 2 * GAP), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), _shortened(title, width - 2 * GAP, 16), INK, font=_font(16))
+    left = GAP
+    for thumbnail in thumbnails:
+        sheet.paste(thumbnail, (left, header + GAP + (PANEL_SIDE - thumbnail.height) // 2))
+        left += thumbnail.width + GAP
+    _draw_classes(draw, (left, header + GAP), classes)
+    if note:
+        at = (left, header + PANEL_SIDE - 8)
+        draw.text(at, _shortened(note, TEXT_WIDTH, 13), (190, 60, 40), font=_font(13))
+    return sheet
+
+
+def _draw_classes(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], classes: Sequence[tuple[str, float]]
+) -> None:
+    left, top = corner
+    for name, probability in classes:
+        percent = f"{probability:.1%}"
+        text_width = draw.textlength(percent, font=_font(14))
+        draw.text((left, top), _shortened(name, TEXT_WIDTH - 64, 14), INK, font=_font(14))
+        draw.text((left + TEXT_WIDTH - text_width, top), percent, MUTED, font=_font(14))
+        bar = (left, top + 21, left + TEXT_WIDTH, top + 27)
+        draw.rounded_rectangle(bar, 3, BAR_BACK)
+        filled = round(TEXT_WIDTH * min(max(probability, 0.0), 1.0))
+        if filled >= 6:
+            draw.rounded_rectangle((left, bar[1], left + filled, bar[3]), 3, BAR)
+        top += 44
+
+
+def contact_sheet(
+    cells: Sequence[tuple[Image.Image, str]], *, columns: int = 5, side: int = 220
+) -> Image.Image:
+    """Arrange pictures and their captions in a grid.
+
+    Raises:
+        ValueError: if there are no cells.
+    """
+    if not cells:
+        raise ValueError("a contact sheet needs at least one picture")
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    step_x, step_y = side + GAP, side + 24 + GAP
+    sheet = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for index, (image, caption) in enumerate(cells):
+        left, top = GAP + index % columns * step_x, GAP + index // columns * step_y
+        thumbnail = _fitted(image, side)
+        offset = (left + (side - thumbnail.width) // 2, top + (side - thumbnail.height) // 2)
+        sheet.paste(thumbnail, offset)
+        text = _shortened(caption, side, 13)
+        indent = (side - draw.textlength(text, font=_font(13))) / 2
+        draw.text((left + indent, top + side + 5), text, INK, font=_font(13))
+    return sheet
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """Scale a picture to fit a square, up or down."""
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _shortened(text: str, width: float, size: int) -> str:
+    """Cut a text to `width` pixels, with an ellipsis where it was cut."""
+    text = " ".join(text.split())
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

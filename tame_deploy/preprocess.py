@@ -1,0 +1,173 @@
+"""From pictures as people have them to the network's input: the only Python copy of these steps.
+
+Resizing and cropping equal torchvision's `Resize` and `CenterCrop` on a PIL image to the pixel.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tame_deploy.errors import InputError
+from tame_deploy.types import ImageSpec
+
+__all__ = ["IMAGE_SUFFIXES", "ImageSource", "load_image", "prepare", "prepare_batch", "visible_box"]
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+
+#: Decoders that may see a user's file. Pillow has more, some of which start other programs.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".ppm", ".pgm", ".pnm"}
+)
+#: Where Pillow itself begins to warn of decompression bombs.
+MAX_PIXELS = 89_000_000
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Return a picture as people see it: 8-bit RGB, EXIF rotation applied, first frame.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, or a uint8 array of shape (H, W, 3).
+
+    Raises:
+        InputError: if it is broken, empty, larger than 89 megapixels or of an unknown kind.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "picture")
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "picture")
+    if isinstance(source, (str, os.PathLike)):
+        if os.path.isdir(source):
+            raise InputError(f"{os.fspath(source)} is a directory; expected a picture")
+        return _decode(source, os.fspath(source))
+    raise InputError(
+        f"found {type(source).__name__}; expected a path, bytes, a PIL image or a uint8 array"
+    )
+
+
+def _decode(stream: Any, name: str) -> Image.Image:
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
+            _check_size(image.width, image.height, name)
+            return _to_rgb(image, name)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} is over {MAX_PIXELS // 10**6} megapixels") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not a picture in {', '.join(FORMATS)}") from None
+    # Pillow's decoders answer damaged files with any of these.
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise InputError(f"{name} cannot be decoded: {error}") from None
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise InputError(f"{name} is {width}x{height}; expected at least one pixel")
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} is {width}x{height}; expected at most {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(
+            f"found {array.dtype} array of shape {array.shape}; expected uint8 (H, W, 3), RGB"
+        )
+    _check_size(array.shape[1], array.shape[0], "array")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.width, image.height, name)
+    # A PIL image from the caller must come back untouched, hence no in_place.
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F":
+        raise InputError(f"{name} has floating-point pixels; expected 8 or 16 bits a channel")
+    if upright.mode.startswith("I"):
+        upright = _sixteen_to_eight_bits(upright, name)
+    return upright.convert("RGB")
+
+
+def _sixteen_to_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion clips at 255 instead."""
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError(
+            f"{name} has pixels from {pixels.min()} to {pixels.max()}; expected 0 to 65535"
+        )
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+
+
+def prepare(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Resize and crop an RGB picture to height x width of `spec`."""
+    if spec.crop == "none":
+        return image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
+    resized = image.resize(_resized_size(image.size, spec), _FILTERS[spec.interpolation])
+    left, top = _crop_corner(resized.size, spec)
+    # PIL's crop pads with black where the box leaves the picture, as CenterCrop does.
+    return resized.crop((left, top, left + spec.width, top + spec.height))
+
+
+def _resized_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    short, long = min(size), max(size)
+    # A strip one pixel wide would otherwise grow without bound.
+    resized_long = int(spec.resize * long / short)
+    if spec.resize * resized_long > MAX_PIXELS:
+        raise InputError(f"picture is {size[0]}x{size[1]}: too long and narrow to resize")
+    return (spec.resize, resized_long) if size[0] <= size[1] else (resized_long, spec.resize)
+
+
+def _crop_corner(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Return left and top of the central crop; padding, where needed, is floored as torchvision."""
+    return tuple(  # type: ignore[return-value]
+        -((wanted - have) // 2) if wanted > have else round((have - wanted) / 2.0)
+        for have, wanted in zip(size, (spec.width, spec.height), strict=True)
+    )
+
+
+def visible_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom) of what the network sees, in the picture's own pixels."""
+    if spec.crop == "none":
+        return (0.0, 0.0, float(size[0]), float(size[1]))
+    resized = _resized_size(size, spec)
+    left, top = _crop_corner(resized, spec)
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return (
+        left * across,
+        top * down,
+        (left + spec.width) * across,
+        (top + spec.height) * down,
+    )
+
+
+def prepare_batch(images: Sequence[Image.Image], spec: ImageSpec) -> NDArray[Any]:
+    """Return RGB pictures as the `images` tensor of `spec`.
+
+    Returns:
+        uint8 (B, height, width, 3), or float32 (B, 3, height, width) with (x/255 - mean) / std.
+    """
+    pixels = np.stack([np.asarray(prepare(image, spec)) for image in images])
+    if spec.dtype == "uint8":
+        return pixels
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -1,0 +1,1 @@
+"""Explained predictions from an artifact; needs no torch."""

@@ -1,0 +1,129 @@
+"""ONNX Runtime: the backend that runs everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.artifact import Artifact
+from tame_deploy.errors import (
+    BackendError,
+    BackendNotInstalledError,
+    DeviceError,
+    IncompatibleArtifactError,
+    InputError,
+)
+from tame_deploy.runtime.backend import BackendOptions
+
+try:
+    import onnxruntime as ort
+except ImportError:
+    ort = None
+
+__all__ = ["OnnxRuntimeBackend"]
+
+MANIFEST_KEY = "tame.manifest"
+_SEVERE_ONLY = 3
+
+
+class OnnxRuntimeBackend:
+    """Runs an artifact's graph in an ONNX Runtime session."""
+
+    def __init__(self, artifact: Artifact, options: BackendOptions) -> None:
+        if ort is None:
+            raise BackendNotInstalledError(
+                "backend onnxruntime is not installed: pip install 'tame-deploy[cpu]' "
+                "(or 'tame-deploy[cuda]' for NVIDIA GPUs)"
+            )
+        self.inputs = artifact.manifest.inputs
+        self.outputs = artifact.manifest.outputs
+        self._names = [spec.name for spec in self.outputs]
+        self._session = _open_session(artifact, options)
+        _check_identity(self._session, artifact)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs by name (see `Backend.run`)."""
+        if self._session is None:
+            raise BackendError("this backend is closed; open it again")
+        self._check(feeds)
+        try:
+            values = self._session.run(self._names, dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BackendError(f"onnxruntime failed: {reason:.300}") from error
+        return dict(zip(self._names, values, strict=True))
+
+    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        expected = {spec.name: spec for spec in self.inputs}
+        if feeds.keys() != expected.keys():
+            raise InputError(f"found inputs {sorted(feeds)}; expected {sorted(expected)}")
+        symbols: dict[str, int] = {}
+        for name, spec in expected.items():
+            array = feeds[name]
+            fits = array.dtype == np.dtype(spec.dtype) and array.ndim == len(spec.shape)
+            for wanted, have in zip(spec.shape, array.shape, strict=False):
+                size = symbols.setdefault(wanted, have) if isinstance(wanted, str) else wanted
+                fits = fits and have == size and have > 0
+            if not fits:
+                raise InputError(
+                    f"found {name}: {array.dtype} {list(array.shape)}; expected {spec}"
+                )
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_session(artifact: Artifact, options: BackendOptions) -> Any:
+    asked = list(options.providers)
+    available = ort.get_available_providers()
+    missing = [provider for provider in asked if provider not in available]
+    if missing or not asked:
+        raise DeviceError(
+            f"provider {', '.join(missing) or 'list'} is not in this onnxruntime, which has "
+            f"{', '.join(available)}; CUDA needs pip install 'tame-deploy[cuda]'"
+        )
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _SEVERE_ONLY
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"threads is {options.threads}; expected at least 1")
+        settings.intra_op_num_threads = options.threads
+    try:
+        session = ort.InferenceSession(artifact.model, settings, providers=asked)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"onnxruntime cannot load {artifact.model}: {reason:.300}") from error
+    obtained = session.get_providers()
+    lost = [provider for provider in asked if provider not in obtained]
+    if lost:
+        # onnxruntime itself only warns and goes on without the device.
+        raise DeviceError(
+            f"provider {', '.join(lost)} was asked for and not obtained (running would use "
+            f"{', '.join(obtained)}). Check the driver and its libraries, or leave the provider out"
+        )
+    return session
+
+
+def _check_identity(session: Any, artifact: Artifact) -> None:
+    found = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
+    if found != artifact.manifest.identity():
+        raise IncompatibleArtifactError(
+            f"{artifact.path}: model.onnx was not exported with this manifest.json "
+            "(one of them was replaced or edited). Export the artifact again"
+        )

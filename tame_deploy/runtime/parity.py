@@ -1,0 +1,259 @@
+"""Holding a backend to what the PyTorch network gave for the same pictures.
+
+The reference values travel in the artifact (`parity.npz`), so the check runs wherever the artifact
+does, without torch and without the checkpoints.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.artifact import Artifact
+from tame_deploy.errors import ManifestError, ParityError
+from tame_deploy.runtime.backend import Backend
+
+__all__ = ["PARITY_FILE", "ParityReference", "ParityReport", "check_parity"]
+
+PARITY_FILE = "parity.npz"
+
+#: Largest error of a logit, as a share of the range of the picture's logits.
+LOGIT_TOLERANCE = 1e-3
+#: Largest error of a map, as a share of its range; and the least correlation.
+MAP_TOLERANCE = 5e-3
+MAP_CORRELATION = 0.9999
+#: Below this difference, maps of two pictures or two classes count as the same.
+SAME_MAP = 1e-3
+
+
+@dataclass(frozen=True)
+class ParityReference:
+    """Inputs, and what the unfolded PyTorch network makes of them.
+
+    Attributes:
+        images: the graph's `images` for N pictures.
+        class_ids: int64 (N, K), all of them named, the first being the most likely class.
+        logits: float32 (N, C).
+        maps: float32 (N, K, h, w), finished as the graph's are.
+    """
+
+    images: NDArray[Any]
+    class_ids: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+    def save(self, path: Path) -> None:
+        """Write the reference as .npz."""
+        np.savez_compressed(path, **asdict(self))
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> ParityReference:
+        """Read the reference of an artifact.
+
+        Raises:
+            ManifestError: if the artifact has none, or its arrays do not fit together.
+        """
+        path = artifact.file(PARITY_FILE)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                reference = cls(**{name: stored[name] for name in cls.__dataclass_fields__})
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ManifestError(f"{path} cannot be read: {error}. Export again") from None
+        if not reference.is_consistent(artifact):
+            raise ManifestError(f"{path} does not fit the manifest's tensors. Export again")
+        return reference
+
+    def is_consistent(self, artifact: Artifact) -> bool:
+        """Whether the arrays have the shapes and types that the artifact's manifest implies."""
+        manifest, count = artifact.manifest, len(self.images)
+        size = manifest.outputs[2].shape[2:]
+        chosen = self.class_ids.shape[1:]
+        return (
+            count > 0
+            and self.images.dtype == np.dtype(manifest.image.dtype)
+            and self.images.shape == manifest.image.input_shape(count)
+            and self.class_ids.dtype == np.int64
+            and len(chosen) == 1
+            and chosen[0] > 0
+            and len(self.class_ids) == count
+            and self.logits.shape == (count, manifest.classes)
+            and self.maps.shape == (count, *chosen, *size)
+            and self.logits.dtype == self.maps.dtype == np.float32
+            and bool(((self.class_ids >= 0) & (self.class_ids < manifest.classes)).all())
+        )
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far a backend is from the PyTorch network.
+
+    Errors are shares of the range of the reference values; `flat_maps`, `same_for_pictures` and
+    `same_for_classes` count what would make an explanation worthless.
+    """
+
+    pictures: int
+    top1_agreement: float
+    logit_error: float
+    map_error: float
+    map_correlation: float
+    flat_maps: int
+    same_for_pictures: int
+    same_for_classes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON types, for the manifest."""
+        return asdict(self)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the maps themselves, in words."""
+        found = []
+        if self.flat_maps:
+            found.append(f"{self.flat_maps} of the maps are flat: they explain nothing")
+        if self.same_for_pictures:
+            found.append("maps of different pictures are the same")
+        if self.same_for_classes:
+            found.append("maps of different classes are the same")
+        return tuple(found)
+
+
+def check_parity(backend: Backend, reference: ParityReference, artifact: Artifact) -> ParityReport:
+    """Run the reference's pictures one by one and together, and compare.
+
+    Raises:
+        ParityError: naming the output and the place of the largest error beyond tolerance.
+    """
+    graph = artifact.manifest.graph
+    selectable = graph.explain == "selectable"
+    runs = []
+    for batch in sorted({1, len(reference.images)}):
+        feeds: dict[str, NDArray[Any]] = {"images": reference.images[:batch]}
+        if selectable:
+            feeds["class_ids"] = reference.class_ids[:batch]
+        runs.append(_Run(reference, backend.run(feeds)))
+        if selectable:
+            _check_ranking(backend, reference, batch)
+    for run in runs:
+        run.require_within_tolerance()
+    whole = runs[-1]
+    return ParityReport(
+        pictures=len(reference.images),
+        top1_agreement=min(run.top1_agreement for run in runs),
+        logit_error=max(run.logit_error for run in runs),
+        map_error=max(run.map_error for run in runs),
+        map_correlation=min(run.map_correlation for run in runs),
+        flat_maps=sum(_spread(heat) == 0 for row in whole.maps for heat in row),
+        same_for_pictures=_count_same(whole.maps[:, 0]),
+        same_for_classes=sum(_count_same(row) for row in whole.maps),
+    )
+
+
+class _Run:
+    """One batch of outputs beside the reference."""
+
+    def __init__(self, reference: ParityReference, outputs: Mapping[str, NDArray[Any]]) -> None:
+        count = len(outputs["logits"])
+        self.logits, self.maps = outputs["logits"], outputs["maps"]
+        self.explained = outputs["explained"]
+        self.expected_ids = reference.class_ids[:count]
+        self.expected_logits = reference.logits[:count]
+        self.expected_maps = reference.maps[:count]
+        if self.maps.shape != self.expected_maps.shape:
+            raise ParityError(
+                f"maps have shape {self.maps.shape}; the PyTorch network gives "
+                f"{self.expected_maps.shape}"
+            )
+        self.logit_errors = _shares(self.logits, self.expected_logits, axes=(1,))
+        self.map_errors = _shares(self.maps, self.expected_maps, axes=(2, 3))
+        self.logit_error = float(self.logit_errors.max())
+        self.map_error = float(self.map_errors.max())
+        same = self.logits.argmax(1) == self.expected_logits.argmax(1)
+        self.top1_agreement = float(same.mean())
+        self.map_correlation = min(
+            _correlation(heat, expected)
+            for row, expected_row in zip(self.maps, self.expected_maps, strict=True)
+            for heat, expected in zip(row, expected_row, strict=True)
+        )
+
+    def require_within_tolerance(self) -> None:
+        """Raise a ParityError that names the worst place, if anything is beyond tolerance."""
+        batch = len(self.logits)
+        self._require("logits", self.logits, self.expected_logits, self.logit_errors)
+        if (self.explained != self.expected_ids).any():
+            place = _worst((self.explained != self.expected_ids).astype(float))
+            raise ParityError(
+                f"explained{list(place)} is class {self.explained[place]} at batch {batch}; "
+                f"the PyTorch network explains {self.expected_ids[place]}"
+            )
+        self._require("maps", self.maps, self.expected_maps, self.map_errors)
+        if not self.map_correlation >= MAP_CORRELATION:
+            raise ParityError(
+                f"maps correlate with the PyTorch network's by {self.map_correlation:.5f} at "
+                f"batch {batch}; expected at least {MAP_CORRELATION}"
+            )
+
+    def _require(
+        self, name: str, found: NDArray[Any], expected: NDArray[Any], errors: NDArray[Any]
+    ) -> None:
+        tolerance = LOGIT_TOLERANCE if name == "logits" else MAP_TOLERANCE
+        if errors.max() <= tolerance:  # false for NaN too
+            return
+        place = _worst(errors)
+        raise ParityError(
+            f"{name}{list(place)} is {found[place]:.5g} at batch {len(found)}; the PyTorch network "
+            f"gives {expected[place]:.5g} (off by {errors[place]:.2%} of the range, tolerance "
+            f"{tolerance:.2%}). Nothing was kept that disagrees; please report the backbone"
+        )
+
+
+def _check_ranking(backend: Backend, reference: ParityReference, batch: int) -> None:
+    """-1 must name the graph's own most likely class."""
+    asked = np.full((batch, 1), -1, np.int64)
+    outputs = backend.run({"images": reference.images[:batch], "class_ids": asked})
+    explained, best = outputs["explained"][:, 0], outputs["logits"].argmax(1)
+    if (explained != best).any():
+        raise ParityError(
+            f"-1 gave classes {explained.tolist()}; the likeliest are {best.tolist()}"
+        )
+
+
+def _shares(
+    found: NDArray[Any], expected: NDArray[Any], axes: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return absolute errors as shares of the expected values' range; NaN counts as infinite."""
+    span = expected.max(axes, keepdims=True) - expected.min(axes, keepdims=True)
+    # A flat map has no range; there an error counts as it is.
+    errors = np.abs(found.astype(np.float64) - expected) / np.where(span > 0, span, 1.0)
+    return np.where(np.isnan(errors), np.inf, errors)
+
+
+def _worst(errors: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(errors.argmax(), errors.shape))
+
+
+def _spread(heat: NDArray[Any]) -> float:
+    """Return the range of a map; rounding noise is none."""
+    span = float(heat.max() - heat.min())
+    return span if span > 1e-5 * max(1.0, float(np.abs(heat).max())) else 0.0
+
+
+def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Return Pearson's correlation of two maps; two flat ones agree."""
+    if _spread(first) == 0 or _spread(second) == 0:
+        return 1.0 if _spread(first) == _spread(second) else 0.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+def _count_same(maps: NDArray[Any]) -> int:
+    """Return how many pairs of neighbouring maps are the same."""
+    pairs = itertools.pairwise(maps)
+    return sum(
+        bool(np.abs(a - b).max() <= SAME_MAP * max(_spread(a), _spread(b))) for a, b in pairs
+    )

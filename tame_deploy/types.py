@@ -1,0 +1,161 @@
+"""The shared vocabulary: what a tensor, a picture and an attention head look like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tame_deploy.errors import InputError
+
+__all__ = [
+    "VARIANTS",
+    "Activation",
+    "ExplainMode",
+    "HeadConfig",
+    "ImageSpec",
+    "InputKind",
+    "MapKind",
+    "TensorSpec",
+    "TokenUse",
+    "Width",
+    "variant_config",
+]
+
+ExplainMode = Literal["selectable", "predicted", "all"]
+InputKind = Literal["uint8", "float32"]
+MapKind = Literal["minmax", "sigmoid", "logits"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Width = Literal["channels", "classes"]
+Activation = Literal["relu", "sigmoid"]
+TokenUse = Literal["patch", "patch-times-class"]
+
+MAX_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph; a string in `shape` is a symbolic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture becomes the network's input: the one preprocessing truth of an artifact.
+
+    `crop="center"` resizes the short side to `resize` pixels and cuts the central height x width
+    (torchvision's Resize + CenterCrop); `crop="none"` squeezes the whole picture into height x
+    width and ignores `resize`. `mean` and `std` are for pixels in [0, 1], RGB. With
+    `normalise="graph"` the network takes uint8 NHWC and normalises itself; with `"caller"` it
+    takes normalised float32 NCHW.
+
+    Raises:
+        InputError: for sizes, means or deviations outside their range.
+    """
+
+    height: int = 224
+    width: int = 224
+    resize: int = 256
+    crop: Literal["center", "none"] = "center"
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: InputKind = "uint8"
+    normalise: Literal["graph", "caller"] = "graph"
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "resize"):
+            value = getattr(self, name)
+            if not 1 <= value <= MAX_SIDE:
+                raise InputError(f"image {name} is {value}; expected 1 to {MAX_SIDE} pixels")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise InputError(f"image mean is {self.mean}; expected three finite numbers")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise InputError(f"image std is {self.std}; expected three positive numbers")
+        expected = ("NHWC", "graph") if self.dtype == "uint8" else ("NCHW", "caller")
+        if (self.layout, self.normalise) != expected:
+            raise InputError(
+                f"image input is {self.dtype} {self.layout} normalised by the {self.normalise}; "
+                f"expected {expected[0]} normalised by the {expected[1]} for {self.dtype}"
+            )
+
+    def for_input(self, kind: InputKind) -> ImageSpec:
+        """Return the same preprocessing for a graph that takes `kind`."""
+        if kind == "uint8":
+            return replace(self, dtype="uint8", layout="NHWC", normalise="graph")
+        return replace(self, dtype="float32", layout="NCHW", normalise="caller")
+
+    def input_shape(self, batch: int | str) -> tuple[int | str, ...]:
+        """Return the shape of the `images` tensor."""
+        if self.layout == "NHWC":
+            return (batch, self.height, self.width, 3)
+        return (batch, 3, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The attention head's switches (TAME, section III; the ablations of its table V).
+
+    `width`: branches keep their C_i channels or project to one channel a class. `tokens`: what a
+    transformer's tokens become (T-TAME): the patch tokens, or those times the class token.
+
+    Raises:
+        InputError: for counts below one, or a skip connection over a branch that changes width.
+    """
+
+    channels: tuple[int, ...]
+    classes: int
+    width: Width = "channels"
+    batch_norm: bool = True
+    skip: bool = True
+    activation: Activation = "relu"
+    tokens: TokenUse = "patch"
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1 or self.classes < 1:
+            raise InputError(
+                f"head has channels {list(self.channels)} and {self.classes} classes; "
+                "expected at least one layer, channel and class"
+            )
+        if self.skip and self.width == "classes":
+            raise InputError("a head whose branches are one channel a class has no skip connection")
+
+    @property
+    def variant(self) -> str:
+        """Name of the published variant with these switches, or "custom"."""
+        switches = (self.width, self.batch_norm, self.skip, self.activation)
+        return next((name for name, known in VARIANTS.items() if known == switches), "custom")
+
+    def branch_width(self, layer: int) -> int:
+        """Return how many channels the branch of one layer gives out."""
+        return self.channels[layer] if self.width == "channels" else self.classes
+
+
+#: The published variants: width, batch norm, skip, activation.
+VARIANTS: dict[str, tuple[Width, bool, bool, Activation]] = {
+    "tame": ("channels", True, True, "relu"),
+    "no-skip-no-batchnorm": ("channels", False, False, "relu"),
+    "sigmoid-branch": ("channels", True, True, "sigmoid"),
+    "no-skip": ("classes", True, False, "relu"),
+}
+
+
+def variant_config(
+    variant: str, channels: tuple[int, ...], classes: int, tokens: TokenUse = "patch"
+) -> HeadConfig:
+    """Return the configuration of a published variant.
+
+    Raises:
+        InputError: if there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"unknown head variant {variant!r}; expected one of {', '.join(VARIANTS)}")
+    width, batch_norm, skip, activation = VARIANTS[variant]
+    return HeadConfig(channels, classes, width, batch_norm, skip, activation, tokens)
