@@ -87,7 +87,11 @@ def _open(url: str, headers: dict[str, str]) -> Any:
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"cannot download {url}: expected an http or https address")
     request = urllib.request.Request(url, headers={"User-Agent": "tame-deploy", **headers})  # noqa: S310
-    return urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection, and only its code is wanted
+        raise
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:

@@ -22,7 +22,7 @@ __all__ = ["IMAGE_SUFFIXES", "ImageSource", "load_image", "prepare", "prepare_ba
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 #: Decoders that may see a user's file. Pillow has more, some of which start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     | {".ppm", ".pgm", ".pnm"}

@@ -41,7 +41,8 @@ def warn_speed_only(manifest: Manifest) -> None:
 def step_spinner() -> Iterator[Callable[[str], None]]:
     """Yield a function that names the step being done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=notes, transient=True) as progress:
+    live = notes.is_terminal
+    with Progress(*columns, console=notes, transient=True, disable=not live) as progress:
         task = progress.add_task("Starting", total=None)
         yield lambda step: progress.update(task, description=step)
 
@@ -55,7 +56,7 @@ def download_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=notes) as progress:
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
         tasks: list[Any] = []
 
         def update(done: int, total: int | None) -> None:

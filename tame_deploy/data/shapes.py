@@ -43,8 +43,15 @@ def draw_picture(seed: int, size: int = SIZE) -> tuple[Image.Image, NDArray[np.b
 def _background(generator: np.random.Generator, side: int) -> Image.Image:
     """Return smooth colour noise with grain."""
     cells = int(generator.integers(2, 7))
-    coarse = generator.integers(40, 216, (cells, cells, 3)).astype(np.uint8)
-    smooth = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    tone = generator.uniform(70, 186, 3)
+    coarse = (
+        tone
+        + generator.normal(0, 26, (cells, cells, 1))
+        + generator.normal(0, 9, (cells, cells, 3))
+    )
+    smooth = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     grain = generator.normal(0, generator.uniform(4, 16), (side // 2, side // 2, 1))
     grain = grain.repeat(2, axis=0).repeat(2, axis=1)
     pixels: NDArray[np.float64] = np.asarray(smooth) + grain
@@ -53,8 +60,8 @@ def _background(generator: np.random.Generator, side: int) -> Image.Image:
 
 def _texture(generator: np.random.Generator, side: int) -> Image.Image:
     """Return what a shape is filled with: a bright or dark colour with stripes."""
-    color = generator.integers(0, 256, 3).astype(np.float32)
-    color = color / 3 if generator.random() < 0.5 else 255 - color / 3
+    drawn = generator.integers(0, 256, 3).astype(np.float32)
+    color = drawn / 3 if generator.random() < 0.5 else 255 - drawn / 3
     angle, period = generator.uniform(0, math.pi), generator.uniform(8, 24)
     across, down = np.meshgrid(np.arange(side), np.arange(side))
     wave = np.sin((across * math.cos(angle) + down * math.sin(angle)) * 2 * math.pi / period)

@@ -151,8 +151,8 @@ def parity_reference(
     """
     drawn = [draw_picture(seed)[0] for seed in range(_CANDIDATES)]
     normalised = prepare_batch(drawn, image.for_input("float32"))
-    results = [network(torch.from_numpy(one[None])) for one in normalised]
-    logits = torch.cat([result[0] for result in results])
+    pixels = [torch.from_numpy(one[None]) for one in normalised]
+    logits = torch.cat([network.tap(one)[0] for one in pixels])
     count = max(options.ranks(logits.shape[1]), 1)
     best = logits.topk(min(count + 1, logits.shape[1]), dim=1)
     gaps = (best.values[:, :-1] - best.values[:, 1:]).amin(1) if best.values.shape[1] > 1 else None
@@ -160,8 +160,8 @@ def parity_reference(
     kept = list(order)[:PARITY_PICTURES]
     class_ids = _classes_to_check(logits[kept], options)
     map_logits = torch.stack(
-        [results[index][1][0, ids] for index, ids in zip(kept, class_ids, strict=True)]
-    )
+        [network(pixels[index])[1][0, ids] for index, ids in zip(kept, class_ids, strict=True)]
+    )  # (N, K, h, w)
     return ParityReference(
         images=prepare_batch([drawn[index] for index in kept], image),
         class_ids=class_ids.numpy(),
@@ -171,13 +171,15 @@ def parity_reference(
 
 
 def _classes_to_check(logits: torch.Tensor, options: ExportOptions) -> torch.Tensor:
-    """Return int64 (N, K): what the graph explains by itself, or the likeliest and an unlikely."""
+    """Return int64 (N, K): what the graph explains by itself, or the likeliest and another."""
     classes = logits.shape[1]
     if options.explain == "all":
         return torch.arange(classes).expand(len(logits), -1)
     if options.explain == "predicted":
         return logits.topk(options.ranks(classes), dim=1).indices
-    return torch.stack([logits.argmax(1), logits.argmin(1)], dim=1)
+    likeliest = logits.argmax(1)
+    # Half the classes away, so that it is another class even where all logits tie.
+    return torch.stack([likeliest, (likeliest + max(classes // 2, 1)) % classes], dim=1)
 
 
 def _write_labels(network: ExplainedNetwork, path: Path) -> None:

@@ -19,7 +19,7 @@ from tame_deploy.export.fused import FusedNetwork
 from tame_deploy.manifest import Manifest
 from tame_deploy.types import TensorSpec
 
-__all__ = ["OPSETS", "PRECISION_KEY", "export_onnx"]
+__all__ = ["OPSETS", "PRECISION_KEY", "export_onnx", "quiet_exporter"]
 
 #: Opsets that the exporter writes and today's runtimes read.
 OPSETS = range(18, 24)
@@ -76,7 +76,7 @@ def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
             axis: symbols[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)
         }
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 network,
                 kwargs=example,
@@ -98,7 +98,7 @@ def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's prints and advice on private interfaces off the user's screen."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

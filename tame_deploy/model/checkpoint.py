@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,15 +62,6 @@ class _Inert:
     def __setstate__(self, _: Any) -> None: ...
 
 
-class _InertDict(dict[Any, Any]):
-    """The same for classes that derive from dict, whose items pickle sets one by one."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
 @dataclass(frozen=True)
 class HeadCheckpoint:
     """A trained head: its weights, switches, and the backbone and layers it was trained on.
@@ -116,9 +108,9 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             f"{path} holds code ({', '.join(sorted(refused)[:3])}); only tensors are read. "
             "Nothing of it was run"
         )
+    # The restricted unpickler sets items on no other mapping than its own few.
     inert: list[Any] = [
-        (_InertDict if name.endswith(("Dict", "Config", "dict")) else _Inert, name)
-        for name in foreign
+        (OrderedDict if name.casefold().endswith("dict") else _Inert, name) for name in foreign
     ]
     try:
         with torch.serialization.safe_globals(inert):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,7 +206,8 @@ def _describe(layer: str, output: Any) -> FeatureMap | None:
 def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
     """Return the distinct feature maps of a backbone in the order they are computed.
 
-    Where nested modules give out the same tensor, the outermost name stands for all.
+    Where nested modules give out the same tensor, the outermost one that has siblings stands for
+    all: `layer4` rather than `layer4.2`, but `features.12` rather than `features`.
     """
     found: dict[str, Any] = {}
     names = [
@@ -216,14 +218,26 @@ def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
     with _recording(backbone, names, found):
         logits = _run(backbone, images)
     classes = logits.shape[-1] if isinstance(logits, Tensor) else None
-    distinct: dict[int, FeatureMap] = {}
+    aliases: dict[int, list[FeatureMap]] = {}  # inner modules first
     for layer, output in found.items():
         feature = _describe(layer, output)
-        if feature is None or feature.channels == classes:
-            continue
-        distinct.pop(id(output), None)
-        distinct[id(output)] = feature
-    return list(distinct.values())
+        if feature is not None and feature.channels != classes:
+            aliases[id(output)] = [*aliases.pop(id(output), []), feature]
+    parents = Counter(_parent(names[-1]) for names in aliases.values())
+    return [_named(names, parents) for names in aliases.values()]
+
+
+def _named(names: list[FeatureMap], parents: Counter[str]) -> FeatureMap:
+    """Choose among the names of one tensor, inner first, given the outermost parents of all."""
+    for feature in reversed(names):
+        parent = _parent(feature)
+        if parents[parent] > (parent == _parent(names[-1])):
+            return feature
+    return names[-1]
+
+
+def _parent(feature: FeatureMap) -> str:
+    return feature.layer.rpartition(".")[0]
 
 
 def last_of_each_size(candidates: Sequence[FeatureMap]) -> list[FeatureMap]:

@@ -1,0 +1,60 @@
+"""Shared fixtures: small networks, one exported demo, and real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tame_deploy.artifact import Artifact
+
+#: Real weights, pictures and golden values lie outside the repository; see CONTRIBUTING.md.
+SHARED = Path(os.environ.get("TAME_DEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def shared_file(name: str) -> Path:
+    """Return a file of the shared data, or skip the test."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {name} (set TAME_DEPLOY_SHARED)")
+    return path
+
+
+class TinyNet(nn.Module):
+    """A classifier with four stages of chosen widths; each halves the picture."""
+
+    def __init__(self, num_classes: int = 5, widths: tuple[int, ...] = (4, 6, 8, 5)) -> None:
+        super().__init__()
+        pairs = zip((3, *widths), widths, strict=False)
+        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for stage in self.stages:
+            images = torch.relu(stage(images))
+        return self.classifier(images.mean((2, 3)))
+
+
+@pytest.fixture(scope="session")
+def demo_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the demo's artifact, exported once; tests must not write to it."""
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.fused import ExportOptions
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    output = tmp_path_factory.mktemp("export") / "demo"
+    network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
+    artifact: Artifact = export_artifact(network, output, ExportOptions())
+    return artifact.path
+
+
+@pytest.fixture
+def demo_copy(demo_export: Path, tmp_path: Path) -> Path:
+    """Return a copy of the demo's artifact that a test may spoil."""
+    return Path(shutil.copytree(demo_export, tmp_path / "demo"))

@@ -1,0 +1,271 @@
+"""The command line as a user meets it: one process, its output, its exit status."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tame_deploy.data.shapes import draw_picture
+
+DEMO_PICTURES = Path(__file__).parents[2] / "tame_deploy" / "data" / "pictures"
+
+
+def run(*arguments, cwd=None, expect=0, env=None):
+    command = [
+        sys.executable,
+        "-c",
+        "from tame_deploy.cli import main; main()",
+        *map(str, arguments),
+    ]
+    settings = {**os.environ, "COLUMNS": "200", "TERM": "dumb"} | (env or {})
+    done = subprocess.run(
+        command, check=False, cwd=cwd, capture_output=True, text=True, env=settings
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def one_line(done):
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_from_backbone_to_explained_pictures(tmp_path):
+    """The README's first commands, in their order."""
+    done = run("export", "--backbone", "demo", cwd=tmp_path)
+    assert "made build/demo" in done.stdout
+    assert "top-1 agreement" in done.stdout
+    done = run("verify", "build/demo", cwd=tmp_path)
+    assert "every output as in PyTorch" in done.stdout
+    done = run("explain", "build/demo", DEMO_PICTURES, "-o", "out", cwd=tmp_path)
+    assert "explained 12 of 12" in done.stdout
+    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    assert len(records) == 12
+    for record in records:
+        assert Path(record["file"]).name.startswith(record["top"][0]["name"])
+        assert record["explained"][0]["class_id"] == record["top"][0]["class_id"]
+        for kind in ("overlay", "panel"):
+            Image.open(tmp_path / "out" / record["explained"][0][kind]).load()
+    Image.open(tmp_path / "out/contact-sheet.jpg").load()
+
+
+def test_export_will_not_replace_without_being_told(tmp_path, demo_export):
+    shutil.copytree(demo_export, tmp_path / "it")
+    done = run("export", "-b", "demo", "-o", tmp_path / "it", expect=1)
+    assert "pass --overwrite" in one_line(done)
+
+
+def test_random_weights_are_said_by_every_command(tmp_path):
+    output = tmp_path / "it"
+    done = run("export", "-b", "demo", "--head", "random", "-o", output)
+    assert "speed only: the head of it has random weights" in done.stderr
+    picture = DEMO_PICTURES / "ring-1.png"
+    for command in (["verify"], ["inspect"], ["explain", picture, "-o", tmp_path / "out"]):
+        done = run(command[0], output, *command[1:])
+        assert "speed only" in done.stderr
+    record = json.loads((tmp_path / "out/results.jsonl").read_text())
+    assert record["speed_only"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-b", "vgg61"], "unknown backbone 'vgg61'. Nearest: vgg"),
+        (["-b", "squeezenet1_1", "--weights", "random"], "no public head for squeezenet1_1"),
+        (
+            ["-b", "squeezenet1_1", "--weights", "random", "--head", "random"],
+            "pass --layers a,b,c. Candidates and a proposal: tame-deploy layers squeezenet1_1",
+        ),
+        (["-b", "demo", "--layers", "block2,blok3,block4"], "no layer 'blok3'. Nearest: block3"),
+        (["-b", "demo", "--layers", "block2,,block4"], "empty name"),
+        (["-b", "demo", "--layers", "block2,block2"], "name one twice"),
+        (["-b", "demo", "--head", "random", "--layers", "classifier"], "not a feature map"),
+        (["-b", "demo", "--layers", "block3,block4"], "trained on layers block2, block3, block4"),
+        (["-b", "demo", "--variant", "no-skip"], "is a tame head"),
+        (["-b", "demo", "--head", "random", "--variant", "x"], "unknown head variant 'x'"),
+        (["-b", "demo", "--classes", "9"], "the demo has 6 classes, not 9"),
+        (["-b", "demo", "--weights", "missing.pth"], "--weights missing.pth: no such file"),
+        (["-b", "demo", "--head", "missing.pth"], "missing.pth: no such checkpoint"),
+        (["-b", "demo", "--image-size", "12by9"], "--image-size is '12by9'"),
+        (["-b", "demo", "--image-size", "0"], "image height is 0"),
+        (["-b", "demo", "--mean", "1,2"], "--mean is '1,2'; expected three numbers"),
+        (["-b", "demo", "--std", "0,0,0"], "positive numbers"),
+        (["-b", "demo", "--crop", "left"], "unknown crop 'left'"),
+        (["-b", "demo", "--labels", "missing.txt"], "cannot read labels missing.txt"),
+        (["-b", "demo", "--labels", "imagenet"], "found 1000 labels for 6 classes"),
+        (["-b", "demo", "--opset", "9"], "opset 9: expected 18"),
+        (["-b", "demo", "--tokens", "all"], "--tokens is 'all'"),
+        (["-b", "nowhere:build"], "cannot import backbone nowhere:build"),
+        (["-b", "json:loads"], "cannot build backbone json:loads"),
+        (["-b", "builtins:object"], "gave object; expected a torch module"),
+        (["-b", "demo", "-o", "/proc/it"], "cannot write /proc/it"),
+    ],
+)
+def test_export_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
+    done = run("export", *arguments, cwd=tmp_path, expect=1)
+    assert message in one_line(done)
+    assert not [p for p in tmp_path.rglob("*") if p.name != "build"]
+
+
+def test_offline_default_says_what_to_pass(tmp_path):
+    closed = {
+        "TORCH_HOME": str(tmp_path),
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    done = run("export", "-b", "vgg16", cwd=tmp_path, expect=1, env=closed)
+    assert "Without a network: pass --weights PATH" in one_line(done)
+
+
+def test_a_head_for_another_backbone(tmp_path):
+    from tame_deploy.model import demo
+
+    done = run(
+        "export", "-b", "squeezenet1_1", "--weights", "random", "--head", demo.HEAD_FILE,
+        "--layers", "features.4", cwd=tmp_path, expect=1,
+    )  # fmt: skip
+    assert "the head was trained on demo, not on squeezenet1_1" in one_line(done)
+
+
+def test_own_weights_bring_their_number_of_classes(tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    module = squeezenet1_1(num_classes=3)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}},
+               tmp_path / "w.pth")  # fmt: skip
+    (tmp_path / "labels.txt").write_text("cat\ndog\nfish\n")
+    run(
+        "export", "-b", "squeezenet1_1", "--weights", "w.pth", "--head", "random",
+        "--layers", "features.4,features.7,features", "--labels", "labels.txt",
+        "--image-size", "96x128", "-o", "it", cwd=tmp_path,
+    )  # fmt: skip
+    manifest = json.loads(run("inspect", "it", "--json", cwd=tmp_path).stdout)
+    assert manifest["classes"] == 3
+    assert manifest["inputs"][0]["shape"] == ["batch", 96, 128, 3]
+    assert manifest["weights"]["backbone"]["source"] == "w.pth"
+    assert (tmp_path / "it/labels.txt").read_text() == "cat\ndog\nfish\n"
+
+
+def test_a_callable_of_ones_own_with_its_layers(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 12, 3, 2),\n"
+        "        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes))\n"
+    )
+    done = run("layers", "mine:build", "--image-size", "64", "--json", cwd=tmp_path)
+    proposed = json.loads(done.stdout)["proposed"]
+    assert proposed == ["1", "3"]
+    run(
+        "export", "-b", "mine:build", "--head", "random", "--layers", ",".join(proposed),
+        "--image-size", "64", "--classes", "7", "-o", "it", cwd=tmp_path,
+    )  # fmt: skip
+    assert "mine:build" in run("inspect", "it", cwd=tmp_path).stdout
+
+
+def test_layers_lists_and_proposes():
+    done = run("layers", "squeezenet1_1")
+    assert "features.7" in done.stdout
+    assert done.stdout.strip().endswith("--layers features.4,features.7,features.12")
+    assert "features.3.squeeze" in run("layers", "squeezenet1_1", "--all").stdout
+    papers = json.loads(run("layers", "vit_b_16", "--json").stdout)["proposed"]
+    assert papers == [f"encoder.layers.encoder_layer_{i}.ln" for i in (9, 10, 11)]
+
+
+def test_import_checkpoint_and_export_with_it(tmp_path):
+    from tame_deploy.model import demo
+    from tame_deploy.model.checkpoint import read_head
+
+    state = read_head(demo.HEAD_FILE).head.state_dict()
+    published = {f"attn.{name}": tensor for name, tensor in state.items()}
+    torch.save({"epoch": 7, "global_counter": 1, "state_dict": published}, tmp_path / "epoch_7.pt")
+    done = run("import-checkpoint", "epoch_7.pt", "-b", "demo", "-o", "h.safetensors", cwd=tmp_path)
+    assert "tame head, 6 classes" in done.stdout
+    run("export", "-b", "demo", "--head", "h.safetensors", "-o", "it", cwd=tmp_path)
+    wrong = run(
+        "import-checkpoint", "epoch_7.pt", "-b", "demo", "--layers", "block1,block2,block3",
+        "-o", "no.safetensors", cwd=tmp_path, expect=1,
+    )  # fmt: skip
+    assert "the head is for layers of 48, 96, 128 channels" in one_line(wrong)
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_unreadable_pictures_are_listed_and_the_rest_is_done(tmp_path, demo_export):
+    folder = tmp_path / "pictures" / "deep"
+    folder.mkdir(parents=True)
+    for seed in range(3):
+        draw_picture(seed)[0].save(folder / f"{seed}.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("not a picture by its name")
+    draw_picture(9)[0].resize((90, 300)).save(tmp_path / "pictures" / "0.png")
+    done = run(
+        "explain", demo_export, tmp_path / "pictures", tmp_path / "gone.png",
+        "-o", tmp_path / "out", "--batch-size", "2", expect=1,
+    )  # fmt: skip
+    assert "explained 4 of 7" in done.stdout
+    listed = done.stderr.splitlines()
+    assert sum("broken.jpg" in line for line in listed) == 1
+    assert sum("empty.png" in line for line in listed) == 1
+    assert sum("gone.png: no such file" in line for line in listed) == 1
+    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    written = {record["explained"][0]["overlay"] for record in records}
+    assert written == {"0-overlay.jpg", "0~2-overlay.jpg", "1-overlay.jpg", "2-overlay.jpg"}
+
+
+def test_globs_classes_and_labels(tmp_path, demo_export):
+    done = run(
+        "explain", demo_export, f"{DEMO_PICTURES}/r*-?.png", "-o", tmp_path / "out",
+        "--class-id", "0", "--label", "Star",
+    )  # fmt: skip
+    assert "explained 2 of 2" in done.stdout
+    record = json.loads((tmp_path / "out/results.jsonl").open().readline())
+    assert [one["name"] for one in record["explained"]] == ["circle", "star"]
+    assert (tmp_path / "out/ring-1-2-panel.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{demo}", "{here}/none"], "none: no such file"),
+        (["{demo}", "{here}/*.jpg"], "no pictures in"),
+        (["{here}/none", "{pictures}"], "expected an artifact directory, found nothing"),
+        (["{demo}", "{pictures}", "--class-id", "6"], "class id 6 is out of range"),
+        (["{demo}", "{pictures}", "--label", "rign"], "Nearest: ring"),
+        (["{demo}", "{pictures}", "--top-k", "9"], "ranks 1 to 5"),
+        (["{demo}", "{pictures}", "--top-k", "2", "--class-id", "1"], "expected one of them"),
+        (
+            ["{demo}", "{pictures}", "--provider", "Nope"],
+            "provider Nope is not in this onnxruntime",
+        ),
+        (["{demo}", "{pictures}", "-o", "/proc/out"], "cannot write /proc/out"),
+        (["{demo}", "{pictures}", "-o", "{pictures}"], "is not empty; pass --overwrite"),
+    ],
+)
+def test_explain_says_what_is_wrong(tmp_path, demo_export, arguments, message):
+    places = {"demo": demo_export, "pictures": DEMO_PICTURES, "here": tmp_path}
+    filled = [argument.format(**places) for argument in arguments]
+    done = run("explain", *filled, cwd=tmp_path, expect=1)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors_are_status_two():
+    run("export", expect=2)
+    run("explain", "x", "y", "--batch-size", "0", expect=2)
+    run("nonsense", expect=2)
+    assert "0.1.0" in run("--version").stdout
+
+
+def test_inspect_card_shows_tensors_whole(demo_export):
+    card = run("inspect", demo_export).stdout
+    assert "images: uint8 [batch, 128, 128, 3]" in card
+    assert "tame (bundled demo; Apache-2.0)" in card

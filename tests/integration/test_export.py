@@ -1,0 +1,241 @@
+"""The exported graph equals the unfolded network, keeps the contract, and is refused if it lies."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tame_deploy import load, open_artifact
+from tame_deploy.errors import BuildError, InputError, ParityError
+from tame_deploy.export import artifact_export
+from tame_deploy.export.artifact_export import export_artifact
+from tame_deploy.export.fused import ExportOptions, Finish, FusedNetwork
+from tame_deploy.manifest import WeightsSource
+from tame_deploy.model.backbones import Backbone
+from tame_deploy.model.features import FeatureTap, probe_layers
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.types import VARIANTS, ImageSpec, variant_config
+from tests.conftest import TinyNet
+from tests.unit.model.test_head import random_head
+
+
+def tiny_network(
+    variant="tame", layers=3, classes=5, size=(48, 48), widths=(4, 6, 8, 5), seed=0
+) -> ExplainedNetwork:
+    torch.manual_seed(seed)
+    module = TinyNet(classes, widths).eval().requires_grad_(False)
+    module.classifier.weight.data *= 8  # or all classes nearly tie
+    image = ImageSpec(*size, min(size))
+    backbone = Backbone("tiny", module, image, None, WeightsSource("test"))
+    tap = FeatureTap(module, [f"stages.{4 - layers + i}" for i in range(layers)]).eval()
+    features = probe_layers(tap, backbone.example)
+    channels = tuple(feature.channels for feature in features)
+    head = random_head(variant_config(variant, channels, classes), seed)
+    return ExplainedNetwork(backbone, tap, features, head, WeightsSource("test"))
+
+
+networks = st.builds(
+    tiny_network,
+    variant=st.sampled_from(list(VARIANTS)),
+    layers=st.integers(1, 4),
+    classes=st.one_of(st.integers(2, 9), st.just(1000)),
+    size=st.tuples(st.integers(17, 75), st.integers(17, 75)),
+    seed=st.integers(0, 99),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(networks, st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+@torch.no_grad()
+def test_fused_equals_unfolded(network, batch, per_image, seed):
+    check_fused(network, batch, per_image, seed, lambda fused, feeds: fused(**feeds))
+
+
+def check_fused(network, batch, per_image, seed, run):
+    image, classes = network.backbone.image, network.head.config.classes
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (batch, image.height, image.width, 3), generator=generator)
+    class_ids = torch.randint(0, classes, (batch, per_image), generator=generator)
+    mean, std = torch.tensor(image.mean), torch.tensor(image.std)
+    normalised = ((pixels / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    logits, every = network(normalised)
+    expected = every.gather(1, class_ids[..., None, None].expand(-1, -1, *every.shape[2:]))
+    feeds = {"images": pixels.to(torch.uint8), "class_ids": class_ids}
+    fused = FusedNetwork(network, ExportOptions(maps="logits"))
+    found_logits, explained, maps = run(fused, feeds)
+    assert torch.allclose(found_logits, logits, rtol=1e-4, atol=1e-4)
+    assert torch.equal(explained, class_ids)
+    assert torch.allclose(maps, expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max() + 1))
+
+
+@settings(
+    deadline=None,
+    max_examples=6,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(networks, st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+@torch.no_grad()
+def test_the_onnx_file_equals_the_unfolded_network(tmp_path, network, batch, per_image, seed):
+    export_artifact(network, tmp_path / "it", ExportOptions(maps="logits"), overwrite=True)
+
+    def run(_fused, feeds):
+        with load(tmp_path / "it") as explainer:
+            outputs = explainer.backend.run({name: t.numpy() for name, t in feeds.items()})
+        return tuple(torch.from_numpy(outputs[n]) for n in ("logits", "explained", "maps"))
+
+    check_fused(network, batch, per_image, seed, run)
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs", "explained"),
+    [
+        (ExportOptions(), {"images", "class_ids"}, ("batch", "k")),
+        (ExportOptions("predicted"), {"images"}, ("batch", 1)),
+        (ExportOptions("predicted", 3, "float32", "sigmoid"), {"images"}, ("batch", 3)),
+        (ExportOptions("all", None, "uint8", "logits", 20), {"images"}, ("batch", 5)),
+    ],
+)
+def test_the_graph_contract(tmp_path, options, inputs, explained):
+    network = tiny_network()
+    artifact = export_artifact(network, tmp_path / "it", options)
+    manifest = artifact.manifest
+    assert {spec.name for spec in manifest.inputs} == inputs
+    assert manifest.outputs[1].shape == explained
+    assert manifest.outputs[2].shape == (*explained, 24, 24)[:2] + manifest.outputs[2].shape[2:]
+    assert manifest.parity is not None
+    assert manifest.parity["top1_agreement"] == 1.0
+    assert manifest.parity["map_error"] < 1e-3
+    model = onnx.load(artifact.model)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == options.opset
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    assert props["tame.manifest"] == manifest.identity()
+    with load(artifact.path) as explainer:
+        pictures = np.random.default_rng(0).integers(0, 256, (4, 60, 50, 3), dtype=np.uint8)
+        result = explainer.explain(pictures)
+    expected = {"minmax": (0, 1), "sigmoid": (0, 1), "logits": (-np.inf, np.inf)}[options.maps]
+    assert expected[0] <= result.maps.min() <= result.maps.max() <= expected[1]
+    if options.explain == "all":
+        assert result.class_ids.tolist() == [[0, 1, 2, 3, 4]] * 4
+    else:
+        likeliest = np.argsort(-result.logits, axis=1)[:, : result.class_ids.shape[1]]
+        assert np.array_equal(result.class_ids, likeliest)
+
+
+def test_the_tail_is_marked_and_holds_all_after_the_branches(demo_export):
+    graph = onnx.load(demo_export / "model.onnx").graph
+    tail = [node for node in graph.node if node.name.startswith("tail/")]
+    rest = [node for node in graph.node if not node.name.startswith("tail/")]
+    assert {"MatMul", "Resize", "ReduceMin", "ReduceMax", "Div"} <= {node.op_type for node in tail}
+    assert not {"Resize", "ReduceMin", "Div"} & {node.op_type for node in rest}
+    for node in graph.node:
+        marks = {prop.key: prop.value for prop in node.metadata_props}
+        expected = {"tame.precision": "float32"} if node in tail else {}
+        assert marks == expected
+    made_by_tail = {name for node in tail for name in node.output}
+    assert not any(name in made_by_tail for node in rest for name in node.input)
+
+
+def test_nothing_of_the_exporting_machine_is_in_the_file(demo_export):
+    data = (demo_export / "model.onnx").read_bytes()
+    for trace in (b"/home", b"site-packages", b".py", str(demo_export.parent).encode()):
+        assert trace not in data
+
+
+def test_one_channel_is_resized_and_never_all_classes(demo_export):
+    model = onnx.shape_inference.infer_shapes(onnx.load(demo_export / "model.onnx"))
+    classes = open_artifact(demo_export).manifest.classes
+    for value in model.graph.value_info:
+        sizes = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        assert not (len(sizes) == 4 and sizes[1] == classes)
+
+
+def test_minmax_of_a_flat_map_is_zero_and_not_noise():
+    flat = torch.full((1, 1, 4, 4), 3.0) + torch.rand(1, 1, 4, 4) * 1e-8
+    assert Finish("minmax")(flat).max() < 1e-2
+    assert not torch.isnan(Finish("minmax")(torch.zeros(1, 1, 4, 4))).any()
+
+
+def test_a_graph_that_disagrees_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    class Spoiled(FusedNetwork):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.tail["maps"].rows_1 = self.tail["maps"].rows_1 * 1.5
+
+    monkeypatch.setattr(artifact_export, "FusedNetwork", Spoiled)
+    with pytest.raises(
+        ParityError, match=r"maps\[\d, \d, \d+, \d+\] is .* at batch 1; the PyTorch"
+    ):
+        export_artifact(tiny_network(), tmp_path / "it", ExportOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flat_and_equal_maps_are_warned_of(tmp_path):
+    from tame_deploy.runtime.parity import ParityReport
+
+    network = tiny_network()
+    network.head.fuser.weight.data.zero_()
+    artifact = export_artifact(network, tmp_path / "it", ExportOptions())
+    warnings = ParityReport(**artifact.manifest.parity).warnings
+    assert any("flat" in warning for warning in warnings)
+    healthy = export_artifact(tiny_network(), tmp_path / "ok", ExportOptions())
+    assert ParityReport(**healthy.manifest.parity).warnings == ()
+    same = tiny_network()
+    same.head.fuser.weight.data[:] = same.head.fuser.weight.data[0]
+    artifact = export_artifact(same, tmp_path / "same", ExportOptions())
+    assert "maps of different classes are the same" in (
+        ParityReport(**artifact.manifest.parity).warnings
+    )
+
+
+class Branching(nn.Module):
+    """Looks at its input's values, which no exporter can follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+
+    def forward(self, images):
+        features = self.conv(images)
+        return features.mean((2, 3)) * (2 if images.sum() > 0 else 3)
+
+
+def test_a_network_that_cannot_be_exported_is_one_line(tmp_path):
+    module = Branching().eval()
+    backbone = Backbone("odd", module, ImageSpec(32, 32, 32), None, WeightsSource("test"))
+    tap = FeatureTap(module, ["conv"]).eval()
+    features = probe_layers(tap, backbone.example)
+    head = random_head(variant_config("tame", (4,), 4))
+    network = ExplainedNetwork(backbone, tap, features, head, WeightsSource("test"))
+    with pytest.raises(BuildError, match="torch cannot export this network") as caught:
+        export_artifact(network, tmp_path / "it", ExportOptions())
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ExportOptions(opset=12), "opset 12: expected 18 to 23"),
+        (ExportOptions(top_k=6), "--top-k is 6; expected 1 to 5"),
+        (ExportOptions(top_k=0), "--top-k is 0"),
+        (ExportOptions("all", 2), "no meaning with --explain all"),
+    ],
+)
+def test_options_that_cannot_be_honoured(tmp_path, options, message):
+    with pytest.raises((BuildError, InputError), match=message):
+        export_artifact(tiny_network(), tmp_path / "it", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_says_where_everything_came_from(demo_export):
+    raw = json.loads((demo_export / "manifest.json").read_text())
+    assert raw["schema_version"] == 1
+    assert raw["weights"]["head"]["source"] == "bundled demo"
+    assert set(raw["files"]) == {"labels.txt", "model.onnx", "parity.npz"}
+    assert {"tame-deploy", "torch", "onnx"} <= raw["tool_versions"].keys()

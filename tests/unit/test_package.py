@@ -1,0 +1,65 @@
+"""The package from outside: names, import cost, error tree."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tame_deploy
+from tame_deploy import errors
+
+
+def test_every_public_name_resolves_and_is_listed_once():
+    for name in tame_deploy.__all__:
+        assert getattr(tame_deploy, name).__name__ == name
+    assert sorted(tame_deploy.__all__) == list(tame_deploy.__all__)
+    homes = [name for names in tame_deploy._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(tame_deploy.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        tame_deploy.nonsense  # noqa: B018
+
+
+def test_error_tree_in_the_docstring_is_the_real_one():
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    real = [name for name in errors.__all__ if name not in ("TameError", "require_extra")]
+    assert sorted(drawn) == sorted(real)
+    assert all(issubclass(getattr(errors, name), errors.TameError) for name in real)
+
+
+@pytest.mark.parametrize(
+    ("statement", "seconds"),
+    [("import tame_deploy", 0.1), ("import tame_deploy.cli.app", 0.4)],
+)
+def test_importing_is_quick_and_brings_no_heavy_library(statement, seconds):
+    heavy = ["torch", "onnx", "onnxruntime", "safetensors", "torchvision", "numpy", "PIL"]
+    check = f"{statement}, sys; print([m for m in {heavy} if m in sys.modules])"
+    best = min(_timed(f"import sys; {check}") for _ in range(4))
+    empty = min(_timed("print([])") for _ in range(4))
+    assert best - empty < seconds
+
+
+def _timed(code: str) -> float:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    elapsed = time.perf_counter() - start
+    assert done.stdout.strip() == "[]"
+    return elapsed
+
+
+def test_the_runtime_works_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None\n"
+        "import tame_deploy.runtime.explainer, tame_deploy.runtime.explain_files\n"
+        "import tame_deploy.runtime.onnxruntime_backend, tame_deploy.runtime.parity"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_extra_is_named_with_its_pip_command():
+    with pytest.raises(errors.MissingExtraError, match=r"nonsense.*pip install 'tame-deploy\[x\]'"):
+        errors.require_extra("x", "json", "nonsense")
