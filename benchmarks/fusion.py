@@ -11,12 +11,14 @@ one kept. Weights are random; they do not change the speed.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +94,11 @@ def make_graphs(backbone: str, folder: Path) -> dict[str, Path]:
     return {"plain": paths["plain"], "fused": artifact.model, "reference": paths["reference"]}
 
 
-def runner(path: Path, pixels: np.ndarray, threads: int) -> Callable[[], Any]:
+def runner(path: Path, pixels: np.ndarray) -> Callable[[], Any]:
     """Return a function that runs the graph once."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    # One pool for all: idle threads of a session spin, and would slow its rivals down.
+    options.use_per_session_threads = False
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feeds: dict[str, Any] = {"images": pixels}
     if len(session.get_inputs()) == 2:
@@ -140,16 +143,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40, help="for each backbone and batch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    ort.set_global_thread_pool_sizes(options.threads, 1)
     table = Table("backbone", "batch", "plain ms", "fused ms", "reference ms",
                   "fused / plain", "reference / fused")  # fmt: skip
     measured = []
     for backbone in options.backbones:
         with tempfile.TemporaryDirectory() as folder:
-            graphs = make_graphs(backbone, Path(folder))
+            # In a process of its own: the check at the end of an export needs a pool of its own.
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=spawn) as exporter:
+                graphs = exporter.submit(make_graphs, backbone, Path(folder)).result()
             for batch in options.batches:
                 generator = np.random.default_rng(0)
                 pixels = generator.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
-                runners = {n: runner(p, pixels, options.threads) for n, p in graphs.items()}
+                runners = {n: runner(p, pixels) for n, p in graphs.items()}
                 once = sum(measure(runners, 2)[name][-1] for name in runners) / 1e3
                 rounds = max(8, round(options.seconds / once))
                 row = summarise(measure(runners, rounds))

@@ -87,11 +87,13 @@ def map_loss(network: nn.Module, pixels: Tensor, map_logits: Tensor, classes: Te
 def main() -> None:
     """Train, judge on held-out pictures, and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=7200)
-    parser.add_argument("--epochs", type=int, nargs=2, default=(12, 8), metavar=("NET", "HEAD"))
+    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(10, 10), metavar=("NET", "HEAD"))
+    parser.add_argument("--keep-backbone", action="store_true", help="train the head alone")
     parser.add_argument("--output", type=Path, default=demo.HEAD_FILE.parent)
     options = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_flush_denormal(True)  # masks near zero make numbers that processors are slow with
     pixels, classes, masks = draw_set(0, options.pictures)
     targets = functional.one_hot(classes, len(LABELS)).float()
     network = demo.DemoNet().train()
@@ -100,13 +102,21 @@ def main() -> None:
         images, wanted = blacken(pixels[indices], masks[indices], targets[indices])
         return functional.cross_entropy(network(normalised(images)), wanted)
 
-    train(network, network_loss, len(pixels), options.epochs[0], 4e-3)
+    if options.keep_backbone:
+        network.load_state_dict(safetensors.torch.load_file(demo.BACKBONE_FILE))
+    else:
+        train(network, network_loss, len(pixels), options.epochs[0], 4e-3)
     network.eval().requires_grad_(False)
 
     features: list[Tensor] = []
     for name in demo.LAYERS:
         getattr(network, name).register_forward_hook(lambda _m, _i, out: features.append(out))
+    torch.manual_seed(1)  # so that the head does not depend on how its backbone came about
     head = AttentionHead(variant_config("tame", (48, 96, 128), len(LABELS)))
+    # Start from maps that show nearly everything: from maps that show nothing, where the sigmoid is
+    # flat, a head does not come back.
+    assert head.fuser.bias is not None
+    head.fuser.bias.data.fill_(2.0)
 
     def own_maps(images: Tensor) -> tuple[Tensor, Tensor]:
         features.clear()
@@ -118,7 +128,7 @@ def main() -> None:
         map_logits, predicted = own_maps(pixels[indices])
         return map_loss(network, pixels[indices], map_logits, predicted)
 
-    train(head, head_loss, len(pixels), options.epochs[1], 5e-3)
+    train(head, head_loss, len(pixels), options.epochs[1], 2e-3)
     head.eval()
 
     pixels, classes, masks = draw_set(HELD_OUT, 1200)

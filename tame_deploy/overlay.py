@@ -33,12 +33,12 @@ _ANCHORS = (
 
 
 @cache
-def _color_table() -> NDArray[np.float32]:
-    """Return the colour scale, (256, 3) in [0, 255]."""
+def _color_table() -> NDArray[np.uint8]:
+    """Return the colour scale, (256, 3)."""
     stops = [stop for stop, _ in _ANCHORS]
     steps = np.linspace(0, 1, 256)
     channels = [np.interp(steps, stops, [c[i] for _, c in _ANCHORS]) for i in range(3)]
-    return np.stack(channels, axis=1).astype(np.float32)
+    return (np.stack(channels, axis=1) + 0.5).astype(np.uint8)
 
 
 def _scaled(heat: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -50,7 +50,7 @@ def _scaled(heat: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
 
 def colorize(heat: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     """Return a map (h, w) in [0, 1] as an RGB picture of (width, height) pixels."""
-    return Image.fromarray(_color_table()[_levels(_scaled(heat, size))].astype(np.uint8))
+    return Image.fromarray(_color_table()[_levels(_scaled(heat, size))])
 
 
 def _levels(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -72,16 +72,15 @@ def blend(
             not seen by the network and is dimmed. The whole picture by default.
         strength: opacity in [0, 1] where the map is 1.
     """
-    pixels = np.asarray(image, np.float32)
     left, top, right, bottom = _rounded(box or (0, 0, *image.size))
     placed = _scaled(heat, (right - left, bottom - top))
     clip = _intersection((left, top, right, bottom), image.size)
     inside = placed[clip[1] - top : clip[3] - top, clip[0] - left : clip[2] - left]
-    result = pixels * 0.35 + 0.65 * 128
-    seen = np.s_[clip[1] : clip[3], clip[0] : clip[2]]
-    alpha = (strength * inside**0.8)[..., None]
-    result[seen] = pixels[seen] * (1 - alpha) + _color_table()[_levels(inside)] * alpha
-    return Image.fromarray((result + 0.5).astype(np.uint8))
+    result = Image.blend(image, Image.new("RGB", image.size, (128, 128, 128)), 0.65)
+    colors = Image.fromarray(_color_table()[_levels(inside)])
+    alpha = Image.fromarray(_levels(strength * inside**0.8))
+    result.paste(Image.composite(colors, image.crop(clip), alpha), clip)
+    return result
 
 
 def _rounded(box: Sequence[float]) -> tuple[int, int, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -66,10 +68,16 @@ def explain(
     console.print(f"[green]explained[/] {summary.explained} of {len(paths)} pictures: {target}")
     if summary.sheet is not None:
         console.print(f"look at   {summary.sheet}")
-        if show:
+        if show and _has_screen():
             typer.launch(str(summary.sheet))
     if summary.unreadable:
         notes.print(f"[yellow]not read[/] ({len(summary.unreadable)}):")
         for reason in summary.unreadable:
             notes.print(f"  {reason}", markup=False)
         raise typer.Exit(1)
+
+
+def _has_screen() -> bool:
+    if sys.platform != "linux":
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -80,6 +80,7 @@ def export(
     from tame_deploy.export.fused import ExportOptions
     from tame_deploy.model.backbones import BackboneRequest, load_backbone
     from tame_deploy.model.network import HeadRequest, build_network
+    from tame_deploy.model.pretrained import HEAD_LICENCE
 
     target = output or str(Path("build") / backbone.replace(":", "-"))
     check_output(target, overwrite=overwrite)
@@ -100,8 +101,8 @@ def export(
         loaded = load_backbone(request, progress)
     with download_bar(f"{backbone} head") as progress:
         network = build_network(loaded, head_request, split_layers(layers), progress)
-    if network.head_source.licence:
-        notes.print(f"head: {network.head_source.licence}")
+    if network.head_source.licence == HEAD_LICENCE:
+        notes.print(f"[yellow]head:[/] {HEAD_LICENCE}")
     with step_spinner() as report:
         artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
     assert artifact.manifest.parity is not None
@@ -135,8 +136,9 @@ def verify(
 ) -> None:
     """Check an artifact's files, and hold its graph on this machine to what PyTorch gave."""
     from tame_deploy.artifact import open_artifact
-    from tame_deploy.runtime.backend import BackendOptions, open_backend
+    from tame_deploy.runtime.backend import BackendOptions
     from tame_deploy.runtime.parity import ParityReference, check_parity
+    from tame_deploy.runtime.selection import open_backend
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)

@@ -43,7 +43,7 @@ def draw_picture(seed: int, size: int = SIZE) -> tuple[Image.Image, NDArray[np.b
 def _background(generator: np.random.Generator, side: int) -> Image.Image:
     """Return smooth colour noise with grain."""
     cells = int(generator.integers(2, 7))
-    tone = generator.uniform(70, 186, 3)
+    tone = generator.uniform(40, 135, 3)
     coarse = (
         tone
         + generator.normal(0, 26, (cells, cells, 1))
@@ -59,9 +59,12 @@ def _background(generator: np.random.Generator, side: int) -> Image.Image:
 
 
 def _texture(generator: np.random.Generator, side: int) -> Image.Image:
-    """Return what a shape is filled with: a bright or dark colour with stripes."""
-    drawn = generator.integers(0, 256, 3).astype(np.float32)
-    color = drawn / 3 if generator.random() < 0.5 else 255 - drawn / 3
+    """Return what a shape is filled with: a light colour with stripes.
+
+    Light, because a masked picture is dark where it is masked: a dark shape could only be shown by
+    its surroundings.
+    """
+    color = 255 - generator.uniform(0, 90, 3)
     angle, period = generator.uniform(0, math.pi), generator.uniform(8, 24)
     across, down = np.meshgrid(np.arange(side), np.arange(side))
     wave = np.sin((across * math.cos(angle) + down * math.sin(angle)) * 2 * math.pi / period)

@@ -18,8 +18,8 @@ from tame_deploy.manifest import GraphSpec, Manifest
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.preprocess import prepare_batch
-from tame_deploy.runtime.backend import open_backend
 from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
+from tame_deploy.runtime.selection import open_backend
 from tame_deploy.types import ImageSpec, TensorSpec
 
 __all__ = ["export_artifact"]

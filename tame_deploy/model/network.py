@@ -126,7 +126,8 @@ def _load_checkpoint(
     if request.head == "random":
         return None, WeightsSource(f"random, seed {request.seed}", random=True)
     if request.head == "default" and backbone.name == demo.NAME:
-        return read_head(demo.HEAD_FILE), WeightsSource("bundled demo", licence="Apache-2.0")
+        bundled = read_head(demo.HEAD_FILE, variant=request.variant, tokens=request.tokens)
+        return bundled, WeightsSource("bundled demo", licence="Apache-2.0")
     if request.head == "default":
         path = fetch_head(backbone.name, progress)
         tokens = request.tokens or PUBLIC_HEADS[backbone.name]

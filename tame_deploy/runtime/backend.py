@@ -1,22 +1,17 @@
-"""What every inference backend looks like, and how one is opened by name."""
+"""What every inference backend looks like."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from tame_deploy.artifact import Artifact
-from tame_deploy.errors import BackendNotInstalledError
 from tame_deploy.types import TensorSpec
 
-__all__ = ["BACKENDS", "Backend", "BackendName", "BackendOptions", "open_backend"]
-
-BackendName = Literal["onnxruntime"]
-BACKENDS: tuple[BackendName, ...] = ("onnxruntime",)
+__all__ = ["Backend", "BackendOptions"]
 
 
 @dataclass(frozen=True)
@@ -58,20 +53,3 @@ class Backend(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-
-def open_backend(
-    artifact: Artifact, name: str = "onnxruntime", options: BackendOptions | None = None
-) -> Backend:
-    """Open the artifact's graph on a backend.
-
-    Raises:
-        BackendNotInstalledError: if there is no such backend, or its package is missing.
-        BackendError: if the graph cannot be loaded, or a provider is not obtained.
-        IncompatibleArtifactError: if graph and manifest do not belong together.
-    """
-    if name == "onnxruntime":
-        from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend(artifact, options or BackendOptions())
-    raise BackendNotInstalledError(f"unknown backend {name!r}; expected {', '.join(BACKENDS)}")

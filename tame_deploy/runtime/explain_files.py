@@ -15,9 +15,10 @@ from PIL import Image
 
 from tame_deploy.errors import InputError
 from tame_deploy.overlay import contact_sheet
-from tame_deploy.preprocess import IMAGE_SUFFIXES, load_image
+from tame_deploy.preprocess import IMAGE_SUFFIXES, load_image, visible_box
 from tame_deploy.runtime.explainer import Explainer
 from tame_deploy.runtime.explanation import Explanation
+from tame_deploy.types import ImageSpec
 
 __all__ = ["ExplainedFiles", "explain_files", "find_images", "prepare_output"]
 
@@ -25,7 +26,9 @@ RESULTS_NAME = "results.jsonl"
 SHEET_NAME = "contact-sheet.jpg"
 #: More thumbnails than this make a sheet that no viewer likes.
 SHEET_LIMIT = 60
-_THUMBNAIL = (440, 440)
+_THUMBNAIL_SIDE = 440
+#: Larger overlays cost time and memory and show no more.
+OVERLAY_SIDE = 1600
 
 
 @dataclass
@@ -126,7 +129,7 @@ def explain_files(
     with _explained_os_errors(output), (output / RESULTS_NAME).open("w", encoding="utf-8") as lines:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            read = _read(batch, summary.unreadable)
+            read = _read(batch, explainer.artifact.manifest.image, summary.unreadable)
             if read:
                 pictures = [picture for _, picture in read]
                 result = explainer.explain(pictures, class_ids, top_k=top_k, batch_size=batch_size)
@@ -144,13 +147,19 @@ def explain_files(
     return summary
 
 
-def _read(paths: Sequence[Path], unreadable: list[str]) -> list[tuple[Path, Image.Image]]:
+def _read(
+    paths: Sequence[Path], spec: ImageSpec, unreadable: list[str]
+) -> list[tuple[Path, Image.Image]]:
     read = []
     for path in paths:
         try:
-            read.append((path, load_image(path)))
+            picture = load_image(path)
+            visible_box(picture.size, spec)  # refuses a strip that cannot be resized
         except InputError as error:
-            unreadable.append(str(error))
+            reason = str(error)
+            unreadable.append(reason if str(path) in reason else f"{path}: {reason}")
+        else:
+            read.append((path, picture))
     return read
 
 
@@ -179,7 +188,7 @@ def _write_pictures(
     for place, class_id in enumerate(int(c) for c in result.class_ids[index]):
         suffix = f"-{place + 1}" if result.class_ids.shape[1] > 1 else ""
         overlay, panel = f"{name}{suffix}-overlay.jpg", f"{name}{suffix}-panel.jpg"
-        _save(result.overlay(index, place), output / overlay)
+        _save(result.overlay(index, place, max_side=OVERLAY_SIDE), output / overlay)
         _save(result.panel(index, place, title=path.name), output / panel)
         explained.append(
             {
@@ -202,8 +211,7 @@ def _write_pictures(
 
 def _thumbnail(result: Explanation, index: int) -> tuple[Image.Image, str]:
     class_id = int(result.class_ids[index, 0])
-    image = result.overlay(index)
-    image.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    image = result.overlay(index, max_side=_THUMBNAIL_SIDE)
     return image, f"{result.labels[class_id]} {result.probabilities[index, class_id]:.0%}"
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tame_deploy.artifact import Artifact, open_artifact
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.preprocess import ImageSource, load_image, prepare_batch
-from tame_deploy.runtime.backend import Backend, BackendOptions, open_backend
+from tame_deploy.runtime.backend import Backend, BackendOptions
 from tame_deploy.runtime.explanation import Explanation
+from tame_deploy.runtime.selection import open_backend
 
 __all__ = ["ClassIds", "Explainer", "load"]
 

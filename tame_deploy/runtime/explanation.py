@@ -79,12 +79,23 @@ class Explanation:
         result: NDArray[np.float32] = (chosen - chosen.min()) / span
         return result
 
-    def overlay(self, index: int, place: int = 0, *, strength: float = 0.75) -> Image.Image:
+    def overlay(
+        self, index: int, place: int = 0, *, strength: float = 0.75, max_side: int | None = None
+    ) -> Image.Image:
         """Return a picture with the map of its `place`-th explained class over it.
 
         What the network did not see, because preprocessing cuts it off, is dimmed.
+
+        Args:
+            index: which picture.
+            place: which of its explained classes.
+            strength: opacity in [0, 1] where the map is highest.
+            max_side: the result's longest side in pixels; the picture's own by default.
         """
         picture = self.pictures[index]
+        if max_side is not None:
+            picture = picture.copy()
+            picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         box = visible_box(picture.size, self.image)
         return overlay.blend(picture, self.heat(index, place), box, strength)
 
@@ -99,7 +110,7 @@ class Explanation:
         return overlay.panel(
             self.pictures[index],
             self.heat(index, place),
-            self.overlay(index, place),
+            self.overlay(index, place, max_side=2 * overlay.PANEL_SIDE),
             title=f"{title}: {explained}" if title else explained,
             classes=classes,
             note=SPEED_ONLY_NOTE if self.speed_only else "",

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tame_deploy.data.shapes import draw_picture
@@ -38,6 +41,11 @@ def one_line(done):
     return lines[0]
 
 
+def read_records(folder):
+    text = (folder / "results.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def test_from_backbone_to_explained_pictures(tmp_path):
     """The README's first commands, in their order."""
     done = run("export", "--backbone", "demo", cwd=tmp_path)
@@ -47,7 +55,7 @@ def test_from_backbone_to_explained_pictures(tmp_path):
     assert "every output as in PyTorch" in done.stdout
     done = run("explain", "build/demo", DEMO_PICTURES, "-o", "out", cwd=tmp_path)
     assert "explained 12 of 12" in done.stdout
-    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    records = read_records(tmp_path / "out")
     assert len(records) == 12
     for record in records:
         assert Path(record["file"]).name.startswith(record["top"][0]["name"])
@@ -89,7 +97,7 @@ def test_random_weights_are_said_by_every_command(tmp_path):
         (["-b", "demo", "--layers", "block2,block2"], "name one twice"),
         (["-b", "demo", "--head", "random", "--layers", "classifier"], "not a feature map"),
         (["-b", "demo", "--layers", "block3,block4"], "trained on layers block2, block3, block4"),
-        (["-b", "demo", "--variant", "no-skip"], "is a tame head"),
+        (["-b", "demo", "--variant", "no-skip"], "is a tame head with tokens"),
         (["-b", "demo", "--head", "random", "--variant", "x"], "unknown head variant 'x'"),
         (["-b", "demo", "--classes", "9"], "the demo has 6 classes, not 9"),
         (["-b", "demo", "--weights", "missing.pth"], "--weights missing.pth: no such file"),
@@ -216,7 +224,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(tmp_path, demo_expo
     assert sum("broken.jpg" in line for line in listed) == 1
     assert sum("empty.png" in line for line in listed) == 1
     assert sum("gone.png: no such file" in line for line in listed) == 1
-    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    records = read_records(tmp_path / "out")
     written = {record["explained"][0]["overlay"] for record in records}
     assert written == {"0-overlay.jpg", "0~2-overlay.jpg", "1-overlay.jpg", "2-overlay.jpg"}
 
@@ -227,7 +235,7 @@ def test_globs_classes_and_labels(tmp_path, demo_export):
         "--class-id", "0", "--label", "Star",
     )  # fmt: skip
     assert "explained 2 of 2" in done.stdout
-    record = json.loads((tmp_path / "out/results.jsonl").open().readline())
+    record = read_records(tmp_path / "out")[0]
     assert [one["name"] for one in record["explained"]] == ["circle", "star"]
     assert (tmp_path / "out/ring-1-2-panel.jpg").is_file()
 
@@ -269,3 +277,52 @@ def test_inspect_card_shows_tensors_whole(demo_export):
     card = run("inspect", demo_export).stdout
     assert "images: uint8 [batch, 128, 128, 3]" in card
     assert "tame (bundled demo; Apache-2.0)" in card
+
+
+def test_a_kill_in_the_middle_of_an_export_leaves_no_artifact(tmp_path):
+    command = [sys.executable, "-c", "from tame_deploy.cli import main; main()"]
+    with subprocess.Popen([*command, "export", "-b", "demo", "-o", "it"], cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".it.partial-*/.pid")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "it").exists()
+    run("export", "-b", "demo", "-o", "it", cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        done = run("export", "-b", "demo", "-o", disk / "it", expect=1)
+        assert "cannot write" in one_line(done)
+        assert "No space left" in one_line(done)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
+def test_published_weights_that_torch_has_are_used_without_a_network(tmp_path, name):
+    """The file lies where torch keeps downloads; only its weights are made up here."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    arguments = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
+    module = torchvision.models.get_model(name, weights=None, **arguments)
+    kept = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    kept.parent.mkdir(parents=True)
+    torch.save(module.state_dict(), kept)
+    layers = json.loads(run("layers", name, "--json").stdout)["proposed"]
+    run(
+        "export", "-b", name, "--head", "random", "--layers", ",".join(layers), "-o", "it",
+        cwd=tmp_path, env={"TORCH_HOME": str(tmp_path)},
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "it/manifest.json").read_text())
+    assert manifest["weights"]["backbone"]["source"] == f"torchvision {weights}"
+    assert (tmp_path / "it/labels.txt").read_text().startswith("tench\ngoldfish\n")

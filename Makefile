@@ -1,0 +1,36 @@
+# Two commands do all set-up: `make demo` and `make test`. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint benchmark clean
+
+demo: .venv/demo-installed
+	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
+	$(BIN)/tame-deploy explain build/demo tame_deploy/data/pictures --output build/demo-explained --overwrite --open
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/test-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark: .venv/demo-installed
+	$(BIN)/python benchmarks/fusion.py
+	$(BIN)/python benchmarks/footprint.py
+
+clean:
+	rm -rf build .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo-installed: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --editable '.[cpu,export]'
+	touch $@
+
+.venv/test-installed: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --editable '.[cpu,export,dev]'
+	touch $@

@@ -1,0 +1,77 @@
+"""What the documents say exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    from tame_deploy.cli.app import app
+
+    group = typer.main.get_command(app)
+    return {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in group.commands.items()
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_and_option_named_in_a_document_exists(document):
+    known = commands()
+    options = set.union(*known.values()) | {"--help", "--version"}
+    text = document.read_text()
+    for line in re.findall(r"tame-deploy ((?:[^\n`]|\\\n)+)", text):
+        command = line.split()[0]
+        if command in known:
+            used = set(re.findall(r"(?<!\S)(--[a-z-]+)", line))
+            assert used <= known[command] | {"--help"}, line
+        else:
+            assert not re.match(r"[a-z-]+$", command) or command == "COMMAND", line
+    for option in re.findall(r"`(--[a-z-]+)[` ]", text):
+        assert option in options, option
+
+
+def test_every_option_is_documented():
+    text = (ROOT / "docs" / "cli.md").read_text()
+    for command, options in commands().items():
+        for option in options:
+            if option.startswith("--") and option != "--help":
+                assert option in text, f"{command} {option}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_linked_or_named_file_exists(document):
+    text = document.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (document.parent / target).exists(), target
+    for name in re.findall(r"`((?:docs|benchmarks|examples|tests|tame_deploy)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_figures_in_the_readme_are_those_of_the_committed_results():
+    text = (ROOT / "README.md").read_text()
+    results = json.loads((ROOT / "benchmarks" / "results" / "fusion.json").read_text())
+    assert results["machine"]["processor"] in text
+    for run in results["runs"]:
+        row = next(
+            line for line in text.splitlines()
+            if line.startswith(f"| {run['backbone']} | {run['batch']} |")
+        )  # fmt: skip
+        for key in ("fused_over_plain", "reference_over_plain", "reference_over_fused"):
+            assert f"{run[key]['ratio']:.2f}x" in row, key
+
+
+def test_names_in_the_manifest_page_are_the_manifests():
+    from dataclasses import fields
+
+    from tame_deploy.manifest import Manifest
+
+    text = (ROOT / "docs" / "artifact.md").read_text()
+    for field in fields(Manifest):
+        assert f"`{field.name}`" in text, field.name
