@@ -73,15 +73,21 @@ def blacken(pixels: Tensor, masks: Tensor, targets: Tensor) -> tuple[Tensor, Ten
     return pixels * kept, torch.where(kind.flatten(1) == 0, uniform, targets)
 
 
-def map_loss(network: nn.Module, pixels: Tensor, map_logits: Tensor, classes: Tensor) -> Tensor:
-    """Return 1.5 CE + 2 area + 0.01 variation of the pictures' own maps (B, 1, h, w)."""
+def map_loss(
+    network: nn.Module, pixels: Tensor, map_logits: Tensor, classes: Tensor, area_weight: float
+) -> Tensor:
+    """Return the paper's loss, 1.5 CE + 2 area + 0.01 variation, on own maps (B, 1, h, w).
+
+    The weight of the area grows to 2 over the first third: against it at once, some classes' maps
+    collapse to nothing before they have learnt to show anything.
+    """
     maps = torch.sigmoid(map_logits)
     logits = network(normalised(pixels * resize_map(maps, (demo.IMAGE.height, demo.IMAGE.width))))
     area = ((maps + 0.0005) ** 0.3).mean()
     steps = maps.diff(dim=2).square().sum() + maps.diff(dim=3).square().sum()
     border = maps[..., [0, -1], :].square().sum() + maps[..., [0, -1]].square().sum()
     variation = (steps + 0.3 * border) / (2 * len(maps))
-    return 1.5 * functional.cross_entropy(logits, classes) + 2 * area + 0.01 * variation
+    return 1.5 * functional.cross_entropy(logits, classes) + area_weight * area + 0.01 * variation
 
 
 def main() -> None:
@@ -116,7 +122,7 @@ def main() -> None:
     # Start from maps that show nearly everything: from maps that show nothing, where the sigmoid is
     # flat, a head does not come back.
     assert head.fuser.bias is not None
-    head.fuser.bias.data.fill_(2.0)
+    head.fuser.bias.data.fill_(3.0)
 
     def own_maps(images: Tensor) -> tuple[Tensor, Tensor]:
         features.clear()
@@ -124,9 +130,13 @@ def main() -> None:
         taken = list(features)
         return head(taken)[torch.arange(len(images)), predicted][:, None], predicted
 
+    steps = iter(range(1_000_000))
+    ramp = options.epochs[1] * len(pixels) // BATCH / 3
+
     def head_loss(indices: Tensor) -> Tensor:
         map_logits, predicted = own_maps(pixels[indices])
-        return map_loss(network, pixels[indices], map_logits, predicted)
+        area_weight = 2 * min(1.0, next(steps) / ramp)
+        return map_loss(network, pixels[indices], map_logits, predicted, area_weight)
 
     train(head, head_loss, len(pixels), options.epochs[1], 2e-3)
     head.eval()
@@ -140,17 +150,19 @@ def main() -> None:
     accuracy = (predicted == classes).float().mean()
     print(f"held out: accuracy {accuracy:.1%}, pointing game {hits:.1%}")
 
+    write_files(options.output, network, head)
+
+
+def write_files(output: Path, network: nn.Module, head: AttentionHead) -> None:
+    """Write both checkpoints and some held-out pictures."""
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    backbone_file = options.output / demo.BACKBONE_FILE.name
-    backbone_file.write_bytes(safetensors.torch.save(state))
+    (output / demo.BACKBONE_FILE.name).write_bytes(safetensors.torch.save(state))
     checkpoint = HeadCheckpoint(head, demo.NAME, demo.LAYERS)
-    write_head(checkpoint, options.output / demo.HEAD_FILE.name)
-    (options.output / "pictures").mkdir(exist_ok=True)
+    write_head(checkpoint, output / demo.HEAD_FILE.name, overwrite=True)
+    (output / "pictures").mkdir(exist_ok=True)
     for index in range(2 * len(LABELS)):
         picture, _, class_id = draw_picture(HELD_OUT + index)
-        picture.save(
-            options.output / "pictures" / f"{LABELS[class_id]}-{index // len(LABELS) + 1}.png"
-        )
+        picture.save(output / "pictures" / f"{LABELS[class_id]}-{index // len(LABELS) + 1}.png")
 
 
 if __name__ == "__main__":

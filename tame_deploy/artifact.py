@@ -56,7 +56,10 @@ class Artifact:
         Raises:
             ManifestError: if their number is not the number of classes.
         """
-        text = self.file(self.manifest.labels).read_text(encoding="utf-8")
+        try:
+            text = self.file(self.manifest.labels).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{self.manifest.labels} cannot be read: {error}") from None
         labels = tuple(text.removesuffix("\n").split("\n"))
         if len(labels) != self.manifest.classes:
             raise ManifestError(
@@ -76,8 +79,11 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
         ChecksumError: if a file is missing, truncated or altered.
     """
     root = Path(path)
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
+    try:
+        is_directory, found = root.is_dir(), "a file" if root.exists() else "nothing"
+    except OSError as error:
+        raise ArtifactError(f"{root} cannot be read: {error.strerror}") from None
+    if not is_directory:
         raise ArtifactError(
             f"{root}: expected an artifact directory, found {found}. "
             "Make one: tame-deploy export --backbone NAME -o DIR"
@@ -118,8 +124,8 @@ def _contained(root: Path, name: str) -> Path:
     path = root / name
     try:
         resolved = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise ChecksumError(f"{path} is missing. Export the artifact again") from None
+    except (OSError, RuntimeError, ValueError):  # ValueError: a name that no file can have
+        raise ChecksumError(f"{str(path)!r} is missing. Export the artifact again") from None
     if not resolved.is_relative_to(root.resolve()):
         raise ManifestError(f"{path} is a link to {resolved}, outside the artifact")
     if not resolved.is_file():
@@ -154,11 +160,11 @@ def create_artifact(output: str | os.PathLike[str], *, overwrite: bool = False) 
         ArtifactError: if `output` exists (and `overwrite` is off or it is no artifact), or the
             place is full or read-only.
     """
-    target = Path(output)
+    target = Path(os.path.abspath(output))
     with _explained_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _recover(target)
-        check_output(target, overwrite=overwrite)
+        _check_replaceable(target, overwrite)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
         try:
             staging.chmod(0o755)
@@ -166,6 +172,7 @@ def create_artifact(output: str | os.PathLike[str], *, overwrite: bool = False) 
             yield staging
             (staging / ".pid").unlink()
             _sync_files(staging)
+            _check_replaceable(target, overwrite)  # much can happen while a network is exported
             _swap(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -189,7 +196,12 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool = False) -> 
     Raises:
         ArtifactError: if something is there that may not be replaced.
     """
-    target = Path(output)
+    target = Path(os.path.abspath(output))
+    with _explained_os_errors(target):
+        _check_replaceable(target, overwrite)
+
+
+def _check_replaceable(target: Path, overwrite: bool) -> None:
     if not target.exists() and not target.is_symlink():
         return
     if target.is_symlink() or not target.is_dir():

@@ -19,9 +19,12 @@ from tame_deploy.types import (
     TensorSpec,
 )
 
-__all__ = ["SCHEMA_VERSION", "GraphSpec", "Manifest", "WeightsSource"]
+__all__ = ["SCHEMA_VERSION", "GraphSpec", "Manifest", "ParityReport", "WeightsSource"]
 
 SCHEMA_VERSION = 1
+
+#: How many dimensions each tensor of the graph contract has.
+_RANKS = {"images": 4, "class_ids": 2, "logits": 2, "explained": 2, "maps": 4}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,36 @@ class WeightsSource:
 
 
 @dataclass(frozen=True)
+class ParityReport:
+    """How far a backend is from the PyTorch network.
+
+    Errors are shares of the range of the reference values; `flat_maps`, `same_for_pictures` and
+    `same_for_classes` count what would make an explanation worthless.
+    """
+
+    pictures: int
+    top1_agreement: float
+    logit_error: float
+    map_error: float
+    map_correlation: float
+    flat_maps: int
+    same_for_pictures: int
+    same_for_classes: int
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the maps themselves, in words."""
+        found = []
+        if self.flat_maps:
+            found.append(f"{self.flat_maps} of the maps are flat: they explain nothing")
+        if self.same_for_pictures:
+            found.append("maps of different pictures are the same")
+        if self.same_for_classes:
+            found.append("maps of different classes are the same")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The artifact's own description (docs/artifact.md lists every field)."""
 
@@ -69,7 +102,7 @@ class Manifest:
     target: str | None = None
     calibration: dict[str, Any] | None = None
     fidelity: dict[str, Any] | None = None
-    parity: dict[str, Any] | None = None
+    parity: ParityReport | None = None
     parents: tuple[str, ...] = ()
     tool_versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -140,6 +173,13 @@ def _check_consistent(manifest: Manifest) -> None:
         raise ManifestError(
             f"classes is {manifest.classes} but the head has {manifest.head.classes}"
         )
+    if manifest.weights.keys() != {"backbone", "head"}:
+        raise ManifestError(f"weights names {sorted(manifest.weights)}; expected backbone and head")
+    inputs = ["images", "class_ids"] if manifest.graph.explain == "selectable" else ["images"]
+    for field_name, expected in (("inputs", inputs), ("outputs", ["logits", "explained", "maps"])):
+        found = [(spec.name, len(spec.shape)) for spec in getattr(manifest, field_name)]
+        if found != [(name, _RANKS[name]) for name in expected]:
+            raise ManifestError(f"{field_name} is {found}; expected {', '.join(expected)}")
     for name in ("model.onnx", manifest.labels):
         if name not in manifest.files:
             raise ManifestError(f"files does not list {name}")
@@ -168,7 +208,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  (one re
         if not isinstance(value, dict):
             raise _mismatch(where, value, "an object")
         return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not kind:
         raise _mismatch(where, value, kind.__name__)

@@ -191,7 +191,7 @@ def _font(size: int) -> Any:
 
 def _shortened(text: str, width: float, size: int) -> str:
     """Cut a text to `width` pixels, with an ellipsis where it was cut."""
-    text = " ".join(text.split())
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
     if _font(size).getlength(text) <= width:
         return text
     while text and _font(size).getlength(text + "…") > width:

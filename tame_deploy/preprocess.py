@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,7 +51,8 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "picture")
+        with _explained("picture"):  # a file that was opened lazily is decoded only now
+            return _to_rgb(source, "picture")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "picture")
     if isinstance(source, (str, os.PathLike)):
@@ -62,20 +64,29 @@ def load_image(source: ImageSource) -> Image.Image:
     )
 
 
-def _decode(stream: Any, name: str) -> Image.Image:
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into one line."""
     try:
-        with Image.open(stream, formats=FORMATS) as image:
-            _check_size(image.width, image.height, name)
-            return _to_rgb(image, name)
+        yield
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name} is over {MAX_PIXELS // 10**6} megapixels") from None
     except UnidentifiedImageError:
         raise InputError(f"{name} is not a picture in {', '.join(FORMATS)}") from None
-    # Pillow's decoders answer damaged files with any of these.
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
-        raise InputError(f"{name} cannot be decoded: {error}") from None
+    # Pillow's decoders answer damaged files with nearly any exception there is.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name} cannot be decoded: {reason}") from None
+
+
+def _decode(stream: Any, name: str) -> Image.Image:
+    with _explained(name), Image.open(stream, formats=FORMATS) as image:
+        _check_size(image.width, image.height, name)
+        return _to_rgb(image, name)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from tame_deploy.errors import InputError
 
 __all__ = [
+    "FLAT_RANGE",
     "VARIANTS",
     "Activation",
     "ExplainMode",
@@ -31,6 +32,10 @@ Activation = Literal["relu", "sigmoid"]
 TokenUse = Literal["patch", "patch-times-class"]
 
 MAX_SIDE = 8192
+
+#: A map whose range is below this share of its magnitude is flat: it shows rounding, not attention.
+FLAT_RANGE = 1e-3
+MAX_COUNT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -119,11 +124,18 @@ class HeadConfig:
     tokens: TokenUse = "patch"
 
     def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1 or self.classes < 1:
+        counts = (*self.channels, self.classes)
+        if not self.channels or not all(1 <= count <= MAX_COUNT for count in counts):
             raise InputError(
                 f"head has channels {list(self.channels)} and {self.classes} classes; "
-                "expected at least one layer, channel and class"
+                f"expected at least one layer, and 1 to {MAX_COUNT} of each"
             )
+        for name, known in (("width", Width), ("activation", Activation), ("tokens", TokenUse)):
+            if getattr(self, name) not in get_args(known):
+                raise InputError(
+                    f"head {name} is {getattr(self, name)!r}; "
+                    f"expected {' or '.join(get_args(known))}"
+                )
         if self.skip and self.width == "classes":
             raise InputError("a head whose branches are one channel a class has no skip connection")
 

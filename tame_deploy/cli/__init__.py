@@ -16,12 +16,6 @@ def main() -> None:
     try:
         app()
     except TameError as error:
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).encode("utf-8", "replace").decode().split())
         print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
         sys.exit(1)

@@ -6,25 +6,27 @@ import json as json_format
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from tame_deploy.cli.options import (
     BackboneOption,
+    ClassesOption,
     ImageSizeOption,
     LayersOption,
     TokensOption,
     VariantOption,
-    WeightsOption,
     parse_size,
     split_layers,
 )
-from tame_deploy.cli.screen import console, download_bar
+from tame_deploy.cli.screen import console
 from tame_deploy.errors import require_extra
 
 
 def layers(
     model: Annotated[str, typer.Argument(help="As --backbone of export.")],
     image_size: ImageSizeOption = None,
+    classes: ClassesOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every feature map, not the last of each resolution.")
     ] = False,
@@ -32,7 +34,7 @@ def layers(
 ) -> None:
     """List the layers of a backbone that a head can read, and propose three."""
     require_extra("export", "torch", "torchvision", "safetensors")
-    from tame_deploy.model.backbones import PAPER_LAYERS, BackboneRequest, load_backbone
+    from tame_deploy.model.backbones import PAPER_LAYERS, load_backbone, shape_request
     from tame_deploy.model.features import (
         FeatureTap,
         last_of_each_size,
@@ -41,10 +43,7 @@ def layers(
         propose,
     )
 
-    # Shapes do not depend on the weights, so nothing is downloaded.
-    weights = "default" if ":" in model or model == "demo" else "random"
-    request = BackboneRequest(model, weights, image_size=parse_size(image_size))
-    backbone = load_backbone(request)
+    backbone = load_backbone(shape_request(model, parse_size(image_size), classes))
     candidates = list_feature_maps(backbone.module, backbone.example)
     if model in PAPER_LAYERS:
         tap = FeatureTap(backbone.module, PAPER_LAYERS[model]).eval()
@@ -75,36 +74,33 @@ def import_checkpoint(
     file: Annotated[str, typer.Argument(help="TAME .pt, T-TAME .ckpt, or safetensors.")],
     backbone: BackboneOption,
     output: Annotated[str, typer.Option("--output", "-o", help="The safetensors file to write.")],
-    weights: WeightsOption = "random",
     layers: LayersOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
     image_size: ImageSizeOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Turn a published head into safetensors that say what they are; no code in it is run."""
     require_extra("export", "torch", "torchvision", "safetensors")
-    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.backbones import load_backbone, shape_request
     from tame_deploy.model.checkpoint import HeadCheckpoint, read_head, write_head
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.network import check_head, choose_layers
 
-    checkpoint = read_head(file, variant=variant, tokens=tokens)  # type: ignore[arg-type]
+    checkpoint = read_head(file, variant=variant, tokens=tokens)
     config = checkpoint.head.config
-    request = BackboneRequest(
-        backbone,
-        "default" if ":" in backbone or backbone == "demo" else weights,
-        classes=config.classes,
-        image_size=parse_size(image_size),
-    )
-    with download_bar(f"{backbone} weights") as progress:
-        loaded = load_backbone(request, progress)
+    # A callable need not take a number of classes, and the layers do not depend on it.
+    classes = None if ":" in backbone or backbone == "demo" else config.classes
+    loaded = load_backbone(shape_request(backbone, parse_size(image_size), classes))
     chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
     tap = FeatureTap(loaded.module, chosen).eval()
     features = probe_layers(tap, loaded.example)
-    check_head(checkpoint, backbone, features, config.classes)
-    written = write_head(HeadCheckpoint(checkpoint.head, backbone, chosen), output)
+    check_head(checkpoint, backbone, features, config.classes, tokens)
+    written = write_head(
+        HeadCheckpoint(checkpoint.head, backbone, chosen), output, overwrite=overwrite
+    )
     parameters = sum(parameter.numel() for parameter in checkpoint.head.parameters())
     console.print(
-        f"[green]wrote[/] {written}: {config.variant} head, {config.classes} classes, "
+        f"[green]wrote[/] {escape(str(written))}: {config.variant} head, {config.classes} classes, "
         f"{parameters:,} parameters, on {'; '.join(map(str, features))}"
     )

@@ -7,10 +7,11 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tame_deploy.cli.options import ArtifactArgument, ProviderOption, ThreadsOption
-from tame_deploy.cli.screen import console, notes, warn_speed_only
+from tame_deploy.cli.screen import console, notes, printable, warn_speed_only
 from tame_deploy.errors import InputError
 
 
@@ -39,7 +40,7 @@ def explain(
     from tame_deploy.runtime.explain_files import explain_files, find_images, prepare_output
     from tame_deploy.runtime.explainer import load
 
-    paths = find_images(images)
+    paths = find_images(images, output)
     providers = tuple(provider or ["CPUExecutionProvider"])
     with load(artifact, threads=threads, providers=providers) as explainer:
         warn_speed_only(explainer.artifact.manifest)
@@ -65,15 +66,17 @@ def explain(
                 batch_size=batch_size,
                 advance=lambda count: progress.advance(task, count),
             )
-    console.print(f"[green]explained[/] {summary.explained} of {len(paths)} pictures: {target}")
+    console.print(
+        f"[green]explained[/] {summary.explained} of {len(paths)} pictures: {escape(str(target))}"
+    )
     if summary.sheet is not None:
-        console.print(f"look at   {summary.sheet}")
+        console.print(f"look at   {escape(str(summary.sheet))}")
         if show and _has_screen():
             typer.launch(str(summary.sheet))
     if summary.unreadable:
         notes.print(f"[yellow]not read[/] ({len(summary.unreadable)}):")
         for reason in summary.unreadable:
-            notes.print(f"  {reason}", markup=False)
+            notes.print(f"  {printable(reason)}", markup=False)
         raise typer.Exit(1)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from tame_deploy.cli.options import (
     ArtifactArgument,
@@ -30,7 +31,8 @@ from tame_deploy.cli.screen import (
     step_spinner,
     warn_speed_only,
 )
-from tame_deploy.errors import require_extra
+from tame_deploy.errors import InputError, require_extra
+from tame_deploy.manifest import ParityReport
 
 
 def export(
@@ -51,7 +53,8 @@ def export(
     ] = None,
     image_size: ImageSizeOption = None,
     crop: Annotated[
-        str | None, typer.Option(help="center (cut the middle), or none (squeeze all of it in).")
+        Literal["center", "none"] | None,
+        typer.Option(help="Cut the middle out, or squeeze all of it in; center."),
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Pixel means r,g,b in [0, 1].")] = None,
     std: Annotated[str | None, typer.Option(help="Pixel deviations r,g,b.")] = None,
@@ -69,7 +72,7 @@ def export(
         Literal["minmax", "sigmoid", "logits"], typer.Option(help="How maps are finished.")
     ] = "minmax",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 or later.")] = 18,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of random weights, 0.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an artifact that is there.")] = False,
 ) -> None:
     """Fuse backbone and head into one ONNX graph, held to PyTorch, and keep it as an artifact."""
@@ -82,6 +85,8 @@ def export(
     from tame_deploy.model.network import HeadRequest, build_network
     from tame_deploy.model.pretrained import HEAD_LICENCE
 
+    if seed is not None and "random" not in (weights, head):
+        raise InputError("--seed has no meaning without random weights or a random head")
     target = output or str(Path("build") / backbone.replace(":", "-"))
     check_output(target, overwrite=overwrite)
     request = BackboneRequest(
@@ -93,9 +98,9 @@ def export(
         parse_triple("mean", mean),
         parse_triple("std", std),
         labels,
-        seed,
+        seed or 0,
     )
-    head_request = HeadRequest(head, variant, _tokens(tokens), seed)
+    head_request = HeadRequest(head, variant, tokens, seed or 0)
     options = ExportOptions(explain, top_k, graph_input, maps, opset)
     with download_bar(f"{backbone} weights") as progress:
         loaded = load_backbone(request, progress)
@@ -109,23 +114,14 @@ def export(
     _show_parity(artifact.manifest.parity)
     warn_speed_only(artifact.manifest)
     megabytes = artifact.model.stat().st_size / 1e6
-    console.print(f"[green]made[/] {artifact.path} ({megabytes:.0f} MB)")
-    console.print(f"try    tame-deploy explain {artifact.path} PICTURES… -o out")
+    path = escape(str(artifact.path))
+    console.print(f"[green]made[/] {path} ({megabytes:.0f} MB)")
+    console.print(f"try    tame-deploy explain {path} PICTURES… -o out")
 
 
-def _tokens(text: str | None) -> Any:
-    from tame_deploy.errors import InputError
-
-    if text not in (None, "patch", "patch-times-class"):
-        raise InputError(f"--tokens is {text!r}; expected patch or patch-times-class")
-    return text
-
-
-def _show_parity(parity: dict[str, Any]) -> None:
-    from tame_deploy.runtime.parity import ParityReport
-
+def _show_parity(parity: ParityReport) -> None:
     console.print(parity_table(parity))
-    for warning in ParityReport(**parity).warnings:
+    for warning in parity.warnings:
         notes.print(f"[yellow]warning:[/] {warning}")
 
 
@@ -147,5 +143,7 @@ def verify(
     with step_spinner() as report, open_backend(opened, "onnxruntime", options) as backend:
         report("Comparing with PyTorch")
         parity = check_parity(backend, reference, opened)
-    _show_parity(parity.to_dict())
-    console.print(f"[green]ok[/] {opened.path}: every file as listed, every output as in PyTorch")
+    _show_parity(parity)
+    console.print(
+        f"[green]ok[/] {escape(str(opened.path))}: every file as listed, every output as in PyTorch"
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from tame_deploy.errors import InputError
+from tame_deploy.types import TokenUse
 
 ArtifactArgument = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Artifact directory.")]
 BackboneOption = Annotated[
@@ -32,12 +33,12 @@ ImageSizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels, N or HEIGHTxWIDTH; the weights' own.")
 ]
 VariantOption = Annotated[
-    str | None,
-    typer.Option(help="tame, no-skip-no-batchnorm, sigmoid-branch or no-skip; read off the head."),
+    Literal["tame", "no-skip-no-batchnorm", "sigmoid-branch", "no-skip"] | None,
+    typer.Option(help="Which published head it is; read off the file, tame for a random one."),
 ]
 TokensOption = Annotated[
-    str | None,
-    typer.Option(help="Transformers: patch, or patch-times-class (T-TAME); read off the head."),
+    TokenUse | None,
+    typer.Option(help="Transformers: patch tokens alone, or times the class token (T-TAME)."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads for one operation; all cores.")]
 ProviderOption = Annotated[

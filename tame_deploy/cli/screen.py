@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,13 +19,26 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tame_deploy.manifest import Manifest
+from tame_deploy.manifest import Manifest, ParityReport
 
-__all__ = ["console", "download_bar", "notes", "parity_table", "step_spinner", "warn_speed_only"]
+__all__ = [
+    "console",
+    "download_bar",
+    "notes",
+    "parity_table",
+    "printable",
+    "step_spinner",
+    "warn_speed_only",
+]
 
 #: Results go to standard output, everything said along the way to standard error.
 console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return a text that any terminal takes, file names that are no UTF-8 included."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def warn_speed_only(manifest: Manifest) -> None:
@@ -32,7 +46,7 @@ def warn_speed_only(manifest: Manifest) -> None:
     if manifest.speed_only:
         parts = " and ".join(part for part, source in manifest.weights.items() if source.random)
         notes.print(
-            f"[yellow]speed only:[/] the {parts} of {manifest.name} has random weights; "
+            f"[yellow]speed only:[/] the {parts} of {escape(manifest.name)} has random weights; "
             "its classes or maps mean nothing"
         )
 
@@ -67,12 +81,12 @@ def download_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         yield update
 
 
-def parity_table(parity: Mapping[str, Any]) -> Table:
+def parity_table(parity: ParityReport) -> Table:
     """Return a parity report for the screen."""
     table = Table(title="against the PyTorch network", title_justify="left", show_header=False)
-    table.add_row("pictures", f"{parity['pictures']}, at batch 1 and {parity['pictures']}")
-    table.add_row("top-1 agreement", f"{parity['top1_agreement']:.0%}")
-    table.add_row("largest logit error", f"{parity['logit_error']:.1e} of the range")
-    table.add_row("largest map error", f"{parity['map_error']:.1e} of the range")
-    table.add_row("least map correlation", f"{parity['map_correlation']:.6f}")
+    table.add_row("pictures", f"{parity.pictures}, at batch 1 and {parity.pictures}")
+    table.add_row("top-1 agreement", f"{parity.top1_agreement:.0%}")
+    table.add_row("largest logit error", f"{parity.logit_error:.1e} of the range")
+    table.add_row("largest map error", f"{parity.map_error:.1e} of the range")
+    table.add_row("least map correlation", f"{parity.map_correlation:.6f}")
     return table

@@ -12,13 +12,14 @@ import torch
 
 from tame_deploy.artifact import Artifact, create_artifact, file_sha256, open_artifact
 from tame_deploy.data.shapes import draw_picture
+from tame_deploy.errors import InputError
 from tame_deploy.export.fused import ExportOptions, Finish, FusedNetwork
 from tame_deploy.export.onnx_graph import export_onnx
 from tame_deploy.manifest import GraphSpec, Manifest
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.preprocess import prepare_batch
-from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
+from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity, count_same
 from tame_deploy.runtime.selection import open_backend
 from tame_deploy.types import ImageSpec, TensorSpec
 
@@ -56,15 +57,19 @@ def export_artifact(
         report("Fusing the head into the backbone")
         manifest = _write_graph(network, options, staging, Path(output).resolve().name)
         report("Asking PyTorch for the reference")
-        parity_reference(network, options, manifest.image).save(staging / PARITY_FILE)
+        reference, same_for_classes = parity_reference(network, options, manifest.image)
+        reference.save(staging / PARITY_FILE)
         _write_labels(network, staging / manifest.labels)
         manifest = replace(manifest, files=_checksums(staging))
         report("Comparing ONNX Runtime with PyTorch")
         artifact = Artifact(staging, manifest)
         with open_backend(artifact) as backend:
             parity = check_parity(backend, ParityReference.load(artifact), artifact)
-        manifest = replace(manifest, parity=parity.to_dict())
-        (staging / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        # The graph may give one class a picture; whether classes differ, PyTorch knows.
+        parity = replace(parity, same_for_classes=same_for_classes)
+        text = replace(manifest, parity=parity).to_json()
+        Manifest.from_json(text)  # what cannot be read back is not kept
+        (staging / "manifest.json").write_text(text, encoding="utf-8")
     return open_artifact(output)
 
 
@@ -143,11 +148,16 @@ def _is_installed(distribution: str) -> bool:
 @torch.no_grad()
 def parity_reference(
     network: ExplainedNetwork, options: ExportOptions, image: ImageSpec
-) -> ParityReference:
+) -> tuple[ParityReference, int]:
     """Return what the unfolded network makes of drawn pictures.
+
+    Also returns in how many of them two classes have the same map.
 
     Of some candidates, those whose likeliest classes stand out are taken: where two classes tie,
     rounding alone would decide which one is explained.
+
+    Raises:
+        InputError: if the network gives NaN or infinity.
     """
     drawn = [draw_picture(seed)[0] for seed in range(_CANDIDATES)]
     normalised = prepare_batch(drawn, image.for_input("float32"))
@@ -159,15 +169,25 @@ def parity_reference(
     order = range(_CANDIDATES) if gaps is None else gaps.argsort(descending=True).tolist()
     kept = list(order)[:PARITY_PICTURES]
     class_ids = _classes_to_check(logits[kept], options)
-    map_logits = torch.stack(
-        [network(pixels[index])[1][0, ids] for index, ids in zip(kept, class_ids, strict=True)]
-    )  # (N, K, h, w)
-    return ParityReference(
+    every = torch.cat([network(pixels[index])[1] for index in kept])  # (N, classes, h, w)
+    for what, values in (("backbone", logits), ("head", every)):
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"the {what} gives NaN or infinity; its weights are no good")
+    # Stretched, because maps that differ by a constant show the same.
+    two = Finish("minmax")(_gather_maps(every, _likeliest_and_another(logits[kept])))
+    reference = ParityReference(
         images=prepare_batch([drawn[index] for index in kept], image),
         class_ids=class_ids.numpy(),
         logits=logits[kept].numpy(),
-        maps=Finish(options.maps)(map_logits).numpy(),
+        maps=Finish(options.maps)(_gather_maps(every, class_ids)).numpy(),
     )
+    return reference, sum(count_same(pair) for pair in two.numpy())
+
+
+def _gather_maps(every: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
+    """Return the maps (N, K, h, w) of chosen classes (N, K)."""
+    index = class_ids[..., None, None].expand(-1, -1, *every.shape[2:])
+    return every.gather(1, index)
 
 
 def _classes_to_check(logits: torch.Tensor, options: ExportOptions) -> torch.Tensor:
@@ -177,8 +197,12 @@ def _classes_to_check(logits: torch.Tensor, options: ExportOptions) -> torch.Ten
         return torch.arange(classes).expand(len(logits), -1)
     if options.explain == "predicted":
         return logits.topk(options.ranks(classes), dim=1).indices
-    likeliest = logits.argmax(1)
-    # Half the classes away, so that it is another class even where all logits tie.
+    return _likeliest_and_another(logits)
+
+
+def _likeliest_and_another(logits: torch.Tensor) -> torch.Tensor:
+    """Return int64 (N, 2); the other is half the classes away, so it differs even in a tie."""
+    classes, likeliest = logits.shape[1], logits.argmax(1)
     return torch.stack([likeliest, (likeliest + max(classes // 2, 1)) % classes], dim=1)
 
 

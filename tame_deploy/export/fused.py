@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from tame_deploy.errors import InputError
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import ExplainMode, ImageSpec, InputKind, MapKind
+from tame_deploy.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
 
-__all__ = ["DEFAULT_RANKS", "MAP_EPSILON", "ExportOptions", "FusedNetwork"]
+__all__ = ["DEFAULT_RANKS", "OPSETS", "ExportOptions", "Finish", "FusedNetwork", "Preprocess"]
 
-#: Maps whose range is below this are flat; they come out as zeros instead of amplified noise.
+#: The least range that min-max normalisation divides by, beside `FLAT_RANGE` of the magnitude.
 MAP_EPSILON = 1e-6
+
+#: Opsets that the exporter writes and today's runtimes read.
+OPSETS = range(18, 24)
 
 #: Without --top-k: how many ranks -1 can name, and how many a graph without class_ids explains.
 DEFAULT_RANKS: dict[ExplainMode, int] = {"selectable": 5, "predicted": 1}
@@ -23,13 +26,21 @@ DEFAULT_RANKS: dict[ExplainMode, int] = {"selectable": 5, "predicted": 1}
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the graph offers; docs/artifact.md explains each choice."""
+    """What the graph offers; docs/artifact.md explains each choice.
+
+    Raises:
+        InputError: for an opset that cannot be written.
+    """
 
     explain: ExplainMode = "selectable"
     top_k: int | None = None
     input: InputKind = "uint8"
     maps: MapKind = "minmax"
     opset: int = 18
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise InputError(f"--opset is {self.opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
 
     def ranks(self, classes: int) -> int:
         """Return how many of the most likely classes the graph can explain by rank.
@@ -100,7 +111,10 @@ class Finish(nn.Module):
             return torch.sigmoid(map_logits)
         low = map_logits.amin(dim=(2, 3), keepdim=True)
         high = map_logits.amax(dim=(2, 3), keepdim=True)
-        return (map_logits - low) / torch.clamp(high - low, min=MAP_EPSILON)
+        magnitude = torch.maximum(low.abs(), high.abs())
+        # Divided by less, a flat map would come out as amplified rounding noise.
+        floor = torch.clamp(magnitude * FLAT_RANGE, min=MAP_EPSILON)
+        return (map_logits - low) / torch.maximum(high - low, floor)
 
 
 class FusedNetwork(nn.Module):

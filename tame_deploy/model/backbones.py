@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from tame_deploy.model.checkpoint import read_state
 from tame_deploy.model.pretrained import fetch_torchvision
 from tame_deploy.types import ImageSpec
 
-__all__ = ["PAPER_LAYERS", "Backbone", "BackboneRequest", "load_backbone"]
+__all__ = ["PAPER_LAYERS", "Backbone", "BackboneRequest", "load_backbone", "shape_request"]
 
 #: The layers of the papers (TAME, section IV; T-TAME, section IV) and of the bundled demo.
 PAPER_LAYERS = {
@@ -37,11 +38,10 @@ PAPER_LAYERS = {
 #: Backbones whose published heads were trained on the first ImageNet weights, not the newest.
 _FIRST_WEIGHTS = ("vgg16", "resnet50", "vit_b_16")
 
-#: What torchvision itself sets when these two are built for their published weights.
-_PUBLISHED_ARGUMENTS: dict[str, dict[str, Any]] = {
-    name: {"transform_input": True, "aux_logits": True, "init_weights": False}
-    for name in ("googlenet", "inception_v3")
-}
+#: Two models whose published weights come with auxiliary heads and their own input transform.
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+#: Parts that play no role when the network classifies, and which a file may lack.
+_OPTIONAL_STATE = ("AuxLogits.", "aux1.", "aux2.")
 
 #: Wrappers leave these before the names of a state dict.
 _STATE_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
@@ -64,6 +64,17 @@ class BackboneRequest:
     std: tuple[float, float, float] | None = None
     labels: str | None = None
     seed: int = 0
+
+
+def shape_request(
+    name: str, image_size: tuple[int, int] | None, classes: int | None
+) -> BackboneRequest:
+    """Return a request for a backbone whose shapes matter and whose weights do not.
+
+    Nothing is downloaded for it.
+    """
+    weights = "default" if ":" in name or name == demo.NAME else "random"
+    return BackboneRequest(name, weights, classes, image_size)
 
 
 @dataclass(frozen=True)
@@ -109,11 +120,10 @@ def _from_torchvision(request: BackboneRequest, progress: Progress | None) -> Ba
     preset = chosen or published[0]
     image = _spec_of(preset)
     if request.weights == "random":
-        module = _build_random(request)
+        module = _build(request, image)
         return Backbone(request.name, module, image, None, _random_source(request))
     if request.weights != "default" and chosen is None:
-        state = _read_weights(request.weights)
-        module = _fitted_module(request, state)
+        module = _fitted_module(request, image, _read_weights(request.weights))
         return Backbone(request.name, module, image, None, _file_source(request.weights))
     if request.classes not in (None, len(preset.meta["categories"])):
         raise InputError(
@@ -121,8 +131,8 @@ def _from_torchvision(request: BackboneRequest, progress: Progress | None) -> Ba
             "pass --weights PATH with your own"
         )
     state = read_state(fetch_torchvision(preset, progress))[0]
-    arguments = _PUBLISHED_ARGUMENTS.get(request.name, {})
-    module = torchvision.models.get_model(request.name, weights=None, **arguments)
+    published_form = {"transform_input": True} if request.name in _WITH_AUXILIARY_HEADS else {}
+    module = _build(request, image, **published_form)
     _load_state(module, state, str(preset))
     source = WeightsSource(f"torchvision {preset}")
     return Backbone(request.name, module, image, tuple(preset.meta["categories"]), source)
@@ -156,13 +166,26 @@ def _spec_of(weights: Any) -> ImageSpec:
     )
 
 
-def _build_random(request: BackboneRequest) -> nn.Module:
-    arguments = dict(_PUBLISHED_ARGUMENTS.get(request.name, {}))
+def _build(request: BackboneRequest, image: ImageSpec, **arguments: Any) -> nn.Module:
+    """Build a torchvision model with random weights, for the pictures and classes asked for."""
+    if request.name in _WITH_AUXILIARY_HEADS:
+        arguments |= {"aux_logits": True, "init_weights": False}
+    if request.name.startswith("vit_"):
+        # Its position embedding has a fixed number of places.
+        sides = set(request.image_size or (image.height, image.width))
+        if len(sides) > 1:
+            raise InputError(f"{request.name} takes square pictures; found {request.image_size}")
+        arguments["image_size"] = sides.pop()
     if request.classes is not None:
         arguments["num_classes"] = request.classes
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
-        module: nn.Module = torchvision.models.get_model(request.name, weights=None, **arguments)
+        try:
+            module: nn.Module = torchvision.models.get_model(
+                request.name, weights=None, **arguments
+            )
+        except (ValueError, AssertionError) as error:  # a size or number it does not take
+            raise InputError(f"cannot build {request.name}: {_reason(error)}") from None
     return module
 
 
@@ -183,9 +206,11 @@ def _read_weights(path: str) -> dict[str, Tensor]:
     return read_state(path)[0]
 
 
-def _fitted_module(request: BackboneRequest, state: Mapping[str, Tensor]) -> nn.Module:
+def _fitted_module(
+    request: BackboneRequest, image: ImageSpec, state: Mapping[str, Tensor]
+) -> nn.Module:
     """Build the model with as many classes as its weights have, and load them."""
-    module = _build_random(request)
+    module = _build(request, image)
     cleaned = _without_wrapper(state, module)
     expected = module.state_dict()
     counts = {
@@ -196,9 +221,10 @@ def _fitted_module(request: BackboneRequest, state: Mapping[str, Tensor]) -> nn.
         and tensor.ndim == expected[name].ndim
         and tensor.shape[0] != expected[name].shape[0]
         and tensor.shape[1:] == expected[name].shape[1:]
+        and not name.startswith(_OPTIONAL_STATE)
     }
     if request.classes is None and len(counts) == 1:
-        module = _build_random(replace(request, classes=counts.pop()))
+        module = _build(replace(request, classes=counts.pop()), image)
     _load_state(module, cleaned, request.weights)
     return module
 
@@ -215,14 +241,22 @@ def _without_wrapper(state: Mapping[str, Tensor], module: nn.Module) -> dict[str
 def _load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     expected = module.state_dict()
     cleaned = _without_wrapper(state, module)
-    # densenet's published file predates today's names of its layers.
-    renamed = {_modern_name(name): tensor for name, tensor in cleaned.items()}
+    renamed = OrderedDict((_known_name(name, expected), t) for name, t in cleaned.items())
     misfits = [
         f"{name} is {list(renamed[name].shape)}, expected {list(expected[name].shape)}"
         for name in expected
         if name in renamed and renamed[name].shape != expected[name].shape
     ]
-    optional = {n for n in expected if n.endswith("num_batches_tracked") or n.startswith("AuxLog")}
+    renamed = OrderedDict(
+        (name, tensor)
+        for name, tensor in renamed.items()
+        if name in expected or not name.startswith(_OPTIONAL_STATE)
+    )
+    optional = {
+        name
+        for name in expected
+        if name.endswith("num_batches_tracked") or name.startswith(_OPTIONAL_STATE)
+    }
     missing = [name for name in expected if name not in renamed and name not in optional]
     unknown = [name for name in renamed if name not in expected]
     problems = [
@@ -232,14 +266,20 @@ def _load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     ]
     if problems:
         raise InputError(f"{source} does not fit the backbone: {'; '.join(problems)}")
+    # Some models (mnasnet) ask the state dict which version of them wrote it.
+    renamed._metadata = getattr(expected, "_metadata", {})  # type: ignore[attr-defined]
     module.load_state_dict(renamed, strict=False)
 
 
-def _modern_name(name: str) -> str:
+def _known_name(name: str, expected: Mapping[str, Tensor]) -> str:
+    """Return a parameter's name of today: densenet's published files predate it."""
+    if name in expected:
+        return name
+    modern = name
     for part in ("norm", "relu", "conv"):
         for number in ("1", "2"):
-            name = name.replace(f".{part}.{number}.", f".{part}{number}.")
-    return name
+            modern = modern.replace(f".{part}.{number}.", f".{part}{number}.")
+    return modern if modern in expected else name
 
 
 def _from_callable(request: BackboneRequest) -> Backbone:
@@ -250,25 +290,31 @@ def _from_callable(request: BackboneRequest) -> Backbone:
         build: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             build = getattr(build, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"cannot import backbone {request.name}: {error}") from None
+    # It is the user's code, which may raise anything.
+    except Exception as error:
+        raise InputError(f"cannot import backbone {request.name}: {_reason(error)}") from error
     arguments = {} if request.classes is None else {"num_classes": request.classes}
     try:
         with torch.random.fork_rng():
             torch.manual_seed(request.seed)
             module = build(**arguments)
-    except TypeError as error:
-        raise InputError(f"cannot build backbone {request.name}: {error}") from None
+    except Exception as error:
+        raise InputError(f"cannot build backbone {request.name}: {_reason(error)}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{request.name} gave {type(module).__name__}; expected a torch module")
     if request.weights == "random":
-        source = _random_source(request)
+        source = WeightsSource(f"random, as {request.name} builds it", random=True)
     elif request.weights == "default":
         source = WeightsSource(f"as {request.name} builds it")
     else:
         _load_state(module, _read_weights(request.weights), request.weights)
         source = _file_source(request.weights)
     return Backbone(request.name, module, ImageSpec(), None, source)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _demo(request: BackboneRequest) -> Backbone:

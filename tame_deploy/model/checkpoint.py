@@ -162,7 +162,7 @@ def read_head(
     described = _described(metadata, Path(path))
     if described is None:
         config = _infer_config(state, variant, tokens or "patch", Path(path))
-        checkpoint = HeadCheckpoint(AttentionHead(config), None, None)
+        backbone, layers = None, None
     else:
         config, backbone, layers = described
         if variant not in (None, config.variant) or tokens not in (None, config.tokens):
@@ -170,10 +170,7 @@ def read_head(
                 f"{path} is a {config.variant} head with tokens {config.tokens!r}, "
                 f"not {variant or config.variant} with {tokens or config.tokens!r}"
             )
-        checkpoint = HeadCheckpoint(AttentionHead(config), backbone, layers)
-    _load(checkpoint.head, state, Path(path))
-    checkpoint.head.eval().requires_grad_(False)
-    return checkpoint
+    return HeadCheckpoint(_load(config, state, Path(path)), backbone, layers)
 
 
 def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -237,7 +234,10 @@ def _has(state: Mapping[str, Tensor], layer: int) -> bool:
     return f"convs.{layer}.weight" in state
 
 
-def _load(head: AttentionHead, state: Mapping[str, Tensor], path: Path) -> None:
+def _load(config: HeadConfig, state: Mapping[str, Tensor], path: Path) -> AttentionHead:
+    # Without memory until the shapes agree: a small file can claim any size.
+    with torch.device("meta"):
+        head = AttentionHead(config)
     expected = head.state_dict()
     optional = {name for name in expected if name.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - state.keys() - optional)
@@ -253,20 +253,30 @@ def _load(head: AttentionHead, state: Mapping[str, Tensor], path: Path) -> None:
         if names
     ]
     if problems:
-        raise InputError(f"{path} is no {head.config.variant} head ({'; '.join(problems)})")
+        raise InputError(f"{path} is no {config.variant} head ({'; '.join(problems)})")
     bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise InputError(f"{path}: {bad[0]} holds NaN or infinity")
-    head.load_state_dict(dict(state), strict=False)
+    counted = {name: torch.tensor(0) for name in optional}
+    whole = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    head.load_state_dict(counted | whole, assign=True)
+    return head.eval().requires_grad_(False)
 
 
-def write_head(checkpoint: HeadCheckpoint, path: str | os.PathLike[str]) -> Path:
+def write_head(
+    checkpoint: HeadCheckpoint, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
     """Write a head as safetensors with its configuration in the metadata, all at once.
 
     Raises:
-        InputError: if the file cannot be written, or the checkpoint names no backbone or layers.
+        InputError: if the file exists (and `overwrite` is off) or cannot be written, is not called
+            .safetensors, or the checkpoint names no backbone or layers.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: a head is written as safetensors; end its name in .safetensors")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; pass --overwrite to replace it, or another -o")
     if checkpoint.backbone is None or checkpoint.layers is None:
         raise InputError("a head is stored with its backbone and layers; name them")
     described = asdict(checkpoint.head.config) | {
@@ -277,10 +287,10 @@ def write_head(checkpoint: HeadCheckpoint, path: str | os.PathLike[str]) -> Path
     data = safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(described)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
-            stream.write(data)
-        Path(stream.name).chmod(0o644)
-        Path(stream.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+            part = Path(folder) / path.name
+            part.write_bytes(data)
+            part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     return path

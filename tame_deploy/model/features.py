@@ -157,7 +157,7 @@ def probe_layers(tap: FeatureTap, images: Tensor) -> tuple[FeatureMap, ...]:
         raise InputError(f"the backbone returns {found}; expected logits of shape (batch, classes)")
     described = []
     for layer, output in zip(tap.layers, outputs, strict=True):
-        feature = _describe(layer, output)
+        feature = _describe(layer, output, images)
         if feature is None:
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
@@ -181,13 +181,13 @@ def _run(module: nn.Module, images: Tensor) -> Any:
         raise InputError(f"the backbone fails on a {size} picture: {reason:.200}") from error
 
 
-def _describe(layer: str, output: Any) -> FeatureMap | None:
+def _describe(layer: str, output: Any, images: Tensor) -> FeatureMap | None:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return None
     shape = tuple(output.shape[1:])
     if len(shape) == 3:
-        # Swin and its kin keep channels last; a square map gives them away.
-        last = shape[0] == shape[1] and shape[1] != shape[2]
+        # Swin and its kin keep channels last; a map has the proportions of its picture.
+        last = _distortion(shape[0], shape[1], images) < _distortion(shape[1], shape[2], images)
         channels, height, width = (shape[2], shape[0], shape[1]) if last else shape
         arrangement: Arrangement = "channels-last" if last else "channels-first"
     elif len(shape) == 2:
@@ -201,6 +201,12 @@ def _describe(layer: str, output: Any) -> FeatureMap | None:
     if height * width < 2:
         return None
     return FeatureMap(layer, arrangement, channels, height, width)
+
+
+def _distortion(height: int, width: int, images: Tensor) -> float:
+    """Return how far height and width are from the picture's proportions, 0 to 1."""
+    across, down = height * images.shape[3], width * images.shape[2]
+    return abs(across - down) / (across + down)
 
 
 def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
@@ -217,14 +223,20 @@ def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
     ]
     with _recording(backbone, names, found):
         logits = _run(backbone, images)
-    classes = logits.shape[-1] if isinstance(logits, Tensor) else None
     aliases: dict[int, list[FeatureMap]] = {}  # inner modules first
     for layer, output in found.items():
-        feature = _describe(layer, output)
-        if feature is not None and feature.channels != classes:
+        feature = _describe(layer, output, images)
+        if feature is not None and not _are_class_scores(output, logits):
             aliases[id(output)] = [*aliases.pop(id(output), []), feature]
     parents = Counter(_parent(names[-1]) for names in aliases.values())
     return [_named(names, parents) for names in aliases.values()]
+
+
+def _are_class_scores(output: Tensor, logits: Any) -> bool:
+    """Whether a layer's mean over the picture is the answer already (squeezenet's classifier)."""
+    if output.ndim != 4 or not isinstance(logits, Tensor) or output.shape[:2] != logits.shape:
+        return False
+    return torch.allclose(output.mean((2, 3)), logits, rtol=1e-3, atol=1e-5)
 
 
 def _named(names: list[FeatureMap], parents: Counter[str]) -> FeatureMap:

@@ -112,7 +112,8 @@ def build_network(
     if checkpoint is None:
         checkpoint = _random_head(request, features, classes)
     else:
-        check_head(checkpoint, backbone.name, features, classes)
+        published = PUBLIC_HEADS.get(backbone.name) if request.head == "default" else None
+        check_head(checkpoint, backbone.name, features, classes, request.tokens or published)
     if backbone.labels is not None and len(backbone.labels) != classes:
         raise InputError(
             f"found {len(backbone.labels)} labels for {classes} classes; expected one for each"
@@ -141,6 +142,7 @@ def _load_checkpoint(
 def _random_head(
     request: HeadRequest, features: tuple[FeatureMap, ...], classes: int
 ) -> HeadCheckpoint:
+    _check_tokens(request.tokens or "patch", features, described=False)
     channels = tuple(feature.channels for feature in features)
     config = variant_config(request.variant or "tame", channels, classes, request.tokens or "patch")
     with torch.random.fork_rng():
@@ -150,9 +152,16 @@ def _random_head(
 
 
 def check_head(
-    checkpoint: HeadCheckpoint, backbone: str, features: Sequence[FeatureMap], classes: int
+    checkpoint: HeadCheckpoint,
+    backbone: str,
+    features: Sequence[FeatureMap],
+    classes: int,
+    tokens: TokenUse | None,
 ) -> None:
     """Check that a head was made for this backbone, these layers and this many classes.
+
+    `tokens` is what the user said of them: needed where layers have a class token and the file does
+    not say what the head makes of it.
 
     Raises:
         InputError: naming what the head was made for.
@@ -171,5 +180,19 @@ def check_head(
             f"the head is for layers of {', '.join(map(str, config.channels))} channels; "
             f"{backbone} has {'; '.join(map(str, features))}. Name the right ones with --layers"
         )
+    _check_tokens(tokens, features, described=checkpoint.backbone is not None)
     if config.classes != classes:
         raise InputError(f"the head explains {config.classes} classes; {backbone} has {classes}")
+
+
+def _check_tokens(
+    tokens: TokenUse | None, features: Sequence[FeatureMap], *, described: bool
+) -> None:
+    has_class_token = any(feature.arrangement == "class-token-first" for feature in features)
+    if has_class_token and tokens is None and not described:
+        raise InputError(
+            "these layers have a class token, and the head's file does not say what it makes of "
+            "it; pass --tokens patch, or --tokens patch-times-class for T-TAME's TTAME variant"
+        )
+    if tokens == "patch-times-class" and not has_class_token:
+        raise InputError("--tokens patch-times-class: these layers have no class token")

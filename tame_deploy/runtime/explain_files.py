@@ -41,22 +41,27 @@ class ExplainedFiles:
     sheet: Path | None = None
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
+def find_images(sources: Sequence[str], output: str) -> list[Path]:
     """Return the picture files behind paths, folders (searched to the bottom) and globs.
 
-    A plain path is kept even if there is no such file, so that it is reported and not lost.
+    A plain path is kept even if there is no such file, so that it is reported and not lost. What
+    lies in the output folder is left out: it is what an earlier run wrote.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are none, or a picture named outright lies in the output folder.
     """
+    written = Path(os.path.abspath(output))
     found: dict[Path, None] = {}  # ordered, without duplicates
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            found.update(dict.fromkeys(_pictures_in(path)))
+            found.update(dict.fromkeys(_outside(written, _pictures_in(path))))
         elif glob.has_magic(source) and not path.exists():
             matches = (Path(match) for match in sorted(glob.glob(source, recursive=True)))
-            found.update(dict.fromkeys(match for match in matches if match.is_file()))
+            files = [match for match in matches if match.is_file()]
+            found.update(dict.fromkeys(_outside(written, files)))
+        elif not _outside(written, [path]):
+            raise InputError(f"{path} lies in the output folder; choose another output with -o")
         else:
             found[path] = None
     if not found:
@@ -65,6 +70,10 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return list(found)
+
+
+def _outside(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if folder not in Path(os.path.abspath(path)).parents]
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -126,7 +135,9 @@ def explain_files(
     summary = ExplainedFiles(output)
     names = _UniqueNames()
     thumbnails: list[tuple[Image.Image, str]] = []
-    with _explained_os_errors(output), (output / RESULTS_NAME).open("w", encoding="utf-8") as lines:
+    # A file name that is no UTF-8 must not end the run; escaped, it is still valid JSON.
+    results = (output / RESULTS_NAME).open("w", encoding="utf-8", errors="backslashreplace")
+    with _explained_os_errors(output), results as lines:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             read = _read(batch, explainer.artifact.manifest.image, summary.unreadable)
@@ -170,10 +181,11 @@ class _UniqueNames:
         self._taken: set[str] = set()
 
     def take(self, path: Path) -> str:
-        name, number = path.stem, 1
+        stem = path.stem.encode("utf-8", "replace").decode()[:80]  # with what follows, a legal name
+        name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1
-            name = f"{path.stem}~{number}"
+            name = f"{stem}~{number}"
         self._taken.add(name.casefold())
         return name
 

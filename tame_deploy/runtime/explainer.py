@@ -78,6 +78,7 @@ class Explainer:
             self.labels,
             tuple(pictures),
             spec,
+            self.artifact.manifest.graph.maps,
             self.artifact.manifest.speed_only,
         )
 

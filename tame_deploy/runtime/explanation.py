@@ -12,7 +12,7 @@ from PIL import Image
 
 from tame_deploy import overlay
 from tame_deploy.preprocess import visible_box
-from tame_deploy.types import ImageSpec
+from tame_deploy.types import FLAT_RANGE, ImageSpec, MapKind
 
 __all__ = ["ClassScore", "Explanation"]
 
@@ -38,6 +38,7 @@ class Explanation:
         labels: the names of all C classes.
         pictures: the N pictures as they were given, upright RGB.
         image: how they were cropped and resized for the network.
+        map_kind: how the artifact finishes its maps: "minmax", "sigmoid" or "logits".
         speed_only: whether the weights are random, so that nothing here means anything.
     """
 
@@ -47,6 +48,7 @@ class Explanation:
     labels: tuple[str, ...]
     pictures: tuple[Image.Image, ...]
     image: ImageSpec
+    map_kind: MapKind = "minmax"
     speed_only: bool = False
 
     def __len__(self) -> int:
@@ -71,10 +73,12 @@ class Explanation:
         return tuple(ClassScore(int(c), self.labels[c], float(probabilities[c])) for c in order)
 
     def heat(self, index: int, place: int = 0) -> NDArray[np.float32]:
-        """Return one map for showing, float32 (h, w) stretched to [0, 1]; a flat one is zero."""
-        chosen = self.maps[index, place]
+        """Return one map for showing, float32 (h, w) stretched to [0, 1]; a flat one is not."""
+        chosen: NDArray[np.float32] = self.maps[index, place]
+        if self.map_kind == "minmax":
+            return chosen  # stretched already; a flat one must stay flat
         span = float(chosen.max() - chosen.min())
-        if span <= 0:
+        if span <= FLAT_RANGE * float(np.abs(chosen).max()):
             return np.zeros_like(chosen)
         result: NDArray[np.float32] = (chosen - chosen.min()) / span
         return result
@@ -93,11 +97,14 @@ class Explanation:
             max_side: the result's longest side in pixels; the picture's own by default.
         """
         picture = self.pictures[index]
-        if max_side is not None:
+        left, top, right, bottom = visible_box(picture.size, self.image)
+        if max_side is not None and max(picture.size) > max_side:
+            before = picture.size
             picture = picture.copy()
             picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        box = visible_box(picture.size, self.image)
-        return overlay.blend(picture, self.heat(index, place), box, strength)
+            across, down = picture.width / before[0], picture.height / before[1]
+            left, top, right, bottom = left * across, top * down, right * across, bottom * down
+        return overlay.blend(picture, self.heat(index, place), (left, top, right, bottom), strength)
 
     def panel(self, index: int, place: int = 0, *, title: str = "") -> Image.Image:
         """Return picture, map, overlay and likeliest classes side by side."""

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
 from tame_deploy.errors import ManifestError, ParityError
+from tame_deploy.manifest import ParityReport
 from tame_deploy.runtime.backend import Backend
+from tame_deploy.types import FLAT_RANGE, MapKind
 
-__all__ = ["PARITY_FILE", "ParityReference", "ParityReport", "check_parity"]
+__all__ = ["PARITY_FILE", "ParityReference", "check_parity", "count_same"]
 
 PARITY_FILE = "parity.npz"
 
@@ -29,6 +31,8 @@ LOGIT_TOLERANCE = 1e-3
 #: Largest error of a map, as a share of its range; and the least correlation.
 MAP_TOLERANCE = 5e-3
 MAP_CORRELATION = 0.9999
+#: An archive that unpacks to more is no reference but a bomb.
+MAX_REFERENCE_BYTES = 2**30
 #: Below this difference, maps of two pictures or two classes count as the same.
 SAME_MAP = 1e-3
 
@@ -62,10 +66,18 @@ class ParityReference:
         """
         path = artifact.file(PARITY_FILE)
         try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > MAX_REFERENCE_BYTES:
+                raise ManifestError(f"{path} unpacks to {size >> 20} MiB; no reference does")
             with np.load(path, allow_pickle=False) as stored:
                 reference = cls(**{name: stored[name] for name in cls.__dataclass_fields__})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ManifestError(f"{path} cannot be read: {error}. Export again") from None
+        except ManifestError:
+            raise
+        # zipfile, zlib and numpy answer damaged archives with nearly any exception there is.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ManifestError(f"{path} cannot be read ({reason:.100}). Export again") from None
         if not reference.is_consistent(artifact):
             raise ManifestError(f"{path} does not fit the manifest's tensors. Export again")
         return reference
@@ -90,40 +102,6 @@ class ParityReference:
         )
 
 
-@dataclass(frozen=True)
-class ParityReport:
-    """How far a backend is from the PyTorch network.
-
-    Errors are shares of the range of the reference values; `flat_maps`, `same_for_pictures` and
-    `same_for_classes` count what would make an explanation worthless.
-    """
-
-    pictures: int
-    top1_agreement: float
-    logit_error: float
-    map_error: float
-    map_correlation: float
-    flat_maps: int
-    same_for_pictures: int
-    same_for_classes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON types, for the manifest."""
-        return asdict(self)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is odd about the maps themselves, in words."""
-        found = []
-        if self.flat_maps:
-            found.append(f"{self.flat_maps} of the maps are flat: they explain nothing")
-        if self.same_for_pictures:
-            found.append("maps of different pictures are the same")
-        if self.same_for_classes:
-            found.append("maps of different classes are the same")
-        return tuple(found)
-
-
 def check_parity(backend: Backend, reference: ParityReference, artifact: Artifact) -> ParityReport:
     """Run the reference's pictures one by one and together, and compare.
 
@@ -137,9 +115,9 @@ def check_parity(backend: Backend, reference: ParityReference, artifact: Artifac
         feeds: dict[str, NDArray[Any]] = {"images": reference.images[:batch]}
         if selectable:
             feeds["class_ids"] = reference.class_ids[:batch]
-        runs.append(_Run(reference, backend.run(feeds)))
+        runs.append(_Run(reference, backend.run(feeds), graph.maps))
         if selectable:
-            _check_ranking(backend, reference, batch)
+            _check_ranking(backend, reference, batch, graph.ranks)
     for run in runs:
         run.require_within_tolerance()
     whole = runs[-1]
@@ -149,16 +127,18 @@ def check_parity(backend: Backend, reference: ParityReference, artifact: Artifac
         logit_error=max(run.logit_error for run in runs),
         map_error=max(run.map_error for run in runs),
         map_correlation=min(run.map_correlation for run in runs),
-        flat_maps=sum(_spread(heat) == 0 for row in whole.maps for heat in row),
-        same_for_pictures=_count_same(whole.maps[:, 0]),
-        same_for_classes=sum(_count_same(row) for row in whole.maps),
+        flat_maps=sum(_is_flat(heat, graph.maps) for row in whole.maps for heat in row),
+        same_for_pictures=count_same(whole.maps[:, 0]),
+        same_for_classes=sum(count_same(row) for row in whole.maps),
     )
 
 
 class _Run:
     """One batch of outputs beside the reference."""
 
-    def __init__(self, reference: ParityReference, outputs: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, reference: ParityReference, outputs: Mapping[str, NDArray[Any]], kind: MapKind
+    ) -> None:
         count = len(outputs["logits"])
         self.logits, self.maps = outputs["logits"], outputs["maps"]
         self.explained = outputs["explained"]
@@ -170,14 +150,15 @@ class _Run:
                 f"maps have shape {self.maps.shape}; the PyTorch network gives "
                 f"{self.expected_maps.shape}"
             )
-        self.logit_errors = _shares(self.logits, self.expected_logits, axes=(1,))
-        self.map_errors = _shares(self.maps, self.expected_maps, axes=(2, 3))
+        self.logit_errors = _shares(self.logits, self.expected_logits, (1,))
+        # A min-max map is meant to span [0, 1]; one that does not is flat, and judged by that span.
+        self.map_errors = _shares(self.maps, self.expected_maps, (2, 3), float(kind == "minmax"))
         self.logit_error = float(self.logit_errors.max())
         self.map_error = float(self.map_errors.max())
         same = self.logits.argmax(1) == self.expected_logits.argmax(1)
         self.top1_agreement = float(same.mean())
         self.map_correlation = min(
-            _correlation(heat, expected)
+            _correlation(heat, expected, kind)
             for row, expected_row in zip(self.maps, self.expected_maps, strict=True)
             for heat, expected in zip(row, expected_row, strict=True)
         )
@@ -213,24 +194,32 @@ class _Run:
         )
 
 
-def _check_ranking(backend: Backend, reference: ParityReference, batch: int) -> None:
-    """-1 must name the graph's own most likely class."""
-    asked = np.full((batch, 1), -1, np.int64)
+def _check_ranking(backend: Backend, reference: ParityReference, batch: int, ranks: int) -> None:
+    """-1 in place j must name the graph's own j-th most likely class."""
+    asked = np.full((batch, ranks), -1, np.int64)
     outputs = backend.run({"images": reference.images[:batch], "class_ids": asked})
-    explained, best = outputs["explained"][:, 0], outputs["logits"].argmax(1)
-    if (explained != best).any():
+    explained, logits = outputs["explained"], outputs["logits"]
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :ranks]
+    # By their logits, because classes that tie have no order.
+    named, likeliest = (np.take_along_axis(logits, ids, 1) for ids in (explained, best))
+    if (named != likeliest).any():
         raise ParityError(
             f"-1 gave classes {explained.tolist()}; the likeliest are {best.tolist()}"
         )
 
 
 def _shares(
-    found: NDArray[Any], expected: NDArray[Any], axes: tuple[int, ...]
+    found: NDArray[Any], expected: NDArray[Any], axes: tuple[int, ...], least: float = 0.0
 ) -> NDArray[np.float64]:
-    """Return absolute errors as shares of the expected values' range; NaN counts as infinite."""
+    """Return absolute errors as shares of the expected values' range; NaN counts as infinite.
+
+    Where the range is below `FLAT_RANGE` of the magnitude, or `least`, it is that instead: the
+    range of a flat map is rounding noise.
+    """
     span = expected.max(axes, keepdims=True) - expected.min(axes, keepdims=True)
-    # A flat map has no range; there an error counts as it is.
-    errors = np.abs(found.astype(np.float64) - expected) / np.where(span > 0, span, 1.0)
+    floor = np.maximum(np.abs(expected).max(axes, keepdims=True) * FLAT_RANGE, least)
+    span = np.maximum(span, np.maximum(floor, np.finfo(np.float32).tiny))
+    errors = np.abs(found.astype(np.float64) - expected) / span
     return np.where(np.isnan(errors), np.inf, errors)
 
 
@@ -238,22 +227,24 @@ def _worst(errors: NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(errors.argmax(), errors.shape))
 
 
-def _spread(heat: NDArray[Any]) -> float:
-    """Return the range of a map; rounding noise is none."""
+def _is_flat(heat: NDArray[Any], kind: MapKind) -> bool:
+    """Whether a map's range is too small to mean anything."""
     span = float(heat.max() - heat.min())
-    return span if span > 1e-5 * max(1.0, float(np.abs(heat).max())) else 0.0
+    if kind == "minmax":
+        return span < 0.999  # the graph stretches every other map to the whole of [0, 1]
+    return span <= FLAT_RANGE * float(np.abs(heat).max())
 
 
-def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
+def _correlation(first: NDArray[Any], second: NDArray[Any], kind: MapKind) -> float:
     """Return Pearson's correlation of two maps; two flat ones agree."""
-    if _spread(first) == 0 or _spread(second) == 0:
-        return 1.0 if _spread(first) == _spread(second) else 0.0
+    if _is_flat(first, kind) or _is_flat(second, kind):
+        return 1.0 if _is_flat(first, kind) == _is_flat(second, kind) else 0.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def _count_same(maps: NDArray[Any]) -> int:
-    """Return how many pairs of neighbouring maps are the same."""
-    pairs = itertools.pairwise(maps)
+def count_same(maps: NDArray[Any]) -> int:
+    """Return how many pairs of neighbouring maps, (N, h, w), are the same."""
     return sum(
-        bool(np.abs(a - b).max() <= SAME_MAP * max(_spread(a), _spread(b))) for a, b in pairs
+        bool(np.abs(a - b).max() <= SAME_MAP * max(np.ptp(a), np.ptp(b)))
+        for a, b in itertools.pairwise(maps)
     )

@@ -1,8 +1,11 @@
 """Artifacts that somebody damaged or forged."""
 
+import io
 import json
 import shutil
+import zipfile
 
+import numpy as np
 import pytest
 
 from tame_deploy import load, open_artifact
@@ -13,6 +16,7 @@ from tame_deploy.errors import (
     IncompatibleArtifactError,
     ManifestError,
 )
+from tame_deploy.runtime.parity import ParityReference
 
 
 def edit(path, **changes):
@@ -91,6 +95,61 @@ def test_link_to_itself(demo_copy):
     (demo_copy / "labels.txt").symlink_to("labels.txt")
     with pytest.raises(ChecksumError, match="missing"):
         open_artifact(demo_copy)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 300])
+def test_listed_name_that_no_file_can_have(demo_copy, name):
+    edit(demo_copy, files=listed(demo_copy) | {name: "0" * 64})
+    with pytest.raises(ChecksumError, match="missing"):
+        open_artifact(demo_copy)
+
+
+def forge(path, name, data):
+    """Replace a file, checksum included."""
+    (path / name).write_bytes(data)
+    edit(path, files=listed(path) | {name: file_sha256(path / name)})
+
+
+def test_labels_that_are_not_text(demo_copy):
+    forge(demo_copy, "labels.txt", b"\xff\xfe")
+    with pytest.raises(ManifestError, match="labels.txt cannot be read"):
+        load(demo_copy)
+
+
+def archive(**arrays):
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def damaged_archive():
+    data = bytearray(archive(images=np.arange(5000)))
+    data[60:80] = b"\xff" * 20
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not an archive",
+        archive(images=np.zeros(3)),
+        archive(images=np.array([{"pickled": 1}], dtype=object)),
+        archive(**{name: np.zeros(2) for name in ("images", "class_ids", "logits", "maps")}),
+        damaged_archive(),
+    ],
+)
+def test_forged_reference(demo_copy, data):
+    forge(demo_copy, "parity.npz", data)
+    with pytest.raises(ManifestError, match="Export again"):
+        ParityReference.load(open_artifact(demo_copy))
+
+
+def test_reference_that_unpacks_to_more_than_memory(demo_copy):
+    with zipfile.ZipFile(demo_copy / "parity.npz", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("images.npy", bytes(1100 * 2**20))
+    forge(demo_copy, "parity.npz", (demo_copy / "parity.npz").read_bytes())
+    with pytest.raises(ManifestError, match="unpacks to 1100 MiB"):
+        ParityReference.load(open_artifact(demo_copy))
 
 
 def test_newer_artifact(demo_copy):

@@ -98,7 +98,6 @@ def test_random_weights_are_said_by_every_command(tmp_path):
         (["-b", "demo", "--head", "random", "--layers", "classifier"], "not a feature map"),
         (["-b", "demo", "--layers", "block3,block4"], "trained on layers block2, block3, block4"),
         (["-b", "demo", "--variant", "no-skip"], "is a tame head with tokens"),
-        (["-b", "demo", "--head", "random", "--variant", "x"], "unknown head variant 'x'"),
         (["-b", "demo", "--classes", "9"], "the demo has 6 classes, not 9"),
         (["-b", "demo", "--weights", "missing.pth"], "--weights missing.pth: no such file"),
         (["-b", "demo", "--head", "missing.pth"], "missing.pth: no such checkpoint"),
@@ -106,11 +105,11 @@ def test_random_weights_are_said_by_every_command(tmp_path):
         (["-b", "demo", "--image-size", "0"], "image height is 0"),
         (["-b", "demo", "--mean", "1,2"], "--mean is '1,2'; expected three numbers"),
         (["-b", "demo", "--std", "0,0,0"], "positive numbers"),
-        (["-b", "demo", "--crop", "left"], "unknown crop 'left'"),
         (["-b", "demo", "--labels", "missing.txt"], "cannot read labels missing.txt"),
         (["-b", "demo", "--labels", "imagenet"], "found 1000 labels for 6 classes"),
-        (["-b", "demo", "--opset", "9"], "opset 9: expected 18"),
-        (["-b", "demo", "--tokens", "all"], "--tokens is 'all'"),
+        (["-b", "demo", "--opset", "9"], "--opset is 9; expected 18"),
+        (["-b", "demo", "--tokens", "patch-times-class"], "is a tame head with tokens"),
+        (["-b", "demo", "--seed", "7"], "--seed has no meaning"),
         (["-b", "nowhere:build"], "cannot import backbone nowhere:build"),
         (["-b", "json:loads"], "cannot build backbone json:loads"),
         (["-b", "builtins:object"], "gave object; expected a torch module"),
@@ -215,18 +214,32 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(tmp_path, demo_expo
     (folder / "empty.png").touch()
     (folder / "notes.txt").write_text("not a picture by its name")
     draw_picture(9)[0].resize((90, 300)).save(tmp_path / "pictures" / "0.png")
+    draw_picture(9)[0].resize((5000, 4)).save(tmp_path / "pictures" / "strip.png")
+    draw_picture(9)[0].resize((80_000, 1)).save(tmp_path / "pictures" / "thread.png")
+    draw_picture(8)[0].save(os.fsencode(tmp_path) + b"/pictures/caf\xe9.png")
     done = run(
         "explain", demo_export, tmp_path / "pictures", tmp_path / "gone.png",
         "-o", tmp_path / "out", "--batch-size", "2", expect=1,
     )  # fmt: skip
-    assert "explained 4 of 7" in done.stdout
+    assert "explained 6 of 10" in done.stdout
     listed = done.stderr.splitlines()
     assert sum("broken.jpg" in line for line in listed) == 1
     assert sum("empty.png" in line for line in listed) == 1
+    assert sum("thread.png: picture is 80000x1: too long" in line for line in listed) == 1
     assert sum("gone.png: no such file" in line for line in listed) == 1
     records = read_records(tmp_path / "out")
     written = {record["explained"][0]["overlay"] for record in records}
-    assert written == {"0-overlay.jpg", "0~2-overlay.jpg", "1-overlay.jpg", "2-overlay.jpg"}
+    assert {"0-overlay.jpg", "0~2-overlay.jpg", "1-overlay.jpg", "strip-overlay.jpg"} < written
+    assert len(written) == 6
+
+
+def test_a_second_run_does_not_explain_the_first_ones_pictures(tmp_path, demo_export):
+    draw_picture(0)[0].save(tmp_path / "it.png")
+    run("explain", demo_export, ".", cwd=tmp_path)
+    done = run("explain", demo_export, ".", "--overwrite", cwd=tmp_path)
+    assert "explained 1 of 1" in done.stdout
+    done = run("explain", demo_export, "it.png", "-o", ".", "--overwrite", cwd=tmp_path, expect=1)
+    assert "lies in the output folder" in one_line(done)
 
 
 def test_globs_classes_and_labels(tmp_path, demo_export):
@@ -255,7 +268,8 @@ def test_globs_classes_and_labels(tmp_path, demo_export):
             "provider Nope is not in this onnxruntime",
         ),
         (["{demo}", "{pictures}", "-o", "/proc/out"], "cannot write /proc/out"),
-        (["{demo}", "{pictures}", "-o", "{pictures}"], "is not empty; pass --overwrite"),
+        (["{demo}", "{pictures}", "-o", "{demo}"], "is not empty; pass --overwrite"),
+        (["{demo}", "{pictures}", "-o", "{pictures}"], "no pictures in"),
     ],
 )
 def test_explain_says_what_is_wrong(tmp_path, demo_export, arguments, message):
@@ -270,6 +284,8 @@ def test_usage_errors_are_status_two():
     run("export", expect=2)
     run("explain", "x", "y", "--batch-size", "0", expect=2)
     run("nonsense", expect=2)
+    for option in ("--crop", "--tokens", "--variant", "--explain", "--maps", "--input"):
+        run("export", "-b", "demo", option, "wrong", expect=2)
     assert "0.1.0" in run("--version").stdout
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,10 +86,12 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     open_artifact(tmp_path / "it")
 
 
-@pytest.mark.parametrize("place", ["/proc/it", "/dev/null/it"])
+@pytest.mark.parametrize("place", ["/proc/it", "/dev/null/it", "x" * 300])
 def test_a_place_that_cannot_be_written_is_one_line(place):
     with pytest.raises(ArtifactError, match="cannot write|not a directory"), create_artifact(place):
         pass
+    with pytest.raises(ArtifactError):
+        open_artifact(place)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
@@ -120,16 +121,32 @@ def test_a_kill_leaves_no_artifact_and_the_next_export_cleans_up(tmp_path):
     assert names(tmp_path) == ["it"]
 
 
-def test_two_exports_at_once_do_not_clean_each_other_up(tmp_path):
-    with create_artifact(tmp_path / "it") as first:
+def test_of_two_exports_at_once_the_later_is_refused(tmp_path):
+    refused = pytest.raises(ArtifactError, match="pass --overwrite")
+    with refused, create_artifact(tmp_path / "it") as first:
         with create_artifact(tmp_path / "it") as second:
-            fill(second)
+            fill(second, "second")
         assert first.exists()
-        time.sleep(0.01)
         fill(first)
-        (tmp_path / "it" / "manifest.json").unlink()
-        for path in (tmp_path / "it").iterdir():
-            path.unlink()
+    assert open_artifact(tmp_path / "it").model.read_text() == "second"
+    assert names(tmp_path) == ["it"]
+
+
+def test_files_that_came_meanwhile_are_not_lost(tmp_path):
+    refused = pytest.raises(ArtifactError, match="never replaced")
+    with refused, create_artifact(tmp_path / "it", overwrite=True) as staging:
+        fill(staging)
+        (tmp_path / "it").mkdir()
+        (tmp_path / "it" / "wedding.jpg").touch()
+    assert names(tmp_path / "it") == ["wedding.jpg"]
+
+
+def test_the_working_directory_may_become_the_artifact(tmp_path, monkeypatch):
+    (tmp_path / "it").mkdir()
+    monkeypatch.chdir(tmp_path / "it")
+    with create_artifact(".") as staging:
+        fill(staging)
+    open_artifact(tmp_path / "it")
 
 
 def test_a_kill_between_the_two_renames_is_mended(tmp_path):

@@ -8,12 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tame_deploy.errors import IncompatibleArtifactError, ManifestError
-from tame_deploy.manifest import GraphSpec, Manifest, WeightsSource
+from tame_deploy.manifest import GraphSpec, Manifest, ParityReport, WeightsSource
 from tame_deploy.types import VARIANTS, ImageSpec, TensorSpec, variant_config
 
 names = st.text(min_size=1, max_size=20)
 unit = st.floats(0, 1, allow_nan=False)
 triples = st.tuples(unit, unit, unit)
+
+
+CLASS_IDS = TensorSpec("class_ids", "int64", ("batch", "k"))
+
+
+def outputs(classes):
+    return (
+        TensorSpec("logits", "float32", ("batch", classes)),
+        TensorSpec("explained", "int64", ("batch", "k")),
+        TensorSpec("maps", "float32", ("batch", "k", 28, 28)),
+    )
 
 
 @st.composite
@@ -34,11 +45,14 @@ def manifests(draw) -> Manifest:
         feature_layers=tuple(draw(names) for _ in channels),
         head=variant_config(draw(st.sampled_from(list(VARIANTS))), channels, classes),
         classes=classes,
-        inputs=(TensorSpec("images", image.dtype, image.input_shape("batch")),),
-        outputs=(TensorSpec("logits", "float32", ("batch", classes)),),
+        inputs=(TensorSpec("images", image.dtype, image.input_shape("batch")), CLASS_IDS),
+        outputs=outputs(classes),
         image=image,
         graph=GraphSpec("selectable", 1, "minmax", 18),
-        weights={"head": WeightsSource(draw(names), draw(st.booleans()))},
+        weights={
+            "head": WeightsSource(draw(names), draw(st.booleans())),
+            "backbone": WeightsSource(draw(names)),
+        },
         files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
     )
 
@@ -49,11 +63,11 @@ EXAMPLE = Manifest(
     feature_layers=("a", "b"),
     head=variant_config("tame", (4, 8), 10),
     classes=10,
-    inputs=(TensorSpec("images", "uint8", ("batch", 224, 224, 3)),),
-    outputs=(TensorSpec("logits", "float32", ("batch", 10)),),
+    inputs=(TensorSpec("images", "uint8", ("batch", 224, 224, 3)), CLASS_IDS),
+    outputs=outputs(10),
     image=ImageSpec(),
     graph=GraphSpec("selectable", 5, "minmax", 18),
-    weights={"head": WeightsSource("file")},
+    weights={"head": WeightsSource("file"), "backbone": WeightsSource("file")},
     files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
 )
 
@@ -69,7 +83,9 @@ def test_speed_only_is_said_if_any_weights_are_random(manifest):
 
 
 def test_identity_follows_the_meaning_and_not_the_name():
-    renamed = replace(EXAMPLE, name="other", files={}, parity={"pictures": 3})
+    renamed = replace(
+        EXAMPLE, name="other", files={}, parity=ParityReport(3, 1.0, 0.0, 0.0, 1.0, 0, 0, 0)
+    )
     assert renamed.identity() == EXAMPLE.identity()
     moved = replace(EXAMPLE, image=ImageSpec(mean=(0.5, 0.5, 0.5)))
     assert moved.identity() != EXAMPLE.identity()
@@ -99,6 +115,11 @@ def spoiled(**changes):
         (spoiled(image=ImageSpec().__dict__ | {"height": 0}), "image height is 0"),
         (spoiled(image=ImageSpec().__dict__ | {"mean": [0, 0]}), "has 2 entries; expected 3"),
         (spoiled(image=ImageSpec().__dict__ | {"std": [1, 1, 0]}), "positive"),
+        (spoiled(weights={}), "weights names \\[\\]; expected backbone and head"),
+        (spoiled(outputs=[]), "outputs is \\[\\]; expected logits, explained, maps"),
+        (spoiled(inputs=[]), "expected images, class_ids"),
+        (spoiled(parity={"pictures": 1}), "manifest.parity does not have the expected fields"),
+        (spoiled(image=ImageSpec().__dict__ | {"mean": [10**400, 0, 0]}), "expected float"),
         (spoiled(weights={"head": 3}), "manifest.weights.head is int 3; expected an object"),
     ],
 )

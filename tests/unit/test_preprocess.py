@@ -185,6 +185,28 @@ def test_what_is_no_picture_is_one_line(source, message):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"]), st.data())
+def test_damaged_files_are_refused_or_read_but_never_anything_else(kind, data):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "description"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spoiled = bytearray(encoded(noise(12, 9), kind, exif=exif))
+        for _ in range(data.draw(st.integers(1, 6))):
+            spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.integers(0, 255))
+        try:
+            assert load_image(bytes(spoiled)).mode == "RGB"
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_a_lazily_opened_broken_picture_is_one_line():
+    lazy = Image.open(io.BytesIO(encoded(noise(64, 64), "PNG")[:200]))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        load_image(lazy)
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     bomb = encoded(Image.new("1", (60_000, 60_000)), "PNG")
     assert len(bomb) < 1_000_000

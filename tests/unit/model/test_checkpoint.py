@@ -209,14 +209,37 @@ def test_forged_metadata(tmp_path, described):
         read_head(path)
 
 
-def test_metadata_that_contradicts_the_weights(tmp_path):
-    config = HeadConfig((4, 60_000), 7)
-    described = config.__dict__ | {"backbone": "x", "layers": ["a", "b"]}
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": [4, 1_000_000]}, "no tame head"),  # 4 TB, were it built before it is judged
+        ({"channels": [4, 10**30]}, "metadata cannot be read"),
+        ({"activation": "gelu"}, "metadata cannot be read"),
+        ({"tokens": "foo"}, "metadata cannot be read"),
+    ],
+)
+def test_metadata_that_contradicts_the_weights(tmp_path, change, message):
+    config = HeadConfig((4, 6), 7)
+    described = config.__dict__ | {"backbone": "x", "layers": ["a", "b"]} | change
     path = tmp_path / "h.safetensors"
     metadata = {METADATA_KEY: json.dumps(described)}
     safetensors.torch.save_file(head_of().state_dict(), path, metadata)
-    with pytest.raises(InputError, match="no tame head"):
+    with pytest.raises(InputError, match=message):
         read_head(path)
+
+
+def test_writing_never_replaces_unasked(tmp_path):
+    checkpoint = HeadCheckpoint(head_of(), "x", ("a", "b"))
+    path = write_head(checkpoint, tmp_path / "h.safetensors")
+    with pytest.raises(InputError, match="pass --overwrite"):
+        write_head(checkpoint, path)
+    write_head(checkpoint, path, overwrite=True)
+    with pytest.raises(InputError, match="end its name in .safetensors"):
+        write_head(checkpoint, tmp_path / "h.pt", overwrite=True)
+    (tmp_path / "d.safetensors").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        write_head(checkpoint, tmp_path / "d.safetensors", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.safetensors", "h.safetensors"]
 
 
 def test_writing_where_one_cannot(tmp_path):

@@ -103,6 +103,20 @@ def test_proposals_are_the_last_stages(name, expected):
     assert len({feature.height for feature in proposed}) == 3
 
 
+@pytest.mark.parametrize("size", [(224, 448), (448, 224), (224, 224)])
+def test_channels_last_is_told_by_the_pictures_proportions(size):
+    net = torchvision.models.swin_t(weights=None).eval()
+    tap = FeatureTap(net, ["features.3", "features.5", "permute"])
+    features = probe_layers(tap, torch.zeros(1, 3, *size))
+    assert [feature.channels for feature in features] == [192, 384, 768]
+    assert features[0].height * size[1] == features[0].width * size[0]
+
+
+def test_as_many_channels_as_classes_hide_no_layer():
+    candidates = list_feature_maps(TinyNet(5).eval(), PICTURE)
+    assert candidates[-1].channels == 5
+
+
 def test_a_transformer_is_proposed_its_last_blocks():
     net = torchvision.models.vit_b_16(weights=None).eval()
     proposed = propose(list_feature_maps(net, torch.zeros(1, 3, 224, 224)))

@@ -1,0 +1,99 @@
+"""Backbones: published and own weights, in the forms they come in."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from tame_deploy.errors import InputError
+from tame_deploy.model.backbones import BackboneRequest, load_backbone
+
+
+def own_file(tmp_path, module, prefix="", rename=lambda name: name):
+    path = tmp_path / "weights.pth"
+    torch.save({prefix + rename(name): t for name, t in module.state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "mnasnet0_5", "densenet121", "shufflenet_v2_x0_5", "googlenet"]
+)
+@torch.no_grad()
+def test_a_file_of_the_models_own_gives_the_model(tmp_path, name):
+    arguments = {"init_weights": False} if name == "googlenet" else {}
+    module = torchvision.models.get_model(name, weights=None, num_classes=7, **arguments).eval()
+    backbone = load_backbone(BackboneRequest(name, own_file(tmp_path, module, "module.")))
+    picture = torch.randn(1, 3, 224, 224)
+    assert not backbone.module.training
+    assert torch.allclose(backbone.module(picture), module(picture), atol=1e-5)
+
+
+def test_densenets_old_names_are_known(tmp_path):
+    module = torchvision.models.densenet121(num_classes=3)
+
+    def old(name):
+        return name.replace("norm1", "norm.1").replace("conv2", "conv.2")
+
+    backbone = load_backbone(BackboneRequest("densenet121", own_file(tmp_path, module, "", old)))
+    assert torch.equal(backbone.module.classifier.weight, module.classifier.weight)
+
+
+def test_a_transformer_takes_the_size_of_its_weights(tmp_path):
+    module = torchvision.models.vit_b_32(num_classes=3, image_size=384)
+    request = BackboneRequest("vit_b_32", own_file(tmp_path, module), image_size=(384, 384))
+    backbone = load_backbone(request)
+    assert backbone.module(torch.zeros(1, 3, 384, 384)).shape == (1, 3)
+    with pytest.raises(InputError, match="square pictures"):
+        load_backbone(BackboneRequest("vit_b_32", "random", image_size=(224, 448)))
+    with pytest.raises(InputError, match="cannot build vit_b_32"):
+        load_backbone(BackboneRequest("vit_b_32", "random", image_size=(225, 225)))
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path):
+    path = own_file(tmp_path, nn.Linear(3, 3))
+    with pytest.raises(InputError, match="does not fit the backbone: lacks conv1.weight"):
+        load_backbone(BackboneRequest("resnet18", path))
+
+
+def test_preprocessing_comes_with_the_weights():
+    image = load_backbone(BackboneRequest("efficientnet_b3", "random")).image
+    assert (image.height, image.resize, image.interpolation) == (300, 320, "bicubic")
+    larger = load_backbone(BackboneRequest("resnet18", "random", image_size=(448, 448))).image
+    assert (larger.height, larger.resize) == (448, 512)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise RuntimeError('boom')", "cannot import backbone broken:build: RuntimeError: boom"),
+        ("def build(", "cannot import backbone broken:build: SyntaxError"),
+        ("def build(): open('/none')", "cannot build backbone broken:build: FileNotFoundError"),
+        ("x = 1", "cannot import backbone broken:build: AttributeError"),
+    ],
+)
+def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, message):
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "broken", raising=False)
+    with pytest.raises(InputError, match=message) as caught:
+        load_backbone(BackboneRequest("broken:build"))
+    assert "\n" not in str(caught.value)
+
+
+def test_class_tokens_must_be_spoken_for(tmp_path):
+    from tame_deploy.model.network import HeadRequest, build_network
+    from tame_deploy.types import variant_config
+    from tests.unit.model.test_head import random_head
+
+    torch.save(random_head(variant_config("tame", (768,), 4)).state_dict(), tmp_path / "h.pt")
+    backbone = load_backbone(BackboneRequest("vit_b_32", "random", classes=4))
+    layers = ["encoder.layers.encoder_layer_11"]
+    head = str(tmp_path / "h.pt")
+    with pytest.raises(InputError, match="pass --tokens patch"):
+        build_network(backbone, HeadRequest(head), layers)
+    network = build_network(backbone, HeadRequest(head, tokens="patch-times-class"), layers)
+    assert network.head.config.tokens == "patch-times-class"
+    plain = load_backbone(BackboneRequest("resnet18", "random", classes=4))
+    with pytest.raises(InputError, match="no class token"):
+        build_network(plain, HeadRequest("random", tokens="patch-times-class"), ["layer4"])
