@@ -119,6 +119,9 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped():
     seen = np.asarray(load_image(encoded(Image.fromarray(ramp), "PNG")))
     assert seen.shape == (4, 256, 3)
     assert np.array_equal(seen[0, :, 0], np.arange(256))
+    mixed = np.random.default_rng(0).integers(0, 65536, (50, 50)).astype(np.uint16)
+    seen = np.asarray(load_image(encoded(Image.fromarray(mixed), "PNG")))
+    assert np.array_equal(seen[..., 0], np.round(mixed / 257))
 
 
 def test_float_pixels_are_refused():

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import fractions
 import json
 import os
 import pathlib
@@ -170,6 +171,13 @@ def test_code_in_a_checkpoint_never_runs(tmp_path, form):
         read_head(path)
     assert not mark.exists()
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_of_an_unknown_package_is_refused_by_name(tmp_path):
+    path = tmp_path / "head.pt"
+    torch.save({"state_dict": head_of().state_dict(), "x": fractions.Fraction(1, 2)}, path)
+    with pytest.raises(InputError, match=r"holds code \(fractions\.Fraction\)"):
+        read_head(path)
 
 
 @pytest.mark.parametrize("name", ["head.pt", "head.safetensors"])
