@@ -25,6 +25,11 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
+
+#: All that an export writes; a directory with anything else is not replaced.
+_OWN_NAMES = frozenset(
+    {MANIFEST_NAME, MODEL_NAME, MODEL_NAME + ".data", "labels.txt", "parity.npz"}
+)
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -214,6 +219,12 @@ def _check_replaceable(target: Path, overwrite: bool) -> None:
         )
     if is_artifact and not overwrite:
         raise ArtifactError(f"{target} exists; pass --overwrite to replace it, or another -o")
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in _OWN_NAMES)
+    if foreign:
+        raise ArtifactError(
+            f"{target} holds {', '.join(foreign[:3])}, no part of the artifact, and is not "
+            "replaced; move that away, or choose another output with -o"
+        )
 
 
 def _swap(staging: Path, target: Path) -> None:

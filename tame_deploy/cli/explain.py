@@ -44,7 +44,8 @@ def explain(
     providers = tuple(provider or ["CPUExecutionProvider"])
     with load(artifact, threads=threads, providers=providers) as explainer:
         warn_speed_only(explainer.artifact.manifest)
-        chosen = list(class_id or []) + [explainer.class_id(name) for name in label or []]
+        named = [explainer.class_id(name) for name in label or []]
+        chosen = list(dict.fromkeys([*(class_id or []), *named]))
         if chosen and top_k is not None:
             raise InputError("found both --top-k and classes to explain; expected one of them")
         explainer.check_classes(chosen or None, top_k)

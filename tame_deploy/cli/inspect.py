@@ -35,7 +35,7 @@ def inspect(
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
     console.print(card)
     if manifest.parity is not None:
-        console.print(parity_table(manifest.parity))
+        console.print(parity_table(manifest.parity, "at export"))
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -81,9 +81,11 @@ def download_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         yield update
 
 
-def parity_table(parity: ParityReport) -> Table:
-    """Return a parity report for the screen."""
-    table = Table(title="against the PyTorch network", title_justify="left", show_header=False)
+def parity_table(parity: ParityReport, when: str = "now") -> Table:
+    """Return a parity report for the screen; `when` says when it was measured."""
+    table = Table(
+        title=f"against the PyTorch network, {when}", title_justify="left", show_header=False
+    )
     table.add_row("pictures", f"{parity.pictures}, at batch 1 and {parity.pictures}")
     table.add_row("top-1 agreement", f"{parity.top1_agreement:.0%}")
     table.add_row("largest logit error", f"{parity.logit_error:.1e} of the range")

@@ -257,7 +257,12 @@ def last_of_each_size(candidates: Sequence[FeatureMap]) -> list[FeatureMap]:
 
     Only the outermost modules of a resolution count: stages and blocks, not their insides. Of a
     transformer, whose maps all have one resolution, return its blocks.
+
+    Raises:
+        InputError: if there are none.
     """
+    if not candidates:
+        raise InputError("no layer of this backbone gives out a feature map; a head needs one")
     sizes: dict[tuple[int, int], list[FeatureMap]] = {}
     for feature in candidates:
         sizes.setdefault((feature.height, feature.width), []).append(feature)

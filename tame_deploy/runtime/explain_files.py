@@ -52,6 +52,7 @@ def find_images(sources: Sequence[str], output: str) -> list[Path]:
     """
     written = Path(os.path.abspath(output))
     found: dict[Path, None] = {}  # ordered, without duplicates
+    unmatched: list[Path] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
@@ -60,6 +61,7 @@ def find_images(sources: Sequence[str], output: str) -> list[Path]:
             matches = (Path(match) for match in sorted(glob.glob(source, recursive=True)))
             files = [match for match in matches if match.is_file()]
             found.update(dict.fromkeys(_outside(written, files)))
+            unmatched += [] if files else [path]
         elif not _outside(written, [path]):
             raise InputError(f"{path} lies in the output folder; choose another output with -o")
         else:
@@ -69,7 +71,7 @@ def find_images(sources: Sequence[str], output: str) -> list[Path]:
             f"no pictures in {', '.join(sources)}; expected files, folders or globs of "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return list(found)
+    return [*found, *unmatched]  # what matches nothing is reported like a file that is not there
 
 
 def _outside(folder: Path, paths: Sequence[Path]) -> list[Path]:
@@ -152,6 +154,8 @@ def explain_files(
                         thumbnails.append(_thumbnail(result, index))
                 lines.flush()
             advance(len(batch))
+        if not summary.explained:
+            (output / RESULTS_NAME).unlink()  # so that the corrected command finds the folder empty
         if thumbnails:
             summary.sheet = output / SHEET_NAME
             _save(contact_sheet(thumbnails), summary.sheet)

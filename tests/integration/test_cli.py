@@ -218,14 +218,15 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(tmp_path, demo_expo
     draw_picture(9)[0].resize((80_000, 1)).save(tmp_path / "pictures" / "thread.png")
     draw_picture(8)[0].save(os.fsencode(tmp_path) + b"/pictures/caf\xe9.png")
     done = run(
-        "explain", demo_export, tmp_path / "pictures", tmp_path / "gone.png",
+        "explain", demo_export, tmp_path / "pictures", tmp_path / "gone.png", f"{tmp_path}/zz*.png",
         "-o", tmp_path / "out", "--batch-size", "2", expect=1,
     )  # fmt: skip
-    assert "explained 6 of 10" in done.stdout
+    assert "explained 6 of 11" in done.stdout
     listed = done.stderr.splitlines()
     assert sum("broken.jpg" in line for line in listed) == 1
     assert sum("empty.png" in line for line in listed) == 1
     assert sum("thread.png: picture is 80000x1: too long" in line for line in listed) == 1
+    assert sum("zz*.png: no such file" in line for line in listed) == 1
     assert sum("gone.png: no such file" in line for line in listed) == 1
     records = read_records(tmp_path / "out")
     written = {record["explained"][0]["overlay"] for record in records}

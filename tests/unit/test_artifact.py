@@ -73,6 +73,16 @@ def test_a_folder_that_is_no_artifact_is_never_replaced(tmp_path):
     assert names(tmp_path / "photos") == ["wedding.jpg"]
 
 
+def test_a_users_files_in_an_artifact_are_not_lost(tmp_path):
+    with create_artifact(tmp_path / "it") as staging:
+        fill(staging)
+    (tmp_path / "it" / "notes.txt").touch()
+    refused = pytest.raises(ArtifactError, match="holds notes.txt, no part of the artifact")
+    with refused, create_artifact(tmp_path / "it", overwrite=True):
+        pass
+    assert (tmp_path / "it" / "notes.txt").exists()
+
+
 def test_a_file_in_the_way_is_an_error(tmp_path):
     (tmp_path / "it").touch()
     with pytest.raises(ArtifactError, match="not a directory"), create_artifact(tmp_path / "it"):

@@ -112,6 +112,11 @@ def test_channels_last_is_told_by_the_pictures_proportions(size):
     assert features[0].height * size[1] == features[0].width * size[0]
 
 
+def test_a_network_without_feature_maps_is_one_line():
+    with pytest.raises(InputError, match="no layer of this backbone gives out a feature map"):
+        propose(list_feature_maps(nn.Sequential(nn.Flatten(), nn.Linear(12288, 4)), PICTURE))
+
+
 def test_as_many_channels_as_classes_hide_no_layer():
     candidates = list_feature_maps(TinyNet(5).eval(), PICTURE)
     assert candidates[-1].channels == 5
