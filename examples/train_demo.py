@@ -90,14 +90,19 @@ def map_loss(
     return 1.5 * functional.cross_entropy(logits, classes) + area_weight * area + 0.01 * variation
 
 
-def main() -> None:
-    """Train, judge on held-out pictures, and write the files."""
+def parse_options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=6000)
     parser.add_argument("--epochs", type=int, nargs=2, default=(10, 10), metavar=("NET", "HEAD"))
     parser.add_argument("--keep-backbone", action="store_true", help="train the head alone")
     parser.add_argument("--output", type=Path, default=demo.HEAD_FILE.parent)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, judge on held-out pictures, and write the files."""
+    options = parse_options()
     torch.manual_seed(0)
     torch.set_flush_denormal(True)  # masks near zero make numbers that processors are slow with
     pixels, classes, masks = draw_set(0, options.pictures)

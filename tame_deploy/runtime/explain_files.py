@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from PIL import Image
 
@@ -137,9 +137,7 @@ def explain_files(
     summary = ExplainedFiles(output)
     names = _UniqueNames()
     thumbnails: list[tuple[Image.Image, str]] = []
-    # A file name that is no UTF-8 must not end the run; escaped, it is still valid JSON.
-    results = (output / RESULTS_NAME).open("w", encoding="utf-8", errors="backslashreplace")
-    with _explained_os_errors(output), results as lines:
+    with _explained_os_errors(output), _open_results(output) as lines:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             read = _read(batch, explainer.artifact.manifest.image, summary.unreadable)
@@ -160,6 +158,11 @@ def explain_files(
             summary.sheet = output / SHEET_NAME
             _save(contact_sheet(thumbnails), summary.sheet)
     return summary
+
+
+def _open_results(output: Path) -> TextIO:
+    # A file name that is no UTF-8 must not end the run; escaped, it is still valid JSON.
+    return (output / RESULTS_NAME).open("w", encoding="utf-8", errors="backslashreplace")
 
 
 def _read(

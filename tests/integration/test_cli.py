@@ -243,6 +243,14 @@ def test_a_second_run_does_not_explain_the_first_ones_pictures(tmp_path, demo_ex
     assert "lies in the output folder" in one_line(done)
 
 
+def test_results_that_cannot_be_written_are_one_line(tmp_path, demo_export):
+    (tmp_path / "out" / "results.jsonl").mkdir(parents=True)
+    picture = DEMO_PICTURES / "ring-1.png"
+    done = run("explain", demo_export, picture, "-o", tmp_path / "out", "--overwrite", expect=1)
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_globs_classes_and_labels(tmp_path, demo_export):
     done = run(
         "explain", demo_export, f"{DEMO_PICTURES}/r*-?.png", "-o", tmp_path / "out",
