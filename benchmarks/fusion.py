@@ -31,9 +31,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tame_deploy.export.artifact_export import export_artifact
-from tame_deploy.export.fused import ExportOptions, Finish, Preprocess
 from tame_deploy.export.onnx_graph import quiet_exporter
+from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
+from tame_deploy.model.fused import Finish, Preprocess
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 
 

@@ -10,6 +10,7 @@
     │   ├── BackendNotInstalledError   the backend's package is missing
     │   └── DeviceError                the device or provider asked for was not obtained
     ├── MissingExtraError              an optional dependency is missing
+    ├── TrainingError                  training cannot go on
     ├── BuildError                     the graph could not be exported or compiled
     ├── ParityError                    the exported graph disagrees with the PyTorch network
     └── DownloadError                  a download failed or arrived damaged
@@ -35,6 +36,7 @@ __all__ = [
     "MissingExtraError",
     "ParityError",
     "TameError",
+    "TrainingError",
     "require_extra",
 ]
 
@@ -77,6 +79,10 @@ class DeviceError(BackendError):
 
 class MissingExtraError(TameError):
     """An optional dependency is not installed."""
+
+
+class TrainingError(TameError):
+    """Training cannot go on: a loss that is no number, or a checkpoint that cannot be kept."""
 
 
 class BuildError(TameError):

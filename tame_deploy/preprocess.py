@@ -128,12 +128,23 @@ def _sixteen_to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
 
 
-def prepare(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """Resize and crop an RGB picture to height x width of `spec`."""
+def prepare(
+    image: Image.Image, spec: ImageSpec, place: tuple[float, float] | None = None
+) -> Image.Image:
+    """Resize and crop a picture to height x width of `spec`.
+
+    Args:
+        image: any mode that can be interpolated.
+        spec: the sizes.
+        place: where to crop, (across, down) in [0, 1] of what is left over; the middle by default.
+    """
     if spec.crop == "none":
         return image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
     resized = image.resize(_resized_size(image.size, spec), _FILTERS[spec.interpolation])
     left, top = _crop_corner(resized.size, spec)
+    if place is not None:
+        left = round(place[0] * max(0, resized.width - spec.width)) if left > 0 else left
+        top = round(place[1] * max(0, resized.height - spec.height)) if top > 0 else top
     # PIL's crop pads with black where the box leaves the picture, as CenterCrop does.
     return resized.crop((left, top, left + spec.width, top + spec.height))
 

@@ -44,7 +44,7 @@ class TinyNet(nn.Module):
 def demo_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the demo's artifact, exported once; tests must not write to it."""
     from tame_deploy.export.artifact_export import export_artifact
-    from tame_deploy.export.fused import ExportOptions
+    from tame_deploy.export.options import ExportOptions
     from tame_deploy.model.backbones import BackboneRequest, load_backbone
     from tame_deploy.model.network import HeadRequest, build_network
 

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from tame_deploy import __version__
-from tame_deploy.cli import backbones, explain, export, inspect
+from tame_deploy.cli import backbones, evaluate, explain, export, inspect, train
 
 app = typer.Typer(
     name="tame-deploy",
-    help="Image classifiers that explain themselves: export, verify, explain.",
+    help="Image classifiers that explain themselves: train, export, explain, evaluate.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,9 +33,14 @@ def _root(
 ) -> None: ...
 
 
+app.command("train")(train.train)
+app.command("find-lr")(train.find_lr)
 app.command("export")(export.export)
 app.command("verify")(export.verify)
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.command("ablate")(train.ablate)
 app.command("inspect")(inspect.inspect)
 app.command("layers")(backbones.layers)
 app.command("import-checkpoint")(backbones.import_checkpoint)

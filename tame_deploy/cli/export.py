@@ -80,7 +80,7 @@ def export(
     require_extra("cpu", "onnxruntime")
     from tame_deploy.artifact import check_output
     from tame_deploy.export.artifact_export import export_artifact
-    from tame_deploy.export.fused import ExportOptions
+    from tame_deploy.export.options import ExportOptions
     from tame_deploy.model.backbones import BackboneRequest, load_backbone
     from tame_deploy.model.network import HeadRequest, build_network
     from tame_deploy.model.pretrained import HEAD_LICENCE

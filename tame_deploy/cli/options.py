@@ -46,6 +46,11 @@ ProviderOption = Annotated[
     typer.Option(help="ONNX Runtime execution provider, repeatable; CPUExecutionProvider."),
 ]
 
+DataRootOption = Annotated[
+    str | None,
+    typer.Option(help="Where a list's paths start, or torchvision keeps its data."),
+]
+
 
 def split_layers(text: str | None) -> tuple[str, ...] | None:
     """Return the names in "a,b,c"."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "notes",
     "parity_table",
     "printable",
+    "score_table",
     "step_spinner",
     "warn_speed_only",
 ]
@@ -91,4 +92,14 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
     table.add_row("largest logit error", f"{parity.logit_error:.1e} of the range")
     table.add_row("largest map error", f"{parity.map_error:.1e} of the range")
     table.add_row("least map correlation", f"{parity.map_correlation:.6f}")
+    return table
+
+
+def score_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """Return scores for the screen: names to the left, numbers to the right."""
+    table = Table(title=escape(title), title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for line in lines:
+        table.add_row(*line)
     return table

@@ -13,9 +13,10 @@ import torch
 from tame_deploy.artifact import Artifact, create_artifact, file_sha256, open_artifact
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import InputError
-from tame_deploy.export.fused import ExportOptions, Finish, FusedNetwork
 from tame_deploy.export.onnx_graph import export_onnx
+from tame_deploy.export.options import ExportOptions
 from tame_deploy.manifest import GraphSpec, Manifest
+from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.preprocess import prepare_batch
@@ -104,7 +105,13 @@ def _write_graph(
         "tame.manifest": manifest.identity(),
         "tame.version": manifest.tool_versions["tame-deploy"],
     }
-    fused = FusedNetwork(network, options)
+    fused = FusedNetwork(
+        network,
+        explain=options.explain,
+        ranks=options.ranks(config.classes),
+        graph_input=options.input,
+        maps=options.maps,
+    )
     export_onnx(fused, manifest, staging / "model.onnx", metadata)
     return manifest
 

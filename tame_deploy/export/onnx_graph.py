@@ -15,8 +15,8 @@ import onnx_ir as ir
 import torch
 
 from tame_deploy.errors import BuildError
-from tame_deploy.export.fused import FusedNetwork
 from tame_deploy.manifest import Manifest
+from tame_deploy.model.fused import FusedNetwork
 from tame_deploy.types import TensorSpec
 
 __all__ = ["PRECISION_KEY", "export_onnx", "quiet_exporter"]

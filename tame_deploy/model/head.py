@@ -64,6 +64,32 @@ class AttentionHead(nn.Module):
         fused: Tensor = self.fuser(torch.cat(branches, dim=1))  # (B, classes, h, w)
         return fused
 
+    def class_maps(self, features: Sequence[Tensor], class_ids: Tensor) -> Tensor:
+        """Return map logits of chosen classes, without ever computing the others'.
+
+        Everything after a branch's activation is linear, so a class's row of the fuser is applied
+        at each branch's own resolution, and one channel is resized instead of all. Equal to
+        `forward` up to rounding, in training mode too, and differentiable.
+
+        Args:
+            features: float (B, C_i, h_i, w_i), one a layer.
+            class_ids: int64 (K), the same classes for every picture, or (B, K), each its own.
+
+        Returns:
+            float (B, K, h, w).
+        """
+        size = map_size(features[0].shape[2], features[0].shape[3])
+        widths = [self.config.branch_width(layer) for layer in range(len(features))]
+        rows = functional.embedding(class_ids, self.fuser.weight.flatten(1))  # (..., K, sum)
+        assert self.fuser.bias is not None
+        total = functional.embedding(class_ids, self.fuser.bias[:, None])[..., None]  # (..., K,1,1)
+        for layer, part in enumerate(torch.split(rows, widths, dim=-1)):
+            branch = self.branch(layer, features[layer])
+            products = torch.matmul(part, branch.flatten(2))  # (B, K, h_i * w_i)
+            shaped = products.reshape(*products.shape[:2], *branch.shape[2:])
+            total = total + resize_map(shaped, size)
+        return total
+
     def branch(self, layer: int, feature: Tensor) -> Tensor:
         """Return one layer's branch before it is resized, float (B, width_i, h_i, w_i)."""
         out: Tensor = self.convs[layer](feature)

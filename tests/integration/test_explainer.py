@@ -205,7 +205,7 @@ def test_verifying_notices_another_answer(explainer):
 
 def test_real_pictures_on_the_real_squeezenet(tmp_path):
     from tame_deploy.export.artifact_export import export_artifact
-    from tame_deploy.export.fused import ExportOptions
+    from tame_deploy.export.options import ExportOptions
     from tame_deploy.model.backbones import BackboneRequest, load_backbone
     from tame_deploy.model.network import HeadRequest, build_network
 

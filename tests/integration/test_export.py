@@ -14,10 +14,11 @@ from tame_deploy import load, open_artifact
 from tame_deploy.errors import BuildError, InputError, ParityError
 from tame_deploy.export import artifact_export
 from tame_deploy.export.artifact_export import export_artifact
-from tame_deploy.export.fused import ExportOptions, Finish, FusedNetwork
+from tame_deploy.export.options import ExportOptions
 from tame_deploy.manifest import WeightsSource
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
+from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.types import VARIANTS, ImageSpec, variant_config
 from tests.conftest import TinyNet
@@ -66,7 +67,7 @@ def check_fused(network, batch, per_image, seed, run):
     logits, every = network(normalised)
     expected = every.gather(1, class_ids[..., None, None].expand(-1, -1, *every.shape[2:]))
     feeds = {"images": pixels.to(torch.uint8), "class_ids": class_ids}
-    fused = FusedNetwork(network, ExportOptions(maps="logits"))
+    fused = FusedNetwork(network, maps="logits")
     found_logits, explained, maps = run(fused, feeds)
     assert torch.allclose(found_logits, logits, rtol=1e-4, atol=1e-4)
     assert torch.equal(explained, class_ids)
@@ -194,8 +195,8 @@ def test_weights_that_give_nan_are_named(tmp_path, part):
 
 def test_a_graph_that_disagrees_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
     class Spoiled(FusedNetwork):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, network, **options):
+            super().__init__(network, **options)
             self.tail["maps"].rows_1 = self.tail["maps"].rows_1 * 1.5
 
     monkeypatch.setattr(artifact_export, "FusedNetwork", Spoiled)

@@ -115,3 +115,26 @@ def test_a_configuration_knows_its_published_name():
     for variant in VARIANTS:
         assert variant_config(variant, (4,), 2).variant == variant
     assert HeadConfig((4,), 2, batch_norm=False).variant == "custom"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_maps_of_chosen_classes_are_rows_of_all_maps(variant, training, shared):
+    config = variant_config(variant, (6, 4, 5), 5)
+    head = random_head(config).train(training).requires_grad_(True)
+    features = [
+        torch.randn(3, c, s, s) for c, s in zip(head.config.channels, (9, 5, 3), strict=True)
+    ]
+    class_ids = torch.tensor([4, 0]) if shared else torch.tensor([[1], [0], [4]])
+    rows = class_ids.expand(3, -1) if shared else class_ids
+    every = head(features)
+    expected = every.gather(1, rows[..., None, None].expand(-1, -1, *every.shape[2:]))
+    found = head.class_maps(features, class_ids)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = [
+        torch.autograd.grad(maps.square().mean(), list(head.parameters()), retain_graph=True)
+        for maps in (expected, found)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from tame_deploy.errors import InputError
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
 
-__all__ = ["DEFAULT_RANKS", "OPSETS", "ExportOptions", "Finish", "FusedNetwork", "Preprocess"]
+__all__ = ["Finish", "FusedNetwork", "Preprocess"]
 
 #: The least range that min-max normalisation divides by, beside `FLAT_RANGE` of the magnitude.
 MAP_EPSILON = 1e-6
-
-#: Opsets that the exporter writes and today's runtimes read.
-OPSETS = range(18, 24)
-
-#: Without --top-k: how many ranks -1 can name, and how many a graph without class_ids explains.
-DEFAULT_RANKS: dict[ExplainMode, int] = {"selectable": 5, "predicted": 1}
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the graph offers; docs/artifact.md explains each choice.
-
-    Raises:
-        InputError: for an opset that cannot be written.
-    """
-
-    explain: ExplainMode = "selectable"
-    top_k: int | None = None
-    input: InputKind = "uint8"
-    maps: MapKind = "minmax"
-    opset: int = 18
-
-    def __post_init__(self) -> None:
-        if self.opset not in OPSETS:
-            raise InputError(f"--opset is {self.opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
-
-    def ranks(self, classes: int) -> int:
-        """Return how many of the most likely classes the graph can explain by rank.
-
-        Raises:
-            InputError: if `top_k` is out of range, or given where every class is explained.
-        """
-        if self.explain == "all":
-            if self.top_k is not None:
-                raise InputError("--top-k has no meaning with --explain all; leave it out")
-            return 0
-        top_k = min(DEFAULT_RANKS[self.explain], classes) if self.top_k is None else self.top_k
-        if not 1 <= top_k <= classes:
-            raise InputError(f"--top-k is {top_k}; expected 1 to {classes}, the number of classes")
-        return top_k
 
 
 class Preprocess(nn.Module):
@@ -120,19 +77,27 @@ class Finish(nn.Module):
 class FusedNetwork(nn.Module):
     """Backbone and folded head as one graph; its parts name the stages in the exported file.
 
+    `ranks` is how many of the likeliest classes -1 can name, or are explained ("predicted").
     `tail` holds what stays in float32 at every precision: class product, resize, sum, min-max.
     """
 
-    def __init__(self, network: ExplainedNetwork, options: ExportOptions) -> None:
+    def __init__(
+        self,
+        network: ExplainedNetwork,
+        *,
+        explain: ExplainMode = "selectable",
+        ranks: int = 1,
+        graph_input: InputKind = "uint8",
+        maps: MapKind = "minmax",
+    ) -> None:
         super().__init__()
-        self.explain = options.explain
+        self.explain = explain
         self.source = [network]  # in a list, so that the unfolded head is no part of this module
-        self.preprocess = Preprocess(network.backbone.image) if options.input == "uint8" else None
+        self.preprocess = Preprocess(network.backbone.image) if graph_input == "uint8" else None
         self.backbone = network.tap
         self.branches = FoldedBranches(network.head)
-        ranks = options.ranks(network.head.config.classes)
-        self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(options.maps)})
-        if ranks:
+        self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(maps)})
+        if explain != "all":
             self.tail["ranking"] = Ranking(ranks)
         self.eval()
 

@@ -1,0 +1,1 @@
+"""Ablations: several recipes trained and evaluated, side by side."""

@@ -1,0 +1,346 @@
+"""`evaluate` and `compare`: how good explanations are, and how good the others' are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tame_deploy.cli.options import (
+    ClassesOption,
+    DataRootOption,
+    ImageSizeOption,
+    LayersOption,
+    ProviderOption,
+    ThreadsOption,
+    TokensOption,
+    VariantOption,
+    WeightsOption,
+    parse_size,
+    split_layers,
+)
+from tame_deploy.cli.screen import console, download_bar, notes, printable, score_table
+from tame_deploy.dataset.sources import MAX_UNREADABLE
+from tame_deploy.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    from tame_deploy.evaluation.result import Evaluation
+    from tame_deploy.evaluation.subject import Subject
+    from tame_deploy.model.network import ExplainedNetwork
+
+SubjectArgument = Annotated[
+    str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
+]
+TorchBackboneOption = Annotated[
+    str | None,
+    typer.Option("--backbone", "-b", help="A PyTorch backbone, as of export."),
+]
+HeadOption = Annotated[str, typer.Option(help="As of export: default, random, or a file.")]
+LabelsOption = Annotated[str | None, typer.Option(help="As of export.")]
+DeviceOption = Annotated[str, typer.Option(help="Where PyTorch runs: cpu, or cuda.")]
+DataOption = Annotated[
+    str, typer.Option(help="Folder, list file, torchvision:NAME[:SPLIT] or demo-held-out:COUNT.")
+]
+MasksOption = Annotated[
+    str | None, typer.Option(help="Folder of mask pictures: not black is the object.")
+]
+BoxesOption = Annotated[
+    str | None, typer.Option(help="File of path,left,top,right,bottom lines in pixels.")
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(help="Some of ad-ic,insertion-deletion,road,localisation,entropy; all."),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")]
+UnreadableOption = Annotated[
+    float, typer.Option(help="Share of pictures that may be missing or unreadable.")
+]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Write into a folder that holds files.")]
+
+
+def evaluate(
+    artifact: SubjectArgument = None,
+    data: DataOption = "",
+    backbone: TorchBackboneOption = None,
+    weights: WeightsOption = "default",
+    head: HeadOption = "default",
+    layers: LayersOption = None,
+    variant: VariantOption = None,
+    tokens: TokensOption = None,
+    classes: ClassesOption = None,
+    image_size: ImageSizeOption = None,
+    labels: LabelsOption = None,
+    device: DeviceOption = "cpu",
+    data_root: DataRootOption = None,
+    masks: MasksOption = None,
+    boxes: BoxesOption = None,
+    metrics: MetricsOption = None,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 16,
+    max_unreadable: UnreadableOption = MAX_UNREADABLE,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Where the results go.")
+    ] = "evaluation",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Score explanations: AD, IC, ROAD, insertion, deletion, localisation, with intervals."""
+    from tame_deploy.evaluation.evaluate import evaluate as run_evaluation
+    from tame_deploy.evaluation.plots import draw_scores
+    from tame_deploy.runtime.explain_files import prepare_output
+
+    if artifact and backbone:
+        raise InputError("found both an artifact and --backbone; expected one of them")
+    options = _options(metrics, limit, batch_size, max_unreadable)
+    with ExitStack() as stack:
+        network = None
+        if backbone is not None:
+            network = _network(
+                backbone, weights, head, layers, variant, tokens, classes, image_size, labels
+            )
+        subject = stack.enter_context(_open(artifact, network, device, threads, provider))
+        pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
+        folder = prepare_output(output, overwrite=overwrite)
+        total = min(len(pictures), limit or len(pictures))
+        with _bar() as bar:
+            task = bar.add_task("Evaluating", total=total)
+            found = run_evaluation(
+                subject, pictures, options, advance=lambda count: bar.advance(task, count)
+            )
+    found.save(folder)
+    plot = draw_scores([found], folder / "evaluation.png")
+    lines = _metric_lines(found)
+    title = f"{subject.name}, {len(found.names)} pictures"
+    console.print(score_table(title, ["metric", "mean", "95 % interval", "pictures"], lines))
+    console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(plot))}")
+    _show_unread(found.unreadable)
+
+
+def _metric_lines(found: Evaluation) -> list[list[str]]:
+    from tame_deploy.evaluation.result import TITLES
+
+    estimates = found.estimates()
+    lines = []
+    for name, (title, more_is_better) in TITLES.items():
+        if name in estimates:
+            score = estimates[name]
+            arrow = {True: " ↑", False: " ↓", None: ""}[more_is_better]
+            interval = f"{score.low:.2f} to {score.high:.2f}"
+            lines.append([title + arrow, f"{score.mean:.2f}", interval, str(score.pictures)])
+    return lines
+
+
+def compare(
+    artifact: SubjectArgument = None,
+    data: DataOption = "",
+    backbone: TorchBackboneOption = None,
+    weights: WeightsOption = "default",
+    head: HeadOption = "default",
+    layers: LayersOption = None,
+    variant: VariantOption = None,
+    tokens: TokensOption = None,
+    classes: ClassesOption = None,
+    image_size: ImageSizeOption = None,
+    labels: LabelsOption = None,
+    device: DeviceOption = "cpu",
+    data_root: DataRootOption = None,
+    masks: MasksOption = None,
+    boxes: BoxesOption = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Some of tame,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random."
+        ),
+    ] = "tame,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random",
+    metrics: MetricsOption = "ad-ic,localisation",
+    cam_layer: Annotated[
+        str | None, typer.Option(help="Module that CAMs look at; the head's last layer.")
+    ] = None,
+    rise_masks: Annotated[int, typer.Option(min=1, help="Masks that RISE tries.")] = 4000,
+    rows: Annotated[int, typer.Option(min=1, help="Pictures in the grid.")] = 8,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 16,
+    max_unreadable: UnreadableOption = MAX_UNREADABLE,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Where the results go.")
+    ] = "comparison",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Put TAME beside Grad-CAM and its kin, RISE and chance, on one classifier and data set."""
+    require_extra("evaluate", "pytorch_grad_cam", "matplotlib")
+    from tame_deploy.evaluation.compare import compare as run_comparison
+    from tame_deploy.evaluation.compare import comparison_lines, draw_grid, save_comparison
+    from tame_deploy.evaluation.rivals import make_rival
+    from tame_deploy.runtime.explain_files import prepare_output
+
+    options = _options(metrics, limit, batch_size, max_unreadable)
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    with ExitStack() as stack:
+        network = None
+        if backbone is not None:
+            network = _network(
+                backbone, weights, head, layers, variant, tokens, classes, image_size, labels
+            )
+        subject = stack.enter_context(_open(artifact, network, device, threads, provider))
+        _check_same(subject, network)
+        pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
+
+        def rival(name: str) -> Any:
+            if name == "tame":
+                return None
+            return make_rival(
+                name,
+                subject,
+                network,
+                cam_layer=cam_layer,
+                rise_masks=rise_masks,
+                batch_size=batch_size,
+            )
+
+        chosen = [rival(name) for name in names]
+        folder = prepare_output(output, overwrite=overwrite)
+        total = min(len(pictures), limit or len(pictures))
+        with _bar() as bar:
+            task = bar.add_task("Comparing", total=total)
+            found = run_comparison(
+                subject,
+                pictures,
+                chosen,
+                options,
+                started=lambda name: bar.reset(task, description=name, total=total),
+                advance=lambda count: bar.advance(task, count),
+            )
+            bar.reset(task, description="drawing", total=None)
+            grid = draw_grid(
+                subject, pictures, [rival(name) for name in names], folder / "grid.jpg", rows=rows
+            )
+    save_comparison(found, folder)
+    headings, lines = comparison_lines(found)
+    console.print(score_table(f"{subject.name}, {len(found[0].names)} pictures", headings, lines))
+    console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(grid))}")
+    _show_unread(found[0].unreadable)
+
+
+def _network(
+    backbone: str,
+    weights: str,
+    head: str,
+    layers: str | None,
+    variant: str | None,
+    tokens: Any,
+    classes: int | None,
+    image_size: str | None,
+    labels: str | None,
+) -> ExplainedNetwork:
+    require_extra("train", "torch", "torchvision", "safetensors")
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    request = BackboneRequest(backbone, weights, classes, parse_size(image_size), labels=labels)
+    with download_bar(f"{backbone} weights") as progress:
+        loaded = load_backbone(request, progress)
+        head_request = HeadRequest(head, variant, tokens)
+        return build_network(loaded, head_request, split_layers(layers), progress)
+
+
+@contextmanager
+def _open(
+    artifact: str | None,
+    network: ExplainedNetwork | None,
+    device: str,
+    threads: int | None,
+    provider: list[str] | None,
+) -> Iterator[Subject]:
+    from tame_deploy.evaluation.subject import subject_of_artifact, subject_of_network
+
+    if artifact is not None:
+        from tame_deploy.artifact import open_artifact
+        from tame_deploy.runtime.backend import BackendOptions
+        from tame_deploy.runtime.selection import open_backend
+
+        opened = open_artifact(artifact)
+        options = BackendOptions(threads, tuple(provider or ["CPUExecutionProvider"]))
+        subject = subject_of_artifact(opened, open_backend(opened, options=options))
+    elif network is not None:
+        from tame_deploy.model.torch_backend import TorchBackend
+
+        subject = subject_of_network(TorchBackend(network, device=device))
+    else:
+        raise InputError("found neither an artifact nor --backbone; expected one of them")
+    if subject.speed_only:
+        notes.print("[yellow]speed only:[/] random weights; the scores of their maps mean nothing")
+    with subject:
+        yield subject
+
+
+def _check_same(subject: Subject, network: ExplainedNetwork | None) -> None:
+    """Check that an artifact and the PyTorch network beside it are of one classifier."""
+    if network is None:
+        return
+    image = network.backbone.image.for_input(subject.image.dtype)
+    classes = network.head.config.classes
+    if image != subject.image or classes != len(subject.labels):
+        raise InputError(
+            f"the artifact takes {subject.image.height}x{subject.image.width} pictures and knows "
+            f"{len(subject.labels)} classes; --backbone takes {image.height}x{image.width} and "
+            f"knows {classes}, or prepares pictures otherwise. Name what it was exported from"
+        )
+
+
+def _pictures(
+    subject: Subject,
+    data: str,
+    root: str | None,
+    masks: str | None,
+    boxes: str | None,
+    max_unreadable: float,
+) -> Any:
+    from tame_deploy.dataset.sources import PictureSource, open_pictures
+
+    if not data:
+        raise InputError("found no --data; expected a folder, a list file, or demo-held-out:300")
+    source = PictureSource(data, root, masks, boxes, max_unreadable)
+    pictures = open_pictures(source, len(subject.labels), subject.labels)
+    for line in getattr(pictures, "missing", ()):
+        notes.print(f"left out: {printable(line)}", markup=False)
+    return pictures
+
+
+def _options(metrics: str | None, limit: int | None, batch_size: int, max_unreadable: float) -> Any:
+    from tame_deploy.evaluation.evaluate import EvaluationOptions
+    from tame_deploy.evaluation.metrics import METRICS, check_metrics
+
+    wanted = METRICS if metrics is None else [name.strip() for name in metrics.split(",")]
+    names = check_metrics(list(wanted))
+    if "road" in names:
+        require_extra("evaluate", "pytorch_grad_cam", "scipy")
+    if "insertion-deletion" in names:
+        require_extra("evaluate", "scipy")
+    require_extra("evaluate", "matplotlib")
+    return replace(EvaluationOptions(names, limit, batch_size), max_unreadable=max_unreadable)
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=notes)
+
+
+def _show_unread(reasons: Sequence[str]) -> None:
+    if reasons:
+        notes.print(f"[yellow]not read[/] ({len(reasons)}):")
+        for reason in reasons:
+            notes.print(f"  {printable(reason)}", markup=False)

@@ -1,0 +1,237 @@
+"""`train`, `find-lr` and `ablate`: from data to a head."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tame_deploy.cli.options import DataRootOption
+from tame_deploy.cli.screen import console, download_bar, notes, printable
+from tame_deploy.errors import InputError, require_extra
+
+RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
+TrainBackboneOption = Annotated[
+    str | None, typer.Option("--backbone", "-b", help="As of export; the recipe's.")
+]
+TrainWeightsOption = Annotated[str | None, typer.Option(help="As of export; the recipe's.")]
+TrainLayersOption = Annotated[
+    str | None, typer.Option(help="Feature layers a,b,c; the recipe's, or the papers'.")
+]
+TrainDataOption = Annotated[
+    str | None,
+    typer.Option(help="Folder, list file, torchvision:NAME[:SPLIT] or demo:COUNT to train on."),
+]
+BatchOption = Annotated[int | None, typer.Option(help="Pictures a process and batch.")]
+PrecisionOption = Annotated[str | None, typer.Option(help="32-true, 16-mixed or bf16-mixed.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other key of the recipe, section.key=value; repeatable."),
+]
+
+
+def train(
+    recipe: RecipeOption = None,
+    backbone: TrainBackboneOption = None,
+    weights: TrainWeightsOption = None,
+    layers: TrainLayersOption = None,
+    data: TrainDataOption = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Pictures to validate on; a part of --data.")
+    ] = None,
+    data_root: DataRootOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the data.")] = None,
+    batch_size: BatchOption = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    precision: PrecisionOption = None,
+    devices: Annotated[str | None, typer.Option(help="How many devices, or auto.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: SetOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder of the run; runs/BACKBONE.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start anew in a folder with a run.")] = False,
+) -> None:
+    """Train an attention head on a frozen backbone; under torchrun, on many devices at once."""
+    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "tensorboard")
+    from tame_deploy.training.recipe import decode_recipe, read_toml
+    from tame_deploy.training.train_head import train_head
+
+    if resume and overwrite:
+        raise InputError("found both --resume and --overwrite; expected one of them")
+    changes = {
+        "model.backbone": backbone,
+        "model.weights": weights,
+        "model.layers": layers and [name.strip() for name in layers.split(",")],
+        "data.train": data,
+        "data.validation": validation,
+        "data.root": data_root,
+        "run.epochs": epochs,
+        "run.batch_size": batch_size,
+        "optimizer.max_lr": lr,
+        "run.precision": precision,
+        "run.devices": devices,
+        "run.seed": seed,
+    }
+    stored = Path(output or "") / "recipe.toml"
+    if resume and recipe is None and output and stored.is_file():
+        table = _changed(read_toml(stored), changes, settings)
+    else:
+        table = _recipe_table(recipe, changes, settings)
+    chosen = decode_recipe(table)
+    folder = output or str(Path("runs") / chosen.model.backbone.replace(":", "-"))
+    first = os.environ.get("RANK", "0") == "0"
+    with download_bar(f"{chosen.model.backbone} weights") as progress:
+        trained = train_head(
+            chosen,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            show_progress=first and sys.stdout.isatty(),
+            report=lambda line: notes.print(printable(line), markup=False),
+            progress=progress,
+        )
+    if first:
+        _show_trained(trained, chosen.model.backbone, chosen.model.weights)
+
+
+def _show_trained(trained: Any, backbone: str, weights: str) -> None:
+    for reason in trained.unreadable:
+        notes.print(f"not read, another in its place: {printable(reason)}", markup=False)
+    if 0 < trained.seen_classes < trained.classes:
+        notes.print(
+            f"[yellow]note:[/] the classifier named {trained.seen_classes} of {trained.classes} "
+            "classes in these pictures; maps of the others were not trained"
+        )
+    console.print(
+        f"[green]trained[/] {trained.steps} steps, best validation loss {trained.best_loss:.4f}: "
+        f"{escape(str(trained.best_head))}"
+    )
+    console.print(f"look at   {escape(str(trained.folder / 'maps'))}")
+    extra = "" if weights == "default" else f" --weights {weights}"
+    console.print(
+        f"try       tame-deploy export --backbone {backbone}{extra} "
+        f"--head {escape(str(trained.best_head))}"
+    )
+
+
+def find_lr(
+    recipe: RecipeOption = None,
+    backbone: TrainBackboneOption = None,
+    weights: TrainWeightsOption = None,
+    layers: TrainLayersOption = None,
+    data: TrainDataOption = None,
+    data_root: DataRootOption = None,
+    batch_size: BatchOption = None,
+    precision: PrecisionOption = None,
+    settings: SetOption = None,
+    lowest: Annotated[float, typer.Option(help="First learning rate.")] = 1e-8,
+    highest: Annotated[float, typer.Option(help="Last learning rate.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the test; an epoch.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The plot.")] = "find-lr.png",
+) -> None:
+    """Find the learning rate: raise it until the loss bursts, and plot what happened."""
+    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "matplotlib")
+    from tame_deploy.training.find_lr import find_lr as run_test
+    from tame_deploy.training.recipe import decode_recipe
+
+    changes = {
+        "model.backbone": backbone,
+        "model.weights": weights,
+        "model.layers": layers and [name.strip() for name in layers.split(",")],
+        "data.train": data,
+        "data.root": data_root,
+        "run.batch_size": batch_size,
+        "run.precision": precision,
+    }
+    chosen = decode_recipe(_recipe_table(recipe, changes, settings))
+    columns = (
+        TextColumn("Raising the rate"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        download_bar(f"{chosen.model.backbone} weights") as progress,
+        Progress(*columns, console=notes, disable=not notes.is_terminal) as bar,
+    ):
+        task = bar.add_task("", total=None)
+        found = run_test(
+            chosen,
+            lowest=lowest,
+            highest=highest,
+            steps=steps,
+            advance=lambda done, of: bar.update(task, completed=done, total=of),
+            progress=progress,
+        )
+    path = found.draw(Path(output))
+    console.print(
+        f"[green]suggested[/] --lr {found.suggestion:.1e} (the loss falls fastest there; it is "
+        f"lowest at {found.lowest:.1e})"
+    )
+    console.print(f"look at   {escape(str(path))}")
+
+
+def ablate(
+    study: Annotated[str, typer.Argument(help="A TOML file: recipe, [runs.NAME], [evaluation].")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A folder with one run folder each.")
+    ] = "runs/ablation",
+) -> None:
+    """Train and evaluate variants, layer sets and losses side by side; goes on after a kill."""
+    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "matplotlib")
+    from tame_deploy.ablation.study import read_study, run_study
+    from tame_deploy.ablation.tables import study_markdown, study_rows
+    from tame_deploy.cli.screen import score_table
+
+    rows = run_study(
+        read_study(study),
+        output,
+        show_progress=sys.stdout.isatty(),
+        report=lambda line: notes.print(printable(line), markup=False),
+    )
+    headings, lines = study_rows(rows)
+    console.print(score_table(f"ablation of {study}", headings, lines))
+    table = Path(output) / "ablation.md"
+    table.write_text(study_markdown(rows), encoding="utf-8")
+    console.print(f"[green]wrote[/] {escape(str(table))}")
+
+
+def _recipe_table(
+    name: str | None, changes: Mapping[str, Any], settings: list[str] | None
+) -> dict[str, Any]:
+    from tame_deploy.training.recipe import recipe_table
+
+    table = {"model": {}} if name is None else recipe_table(name)
+    backbone = changes.get("model.backbone")
+    if name is None and backbone is None and not any("model.backbone" in s for s in settings or ()):
+        raise InputError("found neither --recipe nor --backbone; expected one of them")
+    recipes_own = table.get("model", {}).get("backbone")
+    if backbone is not None and recipes_own not in (None, backbone):
+        table = {**table, "model": {}}  # its layers and head are the other backbone's
+    return _changed(table, changes, settings)
+
+
+def _changed(
+    table: Mapping[str, Any], changes: Mapping[str, Any], settings: list[str] | None
+) -> dict[str, Any]:
+    from tame_deploy.training.recipe import parse_value
+
+    given = {key: value for key, value in changes.items() if value is not None}
+    for setting in settings or ():
+        key, sign, value = setting.partition("=")
+        if not sign or key.strip().count(".") != 1:
+            raise InputError(f"found --set {setting!r}; expected section.key=value")
+        given[key.strip()] = parse_value(value.strip())
+    merged = {section: dict(v) if isinstance(v, dict) else v for section, v in table.items()}
+    for key, value in given.items():
+        section, _, name = key.partition(".")
+        merged.setdefault(section, {})[name] = value
+    return merged

@@ -1,0 +1,1 @@
+"""Labelled pictures for training and evaluation, wherever they are kept; needs no torch."""

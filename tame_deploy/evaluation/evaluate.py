@@ -1,0 +1,210 @@
+"""Evaluating explanations: pictures stream by once, in batches."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tame_deploy.dataset.pictures import Pictures
+from tame_deploy.dataset.sources import MAX_UNREADABLE, check_share
+from tame_deploy.errors import InputError
+from tame_deploy.evaluation.masking import heat_of
+from tame_deploy.evaluation.metrics import METRICS, ExplainedBatch, check_metrics
+from tame_deploy.evaluation.result import Evaluation
+from tame_deploy.evaluation.subject import Answer, Subject
+from tame_deploy.preprocess import prepare
+from tame_deploy.types import ImageSpec
+
+__all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Which metrics, on how many pictures (all by default), how many at a time."""
+
+    metrics: Sequence[str] = tuple(METRICS)
+    limit: int | None = None
+    batch_size: int = 16
+    max_unreadable: float = MAX_UNREADABLE
+
+
+class Method(Protocol):
+    """Another way to explain a classifier, to compare with.
+
+    `forward_passes` and `backward_passes` count pictures sent through the classifier so far.
+    """
+
+    name: str
+    forward_passes: int
+    backward_passes: int
+
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return maps (B, h, w) of one class each for pictures (B, H, W, 3) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Pictures as the network sees them: pixels float32 (B, H, W, 3) in [0, 1], masks alike."""
+
+    indices: list[int]
+    pixels: NDArray[np.float32]
+    masks: list[NDArray[np.bool_] | None]
+
+
+def prepared_batches(
+    pictures: Pictures,
+    image: ImageSpec,
+    options: EvaluationOptions,
+    unreadable: list[str],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[PreparedBatch]:
+    """Yield readable pictures in batches; the others are listed in `unreadable`.
+
+    Raises:
+        InputError: if there are too many of them, or options are out of range.
+    """
+    count = len(pictures) if options.limit is None else min(len(pictures), options.limit)
+    if options.batch_size < 1 or count < 1:
+        raise InputError(f"found {count} pictures and a batch size of {options.batch_size}")
+    for start in range(0, count, options.batch_size):
+        numbers = range(start, min(start + options.batch_size, count))
+        rows = []
+        for index in numbers:
+            try:
+                rows.append((index, *_prepare(pictures, index, image)))
+            except InputError as error:
+                name, reason = pictures.name(index), str(error)
+                unreadable.append(reason if name in reason else f"{name}: {reason}")
+                check_share(unreadable, count, options.max_unreadable)
+        if rows:
+            indices, pixels, masks = zip(*rows, strict=True)
+            yield PreparedBatch(list(indices), np.stack(pixels), list(masks))
+        advance(len(numbers))
+
+
+def _prepare(
+    pictures: Pictures, index: int, image: ImageSpec
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    picture = pictures.image(index)
+    pixels = np.asarray(prepare(picture, image), np.float32) / np.float32(255)
+    mask = pictures.mask(index)
+    if mask is None:
+        return pixels, None
+    if mask.shape != (picture.height, picture.width):
+        raise InputError(
+            f"its mask is {mask.shape[1]}x{mask.shape[0]}, the picture "
+            f"{picture.width}x{picture.height}; expected them alike"
+        )
+    covered = prepare(Image.fromarray(mask.astype(np.uint8) * 255), image)
+    return pixels, np.asarray(covered) > 127
+
+
+def evaluate(
+    subject: Subject,
+    pictures: Pictures,
+    options: EvaluationOptions | None = None,
+    *,
+    method: Method | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Score the maps of a classifier's predictions.
+
+    Args:
+        subject: the classifier; it is what perturbed pictures are shown to as well.
+        pictures: with labels for accuracy and masks for localisation, where there are any.
+        options: what to measure.
+        method: whose maps to score; the subject's own by default.
+        advance: told how many more pictures are dealt with.
+
+    Raises:
+        InputError: if no picture can be read, or too many cannot.
+        BackendError: if the subject fails.
+    """
+    options = options or EvaluationOptions()
+    families = [METRICS[name] for name in check_metrics(options.metrics)]
+    columns: dict[str, list[NDArray[np.floating[Any]]]] = defaultdict(list)
+    names: list[str] = []
+    unreadable: list[str] = []
+    seconds = 0.0
+    for batch in prepared_batches(pictures, subject.image, options, unreadable, advance):
+        started = time.perf_counter()
+        answer = subject.answer(batch.pixels)
+        maps = answer.maps if method is None else method.explain(batch.pixels, answer.class_ids)
+        seconds += time.perf_counter() - started
+        explained = _explained(subject, batch, answer, maps, options.batch_size)
+        columns["accuracy"].append(_accuracy(pictures, batch, answer))
+        for family in families:
+            for name, values in family(explained).items():
+                columns[name].append(values)
+        names += [pictures.name(index) for index in batch.indices]
+    if not names:
+        raise InputError(f"none of the pictures can be read; the first: {unreadable[0]}")
+    return Evaluation(
+        subject.name,
+        "tame" if method is None else method.name,
+        {name: np.concatenate(parts) for name, parts in columns.items()},
+        names,
+        unreadable,
+        _settings(subject, options, method),
+        1.0 if method is None else 1 + method.forward_passes / len(names),
+        0.0 if method is None else method.backward_passes / len(names),
+        1e3 * seconds / len(names),
+    )
+
+
+def _explained(
+    subject: Subject,
+    batch: PreparedBatch,
+    answer: Answer,
+    maps: NDArray[np.float32],
+    batch_size: int,
+) -> ExplainedBatch:
+    def classify(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = [
+            subject.answer(pixels[start : start + batch_size]).probabilities
+            for start in range(0, len(pixels), batch_size)
+        ]
+        return np.concatenate(parts)
+
+    return ExplainedBatch(
+        batch.pixels,
+        heat_of(maps, subject.image.height, subject.image.width),
+        answer.class_ids,
+        answer.probabilities[np.arange(len(maps)), answer.class_ids],
+        batch.masks,
+        batch.indices,
+        classify,
+    )
+
+
+def _accuracy(pictures: Pictures, batch: PreparedBatch, answer: Answer) -> NDArray[np.float64]:
+    labels = [pictures.label(index) for index in batch.indices]
+    return np.array(
+        [
+            np.nan if label is None else 100.0 * (label == predicted)
+            for label, predicted in zip(labels, answer.class_ids, strict=True)
+        ]
+    )
+
+
+def _settings(
+    subject: Subject, options: EvaluationOptions, method: Method | None
+) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "metrics": list(options.metrics),
+        "input": subject.image.dtype,
+        "speed_only": subject.speed_only,
+    }
+    if method is None and subject.map_kind == "sigmoid":
+        settings["note"] = "maps are sigmoids, stretched to [0, 1]; the papers score map logits"
+    return settings

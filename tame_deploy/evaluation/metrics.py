@@ -1,0 +1,170 @@
+"""The metrics: a batch of explained pictures in, a number a picture out.
+
+Every metric is a mean over pictures of what its function returns, so that a whole data set streams
+by and confidence intervals come from resampling pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.errors import InputError
+from tame_deploy.evaluation.masking import keep_highest, ranks
+from tame_deploy.evaluation.road import impute
+
+__all__ = ["METRICS", "ROAD_PERCENTS", "SHARES", "ExplainedBatch", "check_metrics"]
+
+Scores: TypeAlias = dict[str, NDArray[np.floating[Any]]]
+Classify: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+#: Shares of pixels that AD and IC keep, in percent (TAME, section IV).
+SHARES = (100, 50, 15)
+#: Shares of pixels that ROAD removes, in percent (Rong et al., ICML 2022; as TAME's code).
+ROAD_PERCENTS = (10, 20, 30, 40, 50, 70, 90)
+#: Pixels are inserted and deleted in this many equal portions.
+PORTIONS = 28
+
+
+@dataclass(frozen=True)
+class ExplainedBatch:
+    """Pictures, their maps, and a way to ask the classifier again.
+
+    Attributes:
+        pixels: float32 (B, H, W, 3) in [0, 1].
+        heat: float32 (B, H, W) in [0, 1], the map of the predicted class at picture resolution.
+        class_ids: int64 (B), the classes predicted for the pictures.
+        confidences: float (B), their probabilities.
+        masks: where the object is, bool (H, W) each, or None.
+        indices: numbers of the pictures, which seed what is random.
+        classify: probabilities (N, C) of pictures (N, H, W, 3).
+    """
+
+    pixels: NDArray[np.float32]
+    heat: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    confidences: NDArray[np.float32]
+    masks: Sequence[NDArray[np.bool_] | None]
+    indices: Sequence[int]
+    classify: Classify
+
+    def confidence_in(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probability (B) of each picture's class, given other pixels for it."""
+        rows = np.arange(len(pixels))
+        return self.classify(pixels)[rows, self.class_ids].astype(np.float64)
+
+
+def average_drop_and_increase(batch: ExplainedBatch) -> Scores:
+    """AD = 100 max(0, Y - O) / Y and IC = 100 [O > Y] (Chattopadhyay et al., WACV 2018).
+
+    Y and O are the probability of the class predicted for the whole picture, whole and masked.
+    """
+    scores: Scores = {}
+    before = batch.confidences.astype(np.float64)
+    for share in SHARES:
+        mask = keep_highest(batch.heat, share)[..., None]  # (B, H, W, 1)
+        after = batch.confidence_in(batch.pixels * mask)
+        scores[f"average_drop_{share}"] = 100 * np.maximum(0, before - after) / before
+        scores[f"increase_{share}"] = 100.0 * (after > before)
+    return scores
+
+
+def road(batch: ExplainedBatch) -> Scores:
+    """Percent that keep their class when pixels are imputed (ROAD; Rong et al., ICML 2022).
+
+    Most relevant pixels first (less is better), and least relevant first (more is better).
+    """
+    scores: Scores = {}
+    places = ranks(batch.heat)
+    last = 1 - 1 / places[0].size
+    for order, ordered in (("most", places), ("least", last - places)):
+        for percent in ROAD_PERCENTS:
+            removed = ordered < percent / 100
+            filled = [
+                impute(picture, gone, seed=(index, percent))
+                for picture, gone, index in zip(batch.pixels, removed, batch.indices, strict=True)
+            ]
+            kept = batch.classify(np.stack(filled)).argmax(axis=1) == batch.class_ids
+            scores[f"road_{order}_{percent}"] = 100.0 * kept
+        curve = [scores[f"road_{order}_{percent}"] for percent in ROAD_PERCENTS]
+        scores[f"road_{order}"] = np.mean(curve, axis=0)
+    return scores
+
+
+def insertion_and_deletion(batch: ExplainedBatch) -> Scores:
+    """Area under the class probability as pixels come or go, highest first (RISE, BMVC 2018).
+
+    Insertion starts from the blurred picture (11x11 Gaussian, sigma 5) and deletion ends in black.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    scores: Scores = {}
+    places = ranks(batch.heat)[..., None]
+    blurred = gaussian_filter(batch.pixels, sigma=5, truncate=1, axes=(1, 2), mode="nearest")
+    steps = [round(100 * portion / PORTIONS, 1) for portion in range(PORTIONS + 1)]
+    for name, shown, hidden in (
+        ("insertion", batch.pixels, blurred),
+        ("deletion", np.zeros_like(batch.pixels), batch.pixels),
+    ):
+        curve = []
+        for step in steps:
+            pixels = np.where(places < step / 100, shown, hidden)
+            curve.append(100 * batch.confidence_in(pixels))
+            scores[f"{name}_{step:g}"] = curve[-1]
+        middle = np.sum(curve[1:-1], axis=0)
+        scores[name] = ((curve[0] + curve[-1]) / 2 + middle) / PORTIONS  # trapezoidal rule
+    return scores
+
+
+def localisation(batch: ExplainedBatch) -> Scores:
+    """Pointing game (Zhang et al., IJCV 2018; no tolerance) and share of the map on the object.
+
+    NaN for pictures without a mask, or whose object the crop has cut off.
+    """
+    hits = np.full(len(batch.heat), np.nan)
+    energy = np.full(len(batch.heat), np.nan)
+    for row, (heat, mask) in enumerate(zip(batch.heat, batch.masks, strict=True)):
+        if mask is None or not mask.any():
+            continue
+        hits[row] = 100.0 * mask[np.unravel_index(heat.argmax(), heat.shape)]
+        total = float(heat.sum())
+        energy[row] = 100 * float(heat[mask].sum()) / total if total else 0.0
+    return {"pointing_game": hits, "energy_inside": energy}
+
+
+def entropy(batch: ExplainedBatch) -> Scores:
+    """Shannon entropy of the map as a distribution, 0 for one pixel, 1 for a uniform map."""
+    flat = batch.heat.reshape(len(batch.heat), -1).astype(np.float64)
+    total = flat.sum(axis=1, keepdims=True)
+    # A map of zeros says nothing, as a uniform one does.
+    shares = np.where(total > 0, flat / np.where(total > 0, total, 1), 1 / flat.shape[1])
+    logs = np.log(np.where(shares > 0, shares, 1))
+    return {"map_entropy": -(shares * logs).sum(axis=1) / np.log(flat.shape[1])}
+
+
+#: Families of metrics by the name that `--metrics` takes.
+METRICS: Mapping[str, Callable[[ExplainedBatch], Scores]] = {
+    "ad-ic": average_drop_and_increase,
+    "insertion-deletion": insertion_and_deletion,
+    "road": road,
+    "localisation": localisation,
+    "entropy": entropy,
+}
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, each once.
+
+    Raises:
+        InputError: for an unknown one, or none.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise InputError(
+            f"unknown metric {unknown[0] if unknown else ''!r}; expected {', '.join(METRICS)}"
+        )
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,210 @@
+"""Rival methods: the CAM family from the grad-cam library, RISE, and a random map."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from tame_deploy.errors import InputError
+from tame_deploy.evaluation.evaluate import Method
+from tame_deploy.evaluation.subject import Subject
+from tame_deploy.model.features import as_map
+from tame_deploy.model.network import ExplainedNetwork
+
+__all__ = ["RIVALS", "CamMethod", "RandomMethod", "Rise", "make_rival"]
+
+#: Names of the CAM methods and the library's classes for them.
+_CAMS = {
+    "grad-cam": "GradCAM",  # Selvaraju et al., ICCV 2017
+    "grad-cam++": "GradCAMPlusPlus",  # Chattopadhyay et al., WACV 2018
+    "layercam": "LayerCAM",  # Jiang et al., TIP 2021
+    "score-cam": "ScoreCAM",  # Wang et al., CVPR Workshops 2020
+    "ablation-cam": "AblationCAM",  # Desai and Ramaswamy, WACV 2020
+}
+
+RIVALS = (*_CAMS, "rise", "random")
+
+
+def make_rival(
+    name: str,
+    subject: Subject,
+    network: ExplainedNetwork | None,
+    *,
+    cam_layer: str | None = None,
+    rise_masks: int = 4000,
+    batch_size: int = 16,
+) -> Method:
+    """Return a rival method.
+
+    Args:
+        name: one of `RIVALS`.
+        subject: the classifier that is explained; RISE asks it.
+        network: its PyTorch form, which the CAM family looks into.
+        cam_layer: the module whose output CAMs weight; the head's last layer by default.
+        rise_masks: how many masks RISE tries (its paper: 4000 to 8000).
+        batch_size: pictures at a time.
+
+    Raises:
+        InputError: for an unknown name, or a CAM without a PyTorch network or a module to look at.
+    """
+    if name == "random":
+        return RandomMethod()
+    if name == "rise":
+        return Rise(subject, rise_masks, batch_size)
+    if name not in _CAMS:
+        raise InputError(f"unknown method {name!r}; expected tame, {', '.join(RIVALS)}")
+    if network is None:
+        raise InputError(f"{name} looks into the PyTorch network; name it with --backbone")
+    return CamMethod(name, network, cam_layer, batch_size)
+
+
+class RandomMethod:
+    """A map of uniform noise, 7x7, enlarged: what any method must beat."""
+
+    name = "random"
+    forward_passes = 0
+    backward_passes = 0
+
+    def __init__(self, seed: int = 0) -> None:
+        self._generator = np.random.default_rng(seed)
+
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return noise (see `Method.explain`)."""
+        del pixels  # whatever they are
+        return self._generator.random((len(class_ids), 7, 7), np.float32)
+
+
+class Rise:
+    """RISE (Petsiuk et al., BMVC 2018): the mean of random masks, weighted by what they leave.
+
+    Masks are random 7x7 cells, half of them on, enlarged and shifted by a random part of a cell.
+    """
+
+    name = "rise"
+    backward_passes = 0
+
+    def __init__(
+        self, subject: Subject, masks: int, batch_size: int, *, cells: int = 7, seed: int = 0
+    ) -> None:
+        if masks < 1:
+            raise InputError(f"--rise-masks is {masks}; expected at least 1")
+        self.forward_passes = 0
+        self._subject, self._count, self._batch, self._cells = subject, masks, batch_size, cells
+        self._seed = seed
+
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return saliency (B, H, W) (see `Method.explain`)."""
+        height, width = pixels.shape[1:3]
+        total = np.zeros((len(pixels), height, width))
+        weight = np.zeros((len(pixels), 1, 1))
+        for masks in self._masks(height, width):
+            for row, (picture, class_id) in enumerate(zip(pixels, class_ids, strict=True)):
+                answer = self._subject.answer(picture[None] * masks[..., None])
+                scores = answer.probabilities[:, class_id]  # (M)
+                total[row] += np.tensordot(scores, masks, axes=1)
+                weight[row] += scores.sum()
+                self.forward_passes += len(masks)
+        return (total / np.maximum(weight, 1e-12)).astype(np.float32)
+
+    def _masks(self, height: int, width: int) -> Iterator[NDArray[np.float32]]:
+        """Yield float32 (M, height, width) masks in [0, 1], the same for every picture."""
+        generator = np.random.default_rng(self._seed)
+        cell = (-(-height // self._cells), -(-width // self._cells))
+        size = ((self._cells + 1) * cell[1], (self._cells + 1) * cell[0])
+        for start in range(0, self._count, self._batch):
+            masks = []
+            for _ in range(min(self._batch, self._count - start)):
+                grid = (generator.random((self._cells + 1, self._cells + 1)) < 0.5).astype("f4")
+                large = np.asarray(Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR))
+                top, left = generator.integers(0, cell)
+                masks.append(large[top : top + height, left : left + width])
+            yield np.stack(masks)
+
+
+class CamMethod:
+    """A method of the grad-cam library on one layer of the PyTorch backbone."""
+
+    def __init__(
+        self, name: str, network: ExplainedNetwork, layer: str | None, batch_size: int
+    ) -> None:
+        import pytorch_grad_cam
+
+        self.name = name
+        self.forward_passes = 0
+        self.backward_passes = 0
+        backbone = network.backbone
+        self._module = backbone.module
+        target, transform = _target(network, layer)
+        arguments: dict[str, Any] = {"reshape_transform": transform}
+        if name == "ablation-cam":
+            arguments["batch_size"] = batch_size
+            if transform is not None:
+                from pytorch_grad_cam.ablation_layer import AblationLayerVit
+
+                arguments["ablation_layer"] = AblationLayerVit()
+        build: Callable[..., Any] = getattr(pytorch_grad_cam, _CAMS[name])
+        self._cam = build(self._module, [target], **arguments)
+        self._cam.batch_size = batch_size
+        self._mean = torch.tensor(backbone.image.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(backbone.image.std).view(1, 3, 1, 1)
+
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return class activation maps (B, H, W) (see `Method.explain`)."""
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        images = (torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()) - self._mean) / self._std
+        # The weights are frozen: gradients reach the layer only if the picture asks for them.
+        images.requires_grad_(self._cam.uses_gradients)
+        targets = [ClassifierOutputTarget(int(class_id)) for class_id in class_ids]
+        with self._counting(), contextlib.redirect_stderr(io.StringIO()):  # the library's own bars
+            maps: NDArray[np.float32] = self._cam(images, targets)
+        return np.nan_to_num(maps)
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        def count(_module: nn.Module, _inputs: Any, logits: Tensor) -> None:
+            self.forward_passes += len(logits)
+            if logits.requires_grad:
+                logits.register_hook(count_back)  # type: ignore[no-untyped-call]
+
+        def count_back(gradient: Tensor) -> None:
+            self.backward_passes += len(gradient)
+
+        handle = self._module.register_forward_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _target(
+    network: ExplainedNetwork, layer: str | None
+) -> tuple[nn.Module, Callable[[Tensor], Tensor] | None]:
+    """Return the module that CAMs look at, and what makes a map of its output."""
+    feature = network.features[-1]
+    modules: Mapping[str, nn.Module] = dict(network.backbone.module.named_modules())
+    name = layer or feature.layer
+    if name not in modules:
+        near: Sequence[str] = difflib.get_close_matches(name, list(modules), 3, 0.5)
+        raise InputError(
+            f"CAMs need a module to look at, and {name} is none; name one with --cam-layer"
+            + (f", such as {', '.join(near)}" if near else "")
+        )
+    if feature.arrangement == "channels-first":
+        return modules[name], None
+    return modules[name], lambda output: as_map(output, feature.arrangement, "patch")

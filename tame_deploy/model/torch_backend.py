@@ -1,0 +1,85 @@
+"""The PyTorch network as a backend: what is said of a head before anything is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tame_deploy.errors import BackendError, InputError
+from tame_deploy.model.fused import FusedNetwork
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.types import ImageSpec, InputKind, TensorSpec
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend:
+    """Runs a network with selectable classes; `run` takes and gives what an exported graph does.
+
+    Args:
+        network: backbone and head.
+        graph_input: "float32" takes normalised pictures exactly; "uint8" rounds as a deployed
+            graph with uint8 input does.
+        device: where to run, "cpu" or "cuda".
+    """
+
+    def __init__(
+        self, network: ExplainedNetwork, graph_input: InputKind = "float32", device: str = "cpu"
+    ) -> None:
+        self.network = network
+        self.image: ImageSpec = network.backbone.image.for_input(graph_input)
+        classes = network.head.config.classes
+        self._fused: FusedNetwork | None = FusedNetwork(
+            network, ranks=min(5, classes), graph_input=graph_input
+        ).to(device)
+        self._device = device
+        self.inputs: tuple[TensorSpec, ...] = (
+            TensorSpec("images", self.image.dtype, self.image.input_shape("batch")),
+            TensorSpec("class_ids", "int64", ("batch", "k")),
+        )
+        self.outputs: tuple[TensorSpec, ...] = (
+            TensorSpec("logits", "float32", ("batch", classes)),
+            TensorSpec("explained", "int64", ("batch", "k")),
+            TensorSpec("maps", "float32", ("batch", "k", "height", "width")),
+        )
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs by name (see `Backend.run`)."""
+        if self._fused is None:
+            raise BackendError("this backend is closed; open it again")
+        if feeds.keys() != {"images", "class_ids"}:
+            raise InputError(f"found inputs {sorted(feeds)}; expected class_ids and images")
+        for spec in self.inputs:
+            array = feeds[spec.name]
+            fixed = [(w, h) for w, h in zip(spec.shape, array.shape, strict=False) if w != h]
+            fits = array.dtype == np.dtype(spec.dtype) and array.ndim == len(spec.shape)
+            if not fits or any(isinstance(wanted, int) for wanted, _ in fixed):
+                raise InputError(
+                    f"found {spec.name}: {array.dtype} {list(array.shape)}; expected {spec}"
+                )
+        images = torch.from_numpy(feeds["images"]).to(self._device)
+        class_ids = torch.from_numpy(feeds["class_ids"]).to(self._device)
+        with torch.inference_mode():
+            values = self._fused(images, class_ids)
+        names = [spec.name for spec in self.outputs]
+        return {n: value.cpu().numpy() for n, value in zip(names, values, strict=True)}
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._fused = None
+
+    def __enter__(self) -> TorchBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

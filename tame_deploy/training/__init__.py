@@ -1,0 +1,1 @@
+"""Training an attention head on a frozen backbone."""

@@ -1,0 +1,179 @@
+"""The range test: which learning rate a head bears (Smith, WACV 2017; as TAME's code runs it)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from tame_deploy.download import Progress
+from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.training.data import (
+    Batch,
+    EpochBatches,
+    PictureTensors,
+    make_loader,
+    open_training_data,
+)
+from tame_deploy.training.module import make_optimizer
+from tame_deploy.training.recipe import Recipe
+from tame_deploy.training.step import MaskedStep
+from tame_deploy.training.train_head import build_recipe_network, quiet_lightning
+
+__all__ = ["RangeTest", "find_lr"]
+
+#: The test ends when the smoothed loss is this many times its lowest.
+STOP_AT = 4.0
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Learning rates tried and the smoothed loss at each; `suggestion` is where it falls fastest.
+
+    `lowest` is the rate at the lowest loss, beyond which training is about to diverge.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float
+    lowest: float
+
+    def draw(self, path: Path) -> Path:
+        """Write the curve as a PNG.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.plot(self.rates, self.losses, color="#334155")
+        axes.axvline(self.suggestion, color="#c2410c", label=f"suggested {self.suggestion:.1e}")
+        axes.axvline(
+            self.lowest, color="#94a3b8", linestyle="--", label=f"lowest loss {self.lowest:.1e}"
+        )
+        axes.set_xscale("log")
+        axes.set_ylim(top=min(max(self.losses), 2 * self.losses[0]))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss, smoothed")
+        axes.legend()
+        axes.spines[["top", "right"]].set_visible(False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=120)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        return path
+
+
+def find_lr(
+    recipe: Recipe,
+    *,
+    lowest: float = 1e-8,
+    highest: float = 10.0,
+    steps: int | None = None,
+    advance: Callable[[int, int], None] = lambda _done, _of: None,
+    progress: Progress | None = None,
+) -> RangeTest:
+    """Train with a rate that grows exponentially, and see when the loss falls and when it bursts.
+
+    Args:
+        recipe: what would be trained; accumulation is left out.
+        lowest: the first rate.
+        highest: the last one.
+        steps: how many; an epoch by default.
+        advance: told how many steps are done, and of how many.
+        progress: told how downloads go.
+
+    Raises:
+        InputError: for data or rates that cannot be used.
+        TrainingError: if the loss is no number before there is anything to say.
+    """
+    if not 0 < lowest < highest:
+        raise InputError(f"found rates {lowest} to {highest}; expected 0 < lowest < highest")
+    network = build_recipe_network(recipe, progress)
+    training, _ = open_training_data(recipe, network)
+    torch.set_flush_denormal(True)  # as in training
+    count = steps or len(training) // recipe.run.batch_size
+    if count < 20:
+        raise InputError(
+            f"a range test of {count} steps says nothing; expected at least 20 (--steps)"
+        )
+    with quiet_lightning():
+        fabric = Fabric(
+            accelerator=recipe.run.accelerator,
+            devices=1,
+            precision=recipe.run.precision,  # type: ignore[arg-type]
+        )
+        head = network.head.requires_grad_(True).train()
+        masked = MaskedStep(network, recipe.loss)
+        optimizer, peaks = make_optimizer(head, recipe.optimizer)
+        _, optimizer = fabric.setup(head, optimizer)
+        masked.to(fabric.device)
+        losses: list[float] = []
+        best = float("inf")
+        rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
+        for rate, batch in zip(rates, _endless(training, recipe), strict=False):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = rate * peak / peaks[0]  # biases keep their factor
+            with fabric.autocast():
+                loss = masked.losses(batch.pixels.to(fabric.device))[0].total
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                break
+            losses.append(value)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            advance(len(losses), count)
+            latest = _smoothed(losses[-2000:], count)[-1]
+            best = min(best, latest)
+            if latest > STOP_AT * best:
+                break
+    return _judge(rates, losses, count)
+
+
+def _endless(training: PictureTensors, recipe: Recipe) -> Iterator[Batch]:
+    run = recipe.run
+    for epoch in itertools.count():
+        batches = EpochBatches(len(training), run.batch_size, epoch=epoch, seed=run.seed)
+        yield from make_loader(training, batches, run.workers)
+
+
+def _smoothed(losses: list[float], count: int) -> list[float]:
+    """Return the running mean that forgets as TAME's code does (0.999), faster in short tests."""
+    keep = min(0.999, 1 - 10 / count)
+    mean, smooth = 0.0, []
+    for number, loss in enumerate(losses, 1):
+        mean = keep * mean + (1 - keep) * loss
+        smooth.append(mean / (1 - keep**number))
+    return smooth
+
+
+def _judge(rates: list[float], losses: list[float], count: int) -> RangeTest:
+    if len(losses) < 10:
+        raise TrainingError(
+            f"the loss is no number after {len(losses)} steps at rates up to "
+            f"{rates[len(losses)]:.1e}; begin with a lower rate (--lowest)"
+        )
+    smooth = np.array(_smoothed(losses, count))
+    best = int(smooth.argmin())
+    # Before the lowest point, where the loss falls fastest on a logarithmic scale.
+    slopes = np.gradient(smooth, np.log(rates[: len(smooth)]))[: max(best, 2)]
+    skipped = min(len(slopes) - 1, count // 20)  # the running mean settles first
+    steepest = skipped + int(slopes[skipped:].argmin())
+    return RangeTest(
+        tuple(rates[: len(smooth)]),
+        tuple(float(value) for value in smooth),
+        rates[steepest],
+        rates[best],
+    )

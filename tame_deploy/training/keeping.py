@@ -1,0 +1,204 @@
+"""What a run keeps on disk, whole at any moment: checkpoint, heads, recipe, metrics."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.model.checkpoint import HeadCheckpoint, write_head
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.training.recipe import Recipe, decode_recipe, differences, write_toml
+
+__all__ = ["MetricsFile", "RunFolder", "RunState"]
+
+#: Choices that a resumed run may make anew: they change no number of what it gives.
+_FREE = ("run.workers", "run.checkpoint_every", "data.root", "data.max_unreadable")
+
+
+@dataclass
+class RunState:
+    """Where a run is: everything beyond the recipe that decides what comes next.
+
+    `step` counts optimizer steps; `best` is the lowest validation loss so far; `world` is the
+    number of processes.
+    """
+
+    step: int
+    best: float
+    world: int
+    head: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+class RunFolder:
+    """The output directory of a training run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.checkpoint = self.path / "last.ckpt"
+        self.best_head = self.path / "head-best.safetensors"
+        self.last_head = self.path / "head-last.safetensors"
+        self.metrics = self.path / "metrics.csv"
+        self.recipe = self.path / "recipe.toml"
+
+    def start(self, recipe: Recipe, *, overwrite: bool) -> None:
+        """Make the folder and note the recipe.
+
+        Raises:
+            InputError: if it holds something (and `overwrite` is off), or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                self._clear(overwrite)
+            self._write(self.recipe, write_toml(recipe).encode())
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _clear(self, overwrite: bool) -> None:
+        if not overwrite:
+            raise InputError(
+                f"{self.path} is not empty; pass --resume to go on with its run, --overwrite to "
+                "start anew, or another --output"
+            )
+        if not self.recipe.is_file():
+            raise InputError(f"{self.path} holds no training run; nothing in it is overwritten")
+        for file in (self.checkpoint, self.best_head, self.last_head, self.metrics):
+            file.unlink(missing_ok=True)
+        for folder in ("maps", "tensorboard"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def stored_recipe(self) -> Recipe:
+        """Return the recipe of the run that is to go on.
+
+        Raises:
+            InputError: if there is no run.
+        """
+        from tame_deploy.training.recipe import read_toml
+
+        if not self.recipe.is_file():
+            raise InputError(f"there is no run to resume in {self.path}")
+        return decode_recipe(read_toml(self.recipe))
+
+    def resume(self, recipe: Recipe, world: int) -> RunState | None:
+        """Return the state to go on from, or None if the run was ended before it kept any.
+
+        Raises:
+            InputError: if the run in the folder has another recipe or number of processes, or its
+                checkpoint is damaged.
+        """
+        changed = differences(self.stored_recipe(), recipe)
+        changed = [line for line in changed if line.partition(":")[0] not in _FREE]
+        if changed:
+            raise InputError(
+                f"the run in {self.path} has another recipe ({'; '.join(changed)}); resume it with "
+                "its own, or choose another --output"
+            )
+        for leftover in self.path.glob(".partial-*"):  # of a run that was killed while writing
+            shutil.rmtree(leftover, ignore_errors=True)
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            loaded = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            state = RunState(**loaded)
+        # Arbitrary bytes make the restricted unpickler raise nearly anything.
+        except Exception as error:
+            raise InputError(
+                f"{self.checkpoint} is damaged ({type(error).__name__}); its head may still be in "
+                f"{self.last_head.name}, and --overwrite starts anew"
+            ) from None
+        if state.world != world:
+            raise InputError(
+                f"the run had {state.world} processes and now has {world}; expected as many, or "
+                "its batches would be others"
+            )
+        return state
+
+    def keep(self, state: RunState, network: ExplainedNetwork) -> None:
+        """Write the checkpoint and the head as it is now; each is replaced whole or not at all.
+
+        Raises:
+            TrainingError: if the disk takes no more; what was kept before is intact.
+        """
+        buffer = io.BytesIO()
+        torch.save(asdict(state), buffer)
+        self._keep(self.checkpoint, buffer.getvalue())
+        self.keep_head(network, self.last_head)
+
+    def keep_head(self, network: ExplainedNetwork, path: Path) -> None:
+        """Write the head as safetensors.
+
+        Raises:
+            TrainingError: if the disk takes no more.
+        """
+        layers = tuple(feature.layer for feature in network.features)
+        try:
+            write_head(
+                HeadCheckpoint(network.head, network.backbone.name, layers), path, overwrite=True
+            )
+        except InputError as error:
+            raise TrainingError(f"{error}; what was kept before is intact") from error
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        try:
+            self._write(path, data)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {path}: {error.strerror or error}; what was kept before is intact. "
+                "Make room and go on with --resume"
+            ) from error
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class MetricsFile:
+    """metrics.csv: a row whenever something was measured; steps not taken yet are cut off."""
+
+    COLUMNS = (
+        "step", "epoch", "split", "loss", "cross_entropy", "area", "variation", "lr",
+        "average_drop", "increase_in_confidence", "seconds",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        rows = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if _whole(row, step)]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row; numbers keep seven digits."""
+        rounded = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.COLUMNS).writerow(rounded)
+
+
+def _whole(row: Mapping[str, str | None], step: int) -> bool:
+    """Whether a row is of a step that the checkpoint has taken; the last one may be torn."""
+    text = row.get("step") or ""
+    return text.isdecimal() and int(text) <= step and row.get("seconds") is not None

@@ -1,0 +1,299 @@
+"""A training run as a file: every choice in one frozen tree, read strictly from TOML."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tame_deploy.dataset.sources import MAX_UNREADABLE
+from tame_deploy.errors import InputError
+from tame_deploy.training.losses import LossConfig
+from tame_deploy.types import TokenUse
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "RECIPES",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "RunConfig",
+    "decode_recipe",
+    "differences",
+    "parse_value",
+    "read_toml",
+    "recipe_table",
+    "write_toml",
+]
+
+#: Recipes that come with the package, by name.
+RECIPES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Backbone and head, as the options of `tame-deploy export`; `head` is what to start from.
+
+    `initial_bias` is added to every class's map logit at the start: above 0, a head starts from
+    maps that show nearly everything.
+    """
+
+    backbone: str
+    weights: str = "default"
+    layers: tuple[str, ...] | None = None
+    variant: str | None = None
+    tokens: TokenUse | None = None
+    head: str = "random"
+    classes: int | None = None
+    image_size: tuple[int, int] | None = None
+    labels: str | None = None
+    initial_bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pictures (as `PictureSource.data`) and how they are varied.
+
+    Without `validation`, `validation_share` of the training pictures is set aside. `random_crop`
+    cuts out a random part of the resized picture instead of the middle; `flip` mirrors half.
+
+    Raises:
+        InputError: for a share outside 0 to 1.
+    """
+
+    train: str | None = None
+    validation: str | None = None
+    root: str | None = None
+    validation_share: float = 0.05
+    random_crop: bool = True
+    flip: bool = True
+    max_unreadable: float = MAX_UNREADABLE
+
+    def __post_init__(self) -> None:
+        for name in ("validation_share", "max_unreadable"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"data.{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and one-cycle schedule (TAME, section IV, and the published code).
+
+    `warmup` is the share of steps in which the rate rises to `max_lr` and momentum (or AdamW's
+    first beta) falls from `max_momentum` to `base_momentum`; then both go back.
+
+    Raises:
+        InputError: for rates and shares out of range.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    max_lr: float = 1e-3
+    weight_decay: float = 5e-4
+    bias_lr_factor: float = 2.0
+    warmup: float = 0.3
+    base_momentum: float = 0.85
+    max_momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sgd", "adamw"):
+            raise InputError(f"optimizer.name is {self.name!r}; expected sgd or adamw")
+        if not 0 < self.max_lr <= 100:
+            raise InputError(f"optimizer.max_lr is {self.max_lr}; expected above 0, at most 100")
+        for name in ("base_momentum", "max_momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}; expected 0 to 1")
+        if self.weight_decay < 0 or self.bias_lr_factor < 0:
+            raise InputError("optimizer.weight_decay and bias_lr_factor: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, how large, on what.
+
+    `batch_size` is a process's; `accumulate` batches make one step. `devices` is a count or
+    "auto"; `checkpoint_every` counts steps.
+
+    Raises:
+        InputError: for counts below one or an unknown precision.
+    """
+
+    epochs: int = 8
+    batch_size: int = 32
+    accumulate: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    workers: int = 2
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "nodes", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"run.{name} is {getattr(self, name)}; expected at least 1")
+        if self.workers < 0 or self.seed < 0:
+            raise InputError("run.workers and run.seed: expected 0 or more")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"run.precision is {self.precision!r}; expected {', '.join(PRECISIONS)}"
+            )
+        if self.accelerator not in ("auto", "cpu", "gpu"):
+            raise InputError(f"run.accelerator is {self.accelerator!r}; expected auto, cpu or gpu")
+        if self.devices != "auto" and not self.devices.isdecimal():
+            raise InputError(f"run.devices is {self.devices!r}; expected a count or auto")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run gives."""
+
+    model: ModelConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's table.
+
+    Raises:
+        InputError: if it cannot be read or is not TOML.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    return table
+
+
+def parse_value(text: str) -> Any:
+    """Return a TOML value, or the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def recipe_table(name: str) -> dict[str, Any]:
+    """Return the table of a shipped recipe, or of a file.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    path = RECIPES.get(name, Path(name))
+    if not path.is_file():
+        raise InputError(f"no recipe {name!r}; expected {', '.join(RECIPES)} or a TOML file")
+    return read_toml(path)
+
+
+def decode_recipe(table: Mapping[str, Any]) -> Recipe:
+    """Return the recipe in a table; every key must be known and of the right type.
+
+    Raises:
+        InputError: naming the key that is wrong, and what was meant.
+    """
+    recipe: Recipe = _decode(Recipe, table, "")
+    return recipe
+
+
+def _decode(kind: type, table: Mapping[str, Any], path: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in fields(kind)}
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {path}{near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise InputError(f"the recipe has an unknown key {path}{key}{hint}")
+    for name, item in known.items():
+        if name not in table and item.default is MISSING and item.default_factory is MISSING:
+            raise InputError(f"the recipe lacks {path}{name}")
+    values = {key: _field(hints[key], value, f"{path}{key}") for key, value in table.items()}
+    return kind(**values)
+
+
+def _field(hint: Any, value: Any, path: str) -> Any:
+    if not is_dataclass(hint):
+        return _value(hint, value, path)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} is {value!r}; expected a table")
+    return _decode(hint, value, f"{path}.")  # type: ignore[arg-type]
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise InputError(f"{path} is {value!r}; expected {' or '.join(get_args(hint))}")
+        return value
+    if get_origin(hint) is tuple:
+        return _tuple(hint, value, path)
+    if hint is float and type(value) is int:
+        return float(value)
+    if path == "run.devices" and type(value) is int:
+        value = str(value)
+    if type(value) is not hint:
+        raise InputError(f"{path} is {value!r}; expected {_TYPE_NAMES[hint]}")
+    return value
+
+
+_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{path} is {value!r}; expected a list")
+    inner = get_args(hint)
+    if inner[-1] is not Ellipsis and len(value) != len(inner):
+        raise InputError(f"{path} has {len(value)} entries; expected {len(inner)}")
+    return tuple(_value(inner[0], item, f"{path}[{index}]") for index, item in enumerate(value))
+
+
+def write_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML that `decode_recipe` reads back equal."""
+    lines = []
+    for section, values in asdict(recipe).items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_literal(v)}" for key, v in values.items() if v is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped)
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def differences(before: Recipe, after: Recipe) -> list[str]:
+    """Return what differs between two recipes, a line a key."""
+    old, new = asdict(before), asdict(after)
+    return [
+        f"{section}.{key}: {old[section][key]!r} then, {new[section][key]!r} now"
+        for section in old
+        for key in old[section]
+        if old[section][key] != new[section][key]
+    ]

@@ -1,0 +1,86 @@
+"""One step of training: pictures in, loss out; the map of a class at the price of that class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tame_deploy.model.frozen import frozen_copy
+from tame_deploy.model.head import resize_map
+from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.training.losses import LossConfig, LossTerms, map_losses
+from tame_deploy.training.processes import gather_labels
+
+__all__ = ["MaskedStep"]
+
+
+class MaskedStep:
+    """Computes the loss of a network's head on pictures (TAME, section III-B).
+
+    The backbone runs twice, in eval mode, its weights untouched: on the pictures, without gradient,
+    and on the pictures masked by their maps. Only the classes that the loss looks at get a map.
+    """
+
+    def __init__(self, network: ExplainedNetwork, config: LossConfig) -> None:
+        self.network = network
+        self.config = config
+        image = network.backbone.image
+        self.size = (image.height, image.width)
+        self.mean = torch.tensor(image.mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(image.std).view(1, 3, 1, 1)
+        self.tap = network.tap.eval()
+        self.masked_backbone: nn.Module = frozen_copy(network.backbone.module)
+        self._versions = self._weight_versions()
+
+    def to(self, device: torch.device) -> MaskedStep:
+        """Move what is not the head's to a device."""
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.tap.to(device)
+        self.network.backbone.module.to(device)
+        self.masked_backbone.to(device)
+        self._versions = self._weight_versions()
+        return self
+
+    def losses(
+        self, pixels: Tensor, area_scale: float = 1.0, *, alone: bool = False
+    ) -> tuple[LossTerms, Tensor]:
+        """Return the loss and the classes that the classifier gives the pictures, int64 (B).
+
+        Args:
+            pixels: uint8 (B, 3, H, W).
+            area_scale: share of the area's weight in force.
+            alone: look at own maps whatever the configuration, and at no other process.
+        """
+        images = pixels.float() / 255
+        features, labels = self.look(images)
+        if self.config.maps == "batch" and not alone:
+            every, first = gather_labels(labels)
+            maps = torch.sigmoid(self.network.head.class_maps(features, every))  # (B, B', h, w)
+            places = torch.arange(len(labels), device=labels.device)
+            own = maps[places, places + first].unsqueeze(1)
+        else:
+            own = maps = torch.sigmoid(self.network.head.class_maps(features, labels[:, None]))
+        masked = self.classify(images * resize_map(own, self.size))
+        return map_losses(self.config, maps, masked, labels, area_scale), labels
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return feature maps and predicted classes (B) of pictures in [0, 1]."""
+        logits, outputs = self.tap((images - self.mean) / self.std)
+        return self.network.feature_maps(outputs), logits.argmax(1)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of pictures in [0, 1], differentiable in the pictures."""
+        logits: Tensor = self.masked_backbone((images - self.mean) / self.std)
+        return logits
+
+    def assert_untouched(self) -> None:
+        """Assert that the backbone is in eval mode and that nobody has written to its weights."""
+        training = [n for n, m in self.network.backbone.module.named_modules() if m.training]
+        assert not training, f"{training[:3]} of the backbone are in training mode"
+        assert self._versions == self._weight_versions(), "a weight of the backbone has changed"
+
+    def _weight_versions(self) -> list[int]:
+        module = self.network.backbone.module
+        # torch counts every write to a tensor.
+        return [tensor._version for tensor in [*module.parameters(), *module.buffers()]]

@@ -1,0 +1,203 @@
+"""Training a head: recipe in, heads and their history out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from tame_deploy.download import Progress
+from tame_deploy.errors import InputError, TameError
+from tame_deploy.model.backbones import BackboneRequest, load_backbone
+from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
+from tame_deploy.training.data import open_training_data
+from tame_deploy.training.keeping import RunFolder
+from tame_deploy.training.module import HeadTraining
+from tame_deploy.training.recipe import Recipe
+from tame_deploy.training.recorder import Recorder
+
+__all__ = ["TrainedHead", "build_recipe_network", "quiet_lightning", "train_head"]
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """What a run left behind.
+
+    `seen_classes` is how many classes the classifier named in what this call trained on: maps of
+    others were never trained. `unreadable` lists pictures that others stood in for.
+    """
+
+    folder: Path
+    best_head: Path
+    last_head: Path
+    steps: int
+    best_loss: float
+    classes: int
+    seen_classes: int
+    unreadable: tuple[str, ...]
+
+
+def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> ExplainedNetwork:
+    """Return the backbone and the head to start from.
+
+    Raises:
+        InputError: if they cannot be built or do not belong together.
+        DownloadError: if published weights cannot be had.
+    """
+    model = recipe.model
+    request = BackboneRequest(
+        model.backbone,
+        model.weights,
+        model.classes,
+        model.image_size,
+        labels=model.labels,
+        seed=recipe.run.seed,
+    )
+    head = HeadRequest(model.head, model.variant, model.tokens, recipe.run.seed)
+    network = build_network(load_backbone(request, progress), head, model.layers, progress)
+    if model.head == "random" and model.initial_bias:
+        assert network.head.fuser.bias is not None
+        network.head.fuser.bias.data.add_(model.initial_bias)
+    return network
+
+
+def train_head(
+    recipe: Recipe,
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> TrainedHead:
+    """Train a head on a frozen backbone and keep the best and the last one.
+
+    Under torchrun, every process calls this and the work is shared.
+
+    Args:
+        recipe: every choice.
+        output: the run's folder.
+        resume: go on with the run in the folder, from its last checkpoint to the same end that it
+            would have had.
+        overwrite: start anew in a folder that holds a run.
+        show_progress: draw a bar.
+        report: told a line about every validation.
+        progress: told how downloads go.
+
+    Raises:
+        InputError: for data, folders and recipes that cannot be used.
+        TrainingError: if the loss is no number or the disk is full.
+    """
+    torch.set_flush_denormal(True)  # masks near zero make numbers that processors are slow with
+    network = build_recipe_network(recipe, progress)
+    training, validation = open_training_data(recipe, network)
+    for line in getattr(training.pictures, "missing", ()):
+        report(f"left out: {line}")
+    folder = RunFolder(output)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    main_process = int(os.environ.get("RANK", "0")) == 0
+    start = folder.resume(recipe, world) if resume else None
+    if main_process and not resume:
+        folder.start(recipe, overwrite=overwrite)
+    module = HeadTraining(network, recipe, training, validation, world=world, start=start)
+    if module.first_step < module.total_steps:
+        recorder = Recorder(folder, module.first_step, report)
+        with quiet_lightning(), _trainer(recipe, module, recorder, show_progress) as run:
+            run.fit(module)
+    network.head.eval().requires_grad_(False)
+    return TrainedHead(
+        folder.path,
+        folder.best_head,
+        folder.last_head,
+        module.total_steps,
+        module.best,
+        network.head.config.classes,
+        len(module.seen),
+        tuple(module.unreadable.values()),
+    )
+
+
+@contextmanager
+def _trainer(
+    recipe: Recipe, module: HeadTraining, recorder: Recorder | None, show_progress: bool
+) -> Iterator[Trainer]:
+    """Yield the trainer of a run; errors that are ours come out of it as they are."""
+    run = recipe.run
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    callbacks: list[Any] = [] if recorder is None else [recorder]
+    if show_progress:
+        callbacks.append(_EpochBar(module))
+    logger = None
+    if recorder is not None:
+        folder = recorder.folder.path
+        logger = TensorBoardLogger(
+            folder, name="", version="tensorboard", purge_step=module.first_step or None
+        )
+    devices: Any = run.devices if run.devices == "auto" else int(run.devices)
+    if world > 1 and run.devices == "auto" and not torch.cuda.is_available():
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    try:
+        trainer = Trainer(
+            accelerator=run.accelerator,
+            devices=devices,
+            num_nodes=run.nodes,
+            strategy="ddp" if world > 1 else "auto",
+            precision=run.precision,  # type: ignore[arg-type]
+            max_epochs=run.epochs - module.first_step // module.steps_per_epoch,
+            accumulate_grad_batches=run.accumulate,
+            callbacks=callbacks,
+            logger=logger or False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=show_progress,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            default_root_dir=None if recorder is None else recorder.folder.path,
+        )
+    except TameError:
+        raise
+    # Lightning checks devices in many ways, each with an exception of its own.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot train on this machine as asked: {reason:.300}") from error
+    yield trainer
+
+
+class _EpochBar(RichProgressBar):
+    """Lightning's bar, counting the recipe's epochs also after a resume."""
+
+    def __init__(self, module: HeadTraining) -> None:
+        super().__init__(leave=False)
+        self._module = module
+
+    def _get_train_description(self, _current_epoch: int) -> str:
+        return f"Epoch {self._module.epoch + 1}/{self._module.recipe.run.epochs}"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of hardware, tips and its own internals."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message=".*(num_workers|lr_scheduler.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

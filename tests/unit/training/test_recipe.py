@@ -1,0 +1,116 @@
+"""A recipe is read strictly, and written so that it reads back equal."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tame_deploy.errors import InputError
+from tame_deploy.training.losses import LossConfig
+from tame_deploy.training.recipe import (
+    RECIPES,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    RunConfig,
+    decode_recipe,
+    differences,
+    parse_value,
+    read_toml,
+    recipe_table,
+    write_toml,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+shares = st.floats(0, 0.99)
+recipes = st.builds(
+    Recipe,
+    st.builds(
+        ModelConfig,
+        texts,
+        texts,
+        st.none() | st.lists(texts, min_size=1, max_size=3).map(tuple),
+        st.none() | st.sampled_from(["tame", "no-skip"]),
+        tokens=st.none() | st.sampled_from(["patch", "patch-times-class"]),
+        image_size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
+        initial_bias=st.floats(-5, 5),
+    ),
+    st.builds(DataConfig, st.none() | texts, root=st.none() | texts, validation_share=shares),
+    st.builds(LossConfig, area=st.floats(0, 1e6), maps=st.sampled_from(["batch", "own"])),
+    st.builds(
+        OptimizerConfig, max_lr=st.floats(1e-12, 100), name=st.sampled_from(["sgd", "adamw"])
+    ),
+    st.builds(RunConfig, epochs=st.integers(1, 10**6), devices=st.sampled_from(["auto", "2"])),
+)
+
+
+@given(recipe=recipes)
+def test_a_recipe_written_and_read_is_the_same(recipe, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "recipe.toml"
+    path.write_text(write_toml(recipe), encoding="utf-8")
+    assert decode_recipe(read_toml(path)) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_recipes_are_whole(name):
+    recipe = decode_recipe(recipe_table(name))
+    assert recipe.model.backbone == name
+
+
+def test_the_published_recipes_hold_the_published_choices():
+    vgg16, resnet50 = (decode_recipe(recipe_table(name)) for name in ("vgg16", "resnet50"))
+    assert (vgg16.optimizer.max_lr, vgg16.run.epochs, vgg16.run.batch_size) == (1e-2, 8, 32)
+    assert (resnet50.optimizer.max_lr, resnet50.run.epochs) == (1e-4, 4)
+    for recipe in (vgg16, resnet50):
+        assert recipe.loss == LossConfig(1.5, 2.0, 0.01, 0.0005, 0.3, 0.3, "batch", 0.0)
+        assert recipe.optimizer.bias_lr_factor == 2
+        assert recipe.optimizer.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"model": {"backbon": "vgg16"}}, "unknown key model.backbon; did you mean model.backbone"),
+        ({"modell": {}}, "unknown key modell; did you mean model"),
+        ({"model": {}}, "lacks model.backbone"),
+        ({}, "lacks model"),
+        ({"model": 3}, "model is 3; expected a table"),
+        ({"model": {"backbone": 3}}, "model.backbone is 3; expected a string"),
+        ({"model": {"backbone": "a", "layers": "b"}}, "model.layers is 'b'; expected a list"),
+        ({"model": {"backbone": "a", "image_size": [1]}}, "model.image_size has 1 entries"),
+        ({"model": {"backbone": "a", "tokens": "x"}}, "model.tokens is 'x'; expected patch or"),
+        ({"model": {"backbone": "a"}, "run": {"epochs": 0}}, "run.epochs is 0"),
+        ({"model": {"backbone": "a"}, "run": {"epochs": 1.5}}, "run.epochs is 1.5; expected a who"),
+        ({"model": {"backbone": "a"}, "run": {"epochs": True}}, "run.epochs is True"),
+        ({"model": {"backbone": "a"}, "run": {"precision": "8"}}, "run.precision is '8'; expected"),
+        ({"model": {"backbone": "a"}, "run": {"devices": "x"}}, "run.devices is 'x'"),
+        ({"model": {"backbone": "a"}, "data": {"validation_share": 1}}, "data.validation_share"),
+        ({"model": {"backbone": "a"}, "optimizer": {"max_lr": 0}}, "optimizer.max_lr is 0.0"),
+        ({"model": {"backbone": "a"}, "optimizer": {"name": "lion"}}, "optimizer.name is 'lion'"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said(table, message):
+    with pytest.raises(InputError, match=message):
+        decode_recipe(table)
+
+
+def test_a_recipe_that_is_not_there_or_not_toml_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no recipe 'nope'; expected demo, resnet50, vgg16"):
+        recipe_table("nope")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[model\n")
+    with pytest.raises(InputError, match="broken.toml is not TOML"):
+        recipe_table(str(broken))
+
+
+def test_differences_name_the_key_and_both_values():
+    before = decode_recipe({"model": {"backbone": "a"}})
+    after = decode_recipe({"model": {"backbone": "a"}, "loss": {"area": 1}})
+    assert differences(before, after) == ["loss.area: 2.0 then, 1.0 now"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.5", 1.5), ("true", True), ("no-skip", "no-skip"), ('["a"]', ["a"])]
+)
+def test_a_value_on_the_command_line_is_toml_or_a_string(text, value):
+    assert parse_value(text) == value
