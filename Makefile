@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
+	$(BIN)/tame-deploy evaluate build/demo --data demo-held-out:300 --metrics ad-ic,localisation,entropy --output build/demo-scores --overwrite
 	$(BIN)/tame-deploy explain build/demo tame_deploy/data/pictures --output build/demo-explained --overwrite --open
 
 test: lint
@@ -17,9 +18,10 @@ lint: .venv/test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-benchmark: .venv/demo-installed
+benchmark: .venv/test-installed
 	$(BIN)/python benchmarks/fusion.py
 	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf build .venv
@@ -28,9 +30,9 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/demo-installed: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --editable '.[cpu,export]'
+	$(BIN)/pip install --editable '.[cpu,export,evaluate]'
 	touch $@
 
 .venv/test-installed: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --editable '.[cpu,export,dev]'
+	$(BIN)/pip install --editable '.[cpu,export,train,evaluate,dev]'
 	touch $@

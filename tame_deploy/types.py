@@ -10,6 +10,7 @@ from tame_deploy.errors import InputError
 
 __all__ = [
     "FLAT_RANGE",
+    "MAX_UNREADABLE",
     "VARIANTS",
     "Activation",
     "ExplainMode",
@@ -36,6 +37,9 @@ MAX_SIDE = 8192
 #: A map whose range is below this share of its magnitude is flat: it shows rounding, not attention.
 FLAT_RANGE = 1e-3
 MAX_COUNT = 1_000_000
+
+#: Share of a data set that may be missing or unreadable before it is taken for a mistake.
+MAX_UNREADABLE = 0.05
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from tame_deploy.cli.options import (
     parse_size,
     split_layers,
 )
-from tame_deploy.cli.screen import console, download_bar, notes, printable, score_table
-from tame_deploy.dataset.sources import MAX_UNREADABLE
+from tame_deploy.cli.screen import WIDE, console, download_bar, notes, printable, score_table
 from tame_deploy.errors import InputError, require_extra
+from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
@@ -124,16 +124,14 @@ def evaluate(
 
 
 def _metric_lines(found: Evaluation) -> list[list[str]]:
-    from tame_deploy.evaluation.result import TITLES
+    from tame_deploy.evaluation.result import TITLES, title_of
 
     estimates = found.estimates()
     lines = []
-    for name, (title, more_is_better) in TITLES.items():
-        if name in estimates:
-            score = estimates[name]
-            arrow = {True: " ↑", False: " ↓", None: ""}[more_is_better]
-            interval = f"{score.low:.2f} to {score.high:.2f}"
-            lines.append([title + arrow, f"{score.mean:.2f}", interval, str(score.pictures)])
+    for name in (name for name in TITLES if name in estimates):
+        score = estimates[name]
+        interval = f"{score.low:.2f} to {score.high:.2f}"
+        lines.append([title_of(name), f"{score.mean:.2f}", interval, str(score.pictures)])
     return lines
 
 
@@ -225,7 +223,8 @@ def compare(
             )
     save_comparison(found, folder)
     headings, lines = comparison_lines(found)
-    console.print(score_table(f"{subject.name}, {len(found[0].names)} pictures", headings, lines))
+    title = f"{subject.name}, {len(found[0].names)} pictures"
+    console.print(score_table(title, headings, lines), width=WIDE)
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(grid))}")
     _show_unread(found[0].unreadable)
 

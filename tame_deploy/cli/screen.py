@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,6 +23,7 @@ from rich.table import Table
 from tame_deploy.manifest import Manifest, ParityReport
 
 __all__ = [
+    "WIDE",
     "console",
     "download_bar",
     "notes",
@@ -35,6 +37,9 @@ __all__ = [
 #: Results go to standard output, everything said along the way to standard error.
 console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+#: Columns for a table that must not lose digits, even if a narrow terminal wraps its lines.
+WIDE = 200
 
 
 def printable(text: str) -> str:
@@ -97,7 +102,7 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
 
 def score_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
     """Return scores for the screen: names to the left, numbers to the right."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     for line in lines:

@@ -22,6 +22,8 @@ _SCALE = 2  # drawn larger, then reduced, for smooth edges
 def draw_picture(seed: int, size: int = SIZE) -> tuple[Image.Image, NDArray[np.bool_], int]:
     """Return a picture, the mask (size, size) of its shape, and the shape's class id.
 
+    A ring's mask is its whole disc: the hole is what makes it a ring.
+
     Args:
         seed: equal seeds give equal pictures; classes follow each other in turn.
         size: side of the picture in pixels.
@@ -36,6 +38,9 @@ def draw_picture(seed: int, size: int = SIZE) -> tuple[Image.Image, NDArray[np.b
     _draw_shape(ImageDraw.Draw(mask), generator, class_id, canvas.width)
     canvas.paste(_texture(generator, canvas.width), mask=mask)
     picture = canvas.resize((size, size), Image.Resampling.LANCZOS)
+    box = mask.getbbox()
+    if LABELS[class_id] == "ring" and box is not None:
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
     covered = np.asarray(mask.resize((size, size), Image.Resampling.BOX)) > 127
     return picture, covered, class_id
 

@@ -19,11 +19,9 @@ from tame_deploy.dataset.pictures import (
 from tame_deploy.dataset.regions import find_regions, read_lines
 from tame_deploy.errors import InputError, require_extra
 from tame_deploy.preprocess import IMAGE_SUFFIXES
+from tame_deploy.types import MAX_UNREADABLE
 
-__all__ = ["MAX_UNREADABLE", "PictureSource", "check_share", "open_pictures"]
-
-#: Share of a data set that may be missing or unreadable before it is taken for a mistake.
-MAX_UNREADABLE = 0.05
+__all__ = ["PictureSource", "check_share", "open_pictures"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tame_deploy.evaluation.evaluate import (
 )
 from tame_deploy.evaluation.masking import heat_of
 from tame_deploy.evaluation.plots import draw_scores
-from tame_deploy.evaluation.result import TITLES, Evaluation
+from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
 from tame_deploy.evaluation.subject import Subject
 from tame_deploy.overlay import blend, contact_sheet
 
@@ -98,7 +98,7 @@ def comparison_lines(evaluations: Sequence[Evaluation]) -> tuple[list[str], list
     names = [
         name for name in TITLES if name != "accuracy" and any(name in found for found in estimates)
     ]
-    headings = ["method", *(_heading(name) for name in names), "forward", "backward", "ms"]
+    headings = ["method", *(title_of(name) for name in names), "forward", "backward", "ms"]
     best = {name: _best(name, [found[name].mean for found in estimates]) for name in names}
     lines = []
     for evaluation, found in zip(evaluations, estimates, strict=True):
@@ -109,11 +109,6 @@ def comparison_lines(evaluations: Sequence[Evaluation]) -> tuple[list[str], list
         passes = [f"{evaluation.forward_passes:g}", f"{evaluation.backward_passes:g}"]
         lines.append([evaluation.method, *cells, *passes, f"{evaluation.milliseconds:.0f}"])
     return headings, lines
-
-
-def _heading(name: str) -> str:
-    title, more_is_better = TITLES[name]
-    return title + {True: " ↑", False: " ↓", None: ""}[more_is_better]
 
 
 def _best(name: str, means: Sequence[float]) -> float | None:

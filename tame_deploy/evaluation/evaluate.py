@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.dataset.pictures import Pictures
-from tame_deploy.dataset.sources import MAX_UNREADABLE, check_share
+from tame_deploy.dataset.sources import check_share
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.masking import heat_of
 from tame_deploy.evaluation.metrics import METRICS, ExplainedBatch, check_metrics
 from tame_deploy.evaluation.result import Evaluation
 from tame_deploy.evaluation.subject import Answer, Subject
 from tame_deploy.preprocess import prepare
-from tame_deploy.types import ImageSpec
+from tame_deploy.types import MAX_UNREADABLE, ImageSpec
 
 __all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tame_deploy.errors import InputError
-from tame_deploy.evaluation.result import TITLES, Evaluation
+from tame_deploy.evaluation.result import TITLES, Estimate, Evaluation, title_of
 
 __all__ = ["draw_scores"]
+
+COLUMNS = 4
 
 _CURVES = (
     ("road_most", "ROAD, most relevant first", "pixels removed %", "class kept %"),
@@ -21,7 +23,9 @@ _CURVES = (
 
 
 def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
-    """Write a PNG: a bar with a 95 % interval for each method and metric, then the curves.
+    """Write a PNG: scores with 95 % intervals, then the curves of ROAD, insertion and deletion.
+
+    One evaluation gets one panel of scores; several are compared, a panel a metric.
 
     Raises:
         InputError: if it cannot be written.
@@ -30,24 +34,31 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     estimates = [evaluation.estimates() for evaluation in evaluations]
+    several = len(evaluations) > 1
     bars = [name for name in TITLES if any(name in found for found in estimates)]
+    bars = [name for name in bars if name != ("accuracy" if several else "map_entropy")]
     curves = [curve for curve in _CURVES if any(curve[0] in found for found in estimates)]
-    columns = 4
-    rows = -(-len(bars) // columns) + -(-len(curves) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * rows), layout="constrained")
+    rows = (-(-len(bars) // COLUMNS) if several else 2) + -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(rows, COLUMNS)
     names = [evaluation.method for evaluation in evaluations]
-    for place, name in enumerate(bars):
-        axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_bars(axes, name, names, [found.get(name) for found in estimates])
-    first = -(-len(bars) // columns) * columns
+    if several:
+        for place, name in enumerate(bars):
+            axes = figure.add_subplot(grid[divmod(place, COLUMNS)])
+            _draw_bars(axes, names, [found.get(name) for found in estimates])
+            axes.set_title(title_of(name), fontsize=9)
+    else:
+        axes = figure.add_subplot(grid[:2, :])
+        _draw_bars(axes, [title_of(name) for name in bars], [estimates[0][name] for name in bars])
+        axes.set_xlim(0, 108)
     for place, curve in enumerate(curves):
-        axes = figure.add_subplot(rows, columns, first + place + 1)
+        across = rows - -(-len(curves) // COLUMNS) + place // COLUMNS
+        axes = figure.add_subplot(grid[across, place % COLUMNS])
         _draw_curve(axes, curve, names, estimates)
     pictures = max(len(evaluation.names) for evaluation in evaluations)
-    figure.suptitle(
-        f"{evaluations[0].subject}, {pictures} pictures, 95 % bootstrap intervals", fontsize=11
-    )
+    title = f"{evaluations[0].subject}, {pictures} pictures, 95 % bootstrap intervals"
+    figure.suptitle(title, fontsize=11)
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:
@@ -55,19 +66,17 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
     return path
 
 
-def _draw_bars(axes: Any, name: str, methods: Sequence[str], values: Sequence[Any]) -> None:
-    title, more_is_better = TITLES[name]
-    arrow = {True: " ↑", False: " ↓", None: ""}[more_is_better]
-    for row, (method, value) in enumerate(zip(methods, values, strict=True)):
+def _draw_bars(axes: Any, names: Sequence[str], values: Sequence[Estimate | None]) -> None:
+    """Draw a bar a name, the first or a lone method's in colour."""
+    for row, (name, value) in enumerate(zip(names, values, strict=True)):
         if value is None:
             continue
         errors = [[value.mean - value.low], [value.high - value.mean]]
-        color = "#c2410c" if method == "tame" else "#94a3b8"
+        color = "#c2410c" if name == "tame" or "tame" not in names else "#94a3b8"
         axes.barh(row, value.mean, xerr=errors, color=color, height=0.6, ecolor="#334155")
         axes.text(value.high, row, f" {value.mean:.3g}", va="center", fontsize=8, color="#334155")
-    axes.set_title(title + arrow, fontsize=9)
-    axes.set_yticks(range(len(methods)), methods, fontsize=8)
-    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
     _plain(axes)
@@ -84,7 +93,8 @@ def _draw_curve(
             if (match := re.fullmatch(rf"{prefix}_([\d.]+)", name))
         )
         width = 2.2 if method == "tame" else 1.2
-        axes.plot(*zip(*points, strict=True), label=method, linewidth=width)
+        color = "#c2410c" if method == "tame" else None
+        axes.plot(*zip(*points, strict=True), label=method, linewidth=width, color=color)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(across, fontsize=8)
     axes.set_ylabel(up, fontsize=8)

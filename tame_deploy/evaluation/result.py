@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tame_deploy.errors import InputError
 
-__all__ = ["TITLES", "Estimate", "Evaluation", "bootstrap"]
+__all__ = ["TITLES", "Estimate", "Evaluation", "bootstrap", "title_of"]
 
 RESAMPLES = 2000
 CONFIDENCE = 95
@@ -36,6 +36,12 @@ TITLES: Mapping[str, tuple[str, bool | None]] = {
     "energy_inside": ("map inside object %", True),
     "map_entropy": ("map entropy (1: uniform)", None),
 }
+
+
+def title_of(name: str) -> str:
+    """Return a metric's title with an arrow that says which way is better."""
+    title, more_is_better = TITLES[name]
+    return title + {True: " ↑", False: " ↓", None: ""}[more_is_better]
 
 
 class Estimate(NamedTuple):

@@ -46,7 +46,7 @@ def train_demo_classifier(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
         for epoch in range(epochs):
             losses = []
-            for indices in torch.randperm(pictures)[: pictures // BATCH * BATCH].split(BATCH):
+            for indices in torch.randperm(pictures)[: pictures // BATCH * BATCH].reshape(-1, BATCH):
                 images, wanted = _blacken(pixels[indices], masks[indices], targets[indices])
                 loss = functional.cross_entropy(network(normalised(images)), wanted)
                 optimizer.zero_grad()
@@ -68,7 +68,7 @@ def _draw(count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return uint8 pixels (N, 3, H, W), class ids (N) and masks (N, H, W)."""
     drawn = DrawnPictures(0, count)
     pixels = np.stack([np.asarray(drawn.image(index)) for index in range(count)])
-    masks = np.stack([drawn.mask(index) for index in range(count)])
+    masks = np.stack([np.asarray(drawn.mask(index)) for index in range(count)])
     classes = torch.tensor([drawn.label(index) for index in range(count)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), classes, torch.from_numpy(masks)
 

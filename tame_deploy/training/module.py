@@ -155,13 +155,14 @@ class HeadTraining(LightningModule):
         terms, labels = self.masked.losses(batch.pixels, self._area_scale())
         self._check_finite(terms, batch)
         self.seen.update(labels.tolist())
-        self.terms.append(torch.stack(terms).detach())
+        self._add_up(torch.stack(terms).detach())
         self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
         return terms.total
 
-    def on_train_batch_end(self, _outputs: Any, _batch: Batch, index: int) -> None:
-        """Average the loss over the batches of a finished step, and over processes."""
-        if (index + 1) % self.recipe.run.accumulate == 0:
+    def _add_up(self, terms: Tensor) -> None:
+        """Average the loss over the batches of a step, and over processes."""
+        self.terms.append(terms)
+        if len(self.terms) == self.recipe.run.accumulate:
             means = self._mean_over_processes(torch.stack(self.terms).mean(0))
             self.row = dict(zip(NAMES, means, strict=True))
             self.terms = []
@@ -195,7 +196,7 @@ class HeadTraining(LightningModule):
         else:
             where = f"because of {', '.join(suspects[:3])}"
         raise TrainingError(
-            f"the loss is {float(terms.total)} at step {self.step + 1}, {where} "
+            f"the loss is {float(terms.total.detach())} at step {self.step + 1}, {where} "
             "(a lower --lr may help; see tame-deploy find-lr)"
         )
 

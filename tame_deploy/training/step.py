@@ -30,7 +30,7 @@ class MaskedStep:
         self.std = torch.tensor(image.std).view(1, 3, 1, 1)
         self.tap = network.tap.eval()
         self.masked_backbone: nn.Module = frozen_copy(network.backbone.module)
-        self._versions = self._weight_versions()
+        self._sums = self._weight_sums()
 
     def to(self, device: torch.device) -> MaskedStep:
         """Move what is not the head's to a device."""
@@ -38,7 +38,7 @@ class MaskedStep:
         self.tap.to(device)
         self.network.backbone.module.to(device)
         self.masked_backbone.to(device)
-        self._versions = self._weight_versions()
+        self._sums = self._weight_sums()
         return self
 
     def losses(
@@ -78,9 +78,9 @@ class MaskedStep:
         """Assert that the backbone is in eval mode and that nobody has written to its weights."""
         training = [n for n, m in self.network.backbone.module.named_modules() if m.training]
         assert not training, f"{training[:3]} of the backbone are in training mode"
-        assert self._versions == self._weight_versions(), "a weight of the backbone has changed"
+        assert self._sums == self._weight_sums(), "a weight of the backbone has changed"
 
-    def _weight_versions(self) -> list[int]:
+    def _weight_sums(self) -> list[float]:
         module = self.network.backbone.module
-        # torch counts every write to a tensor.
-        return [tensor._version for tensor in [*module.parameters(), *module.buffers()]]
+        weights = [*module.parameters(), *module.buffers()]
+        return [float(weight.detach().sum(dtype=torch.float64)) for weight in weights]
