@@ -60,6 +60,7 @@ def make_step(mode: str, backbone: str, device: torch.device) -> tuple[MaskedSte
 def child(options: argparse.Namespace) -> None:
     """Time steps of one mode and print what was seen as JSON."""
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds the two forms differently
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step, losses = make_step(options.child, options.backbone, device)
     generator = torch.Generator().manual_seed(0)
@@ -101,7 +102,7 @@ def summarise(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return medians, and ratios between the modes."""
     seconds = {mode: statistics.median(run["seconds"]) for mode, run in found.items()}
     peaks = {mode: statistics.median(run["peaks"]) / 1e9 for mode, run in found.items()}
-    pairs = zip(found["plain"]["terms"], found["ours"]["terms"], strict=True)
+    plain, ours = found["plain"]["terms"][0], found["ours"]["terms"][0]
     return {
         "seconds_a_step": seconds,
         "peak_gb": peaks,
@@ -110,7 +111,8 @@ def summarise(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "ours_over_bound_time": seconds["ours"] / seconds["bound"],
         "ours_over_bound_peak": peaks["ours"] / peaks["bound"],
         "plain_over_bound_time": seconds["plain"] / seconds["bound"],
-        "largest_relative_loss_difference": max(abs(a - b) / max(abs(a), 1e-12) for a, b in pairs),
+        "loss_terms": {mode: found[mode]["terms"] for mode in ("plain", "ours")},
+        "relative_loss_difference": abs(plain - ours) / plain,
     }
 
 
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3, help="timed, a process")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -144,8 +146,8 @@ def main() -> None:
                   f"{summary['ours_over_bound_peak']:.2f}")  # fmt: skip
     console = Console()
     console.print(table)
-    difference = summary["largest_relative_loss_difference"]
-    console.print(f"largest relative difference of a loss term: {difference:.1e}; {path}")
+    difference = summary["relative_loss_difference"]
+    console.print(f"relative difference of the losses: {difference:.1e}; {path}")
 
 
 if __name__ == "__main__":

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tame_deploy.dataset.pictures import Pictures
 from tame_deploy.dataset.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.metrics import METRICS, check_metrics
 from tame_deploy.evaluation.result import Estimate
 from tame_deploy.evaluation.subject import subject_of_network
+from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import (
     Recipe,
+    decode,
     decode_recipe,
     differences,
     read_toml,
     recipe_table,
 )
 from tame_deploy.training.train_head import build_recipe_network, train_head
+from tame_deploy.types import MAX_UNREADABLE
 
 __all__ = ["Study", "StudyRow", "merge", "read_study", "run_study"]
 
@@ -33,8 +37,7 @@ class Study:
     """Runs by name, and what they are scored on."""
 
     runs: Mapping[str, Recipe]
-    source: PictureSource
-    options: EvaluationOptions
+    scored_on: ScoredOn
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def read_study(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None
         raise InputError(f"{path} names no runs; expected a [runs.NAME] table for each")
     if not isinstance(table.get("recipe"), str):
         raise InputError(f"{path} names no recipe; expected recipe = a name or a file")
+    if not isinstance(table.get("base", {}), Mapping):
+        raise InputError(f"base is {table['base']!r}; expected a table")
     base = merge(recipe_table(table["recipe"]), table.get("base", {}))
     base = merge(base, overrides or {})
     runs = {}
@@ -78,28 +83,40 @@ def read_study(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None
             runs[name] = decode_recipe(merge(base, changes))
         except InputError as error:
             raise InputError(f"run {name}: {error}") from None
-    return Study(runs, *_evaluation(table.get("evaluation", {}), next(iter(runs.values()))))
+    return Study(runs, _scored_on(table.get("evaluation", {}), next(iter(runs.values()))))
 
 
-def _evaluation(
-    table: Mapping[str, Any], recipe: Recipe
-) -> tuple[PictureSource, EvaluationOptions]:
-    known = ("data", "root", "masks", "boxes", "metrics", "limit", "batch_size")
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise InputError(f"unknown key evaluation.{unknown[0]}; known: {', '.join(known)}")
-    data = table.get("data", recipe.data.validation)
-    if not isinstance(data, str):
+@dataclass(frozen=True)
+class ScoredOn:
+    """The `[evaluation]` table: pictures as `PictureSource`, options as `EvaluationOptions`.
+
+    Raises:
+        InputError: for an unknown metric or counts below one.
+    """
+
+    data: str | None = None
+    root: str | None = None
+    masks: str | None = None
+    boxes: str | None = None
+    metrics: tuple[str, ...] = tuple(METRICS)
+    limit: int | None = None
+    batch_size: int = 16
+    max_unreadable: float = MAX_UNREADABLE
+
+    def __post_init__(self) -> None:
+        check_metrics(self.metrics)
+        if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
+            raise InputError("evaluation.limit and evaluation.batch_size: expected at least 1")
+
+
+def _scored_on(table: Any, recipe: Recipe) -> ScoredOn:
+    if not isinstance(table, Mapping):
+        raise InputError(f"evaluation is {table!r}; expected a table")
+    scored: ScoredOn = decode(ScoredOn, table, "evaluation.")
+    data, root = scored.data or recipe.data.validation, scored.root or recipe.data.root
+    if data is None:
         raise InputError("evaluation.data is missing; expected the pictures to score maps on")
-    source = PictureSource(
-        data, table.get("root", recipe.data.root), table.get("masks"), table.get("boxes")
-    )
-    options = EvaluationOptions(
-        check_metrics(table.get("metrics", list(METRICS))),
-        table.get("limit"),
-        table.get("batch_size", 16),
-    )
-    return source, options
+    return replace(scored, data=data, root=root)
 
 
 def merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +152,7 @@ def run_study(
     """
     rows = []
     first = next(iter(study.runs.values()))
+    _pictures(study, build_recipe_network(first))  # what is wrong with them is said before training
     for number, (name, recipe) in enumerate(study.runs.items(), 1):
         folder = Path(output) / name
         report(f"run {number}/{len(study.runs)}: {name}")
@@ -148,24 +166,26 @@ def run_study(
     return rows
 
 
+def _pictures(study: Study, network: ExplainedNetwork) -> Pictures:
+    on = study.scored_on
+    source = PictureSource(str(on.data), on.root, on.masks, on.boxes, on.max_unreadable)
+    return open_pictures(source, network.head.config.classes, network.backbone.labels)
+
+
 def _scores(
     study: Study, recipe: Recipe, folder: Path, report: Callable[[str], None]
 ) -> tuple[dict[str, Estimate], int]:
     network = build_recipe_network(recipe)
     parameters = sum(parameter.numel() for parameter in network.head.parameters())
-    asked = {
-        "data": study.source.data,
-        "metrics": list(study.options.metrics),
-        "limit": study.options.limit,
-    }
+    on = study.scored_on
+    asked = json.loads(json.dumps(asdict(on)))  # as it reads back
     stored = _stored(folder / "evaluation.json", asked)
     if stored is not None:
         return stored, parameters
     report("evaluating")
-    head = network.head.config
-    pictures = open_pictures(study.source, head.classes, network.backbone.labels)
+    options = EvaluationOptions(on.metrics, on.limit, on.batch_size, on.max_unreadable)
     with subject_of_network(TorchBackend(network)) as subject:
-        found = evaluate(subject, pictures, study.options)
+        found = evaluate(subject, _pictures(study, network), options)
     found = replace(found, settings={**found.settings, "study": asked})
     found.save(folder)
     return found.estimates(), parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -42,7 +42,7 @@ TorchBackboneOption = Annotated[
 ]
 HeadOption = Annotated[str, typer.Option(help="As of export: default, random, or a file.")]
 LabelsOption = Annotated[str | None, typer.Option(help="As of export.")]
-DeviceOption = Annotated[str, typer.Option(help="Where PyTorch runs: cpu, or cuda.")]
+DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where PyTorch runs.")]
 DataOption = Annotated[
     str, typer.Option(help="Folder, list file, torchvision:NAME[:SPLIT] or demo-held-out:COUNT.")
 ]
@@ -98,6 +98,11 @@ def evaluate(
 
     if artifact and backbone:
         raise InputError("found both an artifact and --backbone; expected one of them")
+    _check_meant(
+        artifact, backbone, weights=weights, head=head, layers=layers, variant=variant,
+        tokens=tokens, classes=classes, image_size=image_size, labels=labels, device=device,
+        threads=threads, provider=provider,
+    )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     with ExitStack() as stack:
         network = None
@@ -180,6 +185,17 @@ def compare(
     from tame_deploy.evaluation.rivals import make_rival
     from tame_deploy.runtime.explain_files import prepare_output
 
+    _check_meant(
+        artifact, backbone, weights=weights, head=head, layers=layers, variant=variant,
+        tokens=tokens, classes=classes, image_size=image_size, labels=labels, device=device,
+        threads=threads, provider=provider,
+    )  # fmt: skip
+    if artifact and backbone and head == "default":
+        from tame_deploy.artifact import open_artifact
+
+        # CAMs look into the backbone at the artifact's layer; the maps of a head are not asked for.
+        head, layers = "random", layers or ",".join(open_artifact(artifact).manifest.feature_layers)
+        tokens = tokens or "patch"
     options = _options(metrics, limit, batch_size, max_unreadable)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     with ExitStack() as stack:
@@ -251,6 +267,21 @@ def _network(
         return build_network(loaded, head_request, split_layers(layers), progress)
 
 
+def _check_meant(artifact: str | None, backbone: str | None, **given: Any) -> None:
+    """Refuse options that would do nothing: those of PyTorch without it, or of an artifact."""
+    named = {name.replace("_", "-"): value for name, value in given.items()}
+    for_artifact = ("threads", "provider")
+    for name, value in named.items():
+        if value in (None, "default") or (name == "device" and value == "cpu"):
+            continue
+        if name in for_artifact and artifact is None:
+            raise InputError(f"--{name} is for an artifact's backend; PyTorch has no such option")
+        if name not in for_artifact and backbone is None:
+            raise InputError(f"--{name} has no meaning without --backbone")
+        if name == "device" and artifact is not None:
+            raise InputError("--device is where PyTorch runs; the artifact has --provider")
+
+
 @contextmanager
 def _open(
     artifact: str | None,
@@ -287,6 +318,11 @@ def _check_same(subject: Subject, network: ExplainedNetwork | None) -> None:
         return
     image = network.backbone.image.for_input(subject.image.dtype)
     classes = network.head.config.classes
+    if network.backbone.name != subject.backbone:
+        raise InputError(
+            f"the artifact was exported from {subject.backbone}; --backbone is "
+            f"{network.backbone.name}"
+        )
     if image != subject.image or classes != len(subject.labels):
         raise InputError(
             f"the artifact takes {subject.image.height}x{subject.image.width} pictures and knows "

@@ -50,7 +50,6 @@ def train(
     batch_size: BatchOption = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     precision: PrecisionOption = None,
-    devices: Annotated[str | None, typer.Option(help="How many devices, or auto.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     settings: SetOption = None,
     output: Annotated[
@@ -77,7 +76,6 @@ def train(
         "run.batch_size": batch_size,
         "optimizer.max_lr": lr,
         "run.precision": precision,
-        "run.devices": devices,
         "run.seed": seed,
     }
     stored = Path(output or "") / "recipe.toml"
@@ -99,10 +97,10 @@ def train(
             progress=progress,
         )
     if first:
-        _show_trained(trained, chosen.model.backbone, chosen.model.weights)
+        _show_trained(trained, chosen.model)
 
 
-def _show_trained(trained: Any, backbone: str, weights: str) -> None:
+def _show_trained(trained: Any, model: Any) -> None:
     for reason in trained.unreadable:
         notes.print(f"not read, another in its place: {printable(reason)}", markup=False)
     if 0 < trained.seen_classes < trained.classes:
@@ -115,11 +113,12 @@ def _show_trained(trained: Any, backbone: str, weights: str) -> None:
         f"{escape(str(trained.best_head))}"
     )
     console.print(f"look at   {escape(str(trained.folder / 'maps'))}")
-    extra = "" if weights == "default" else f" --weights {weights}"
-    console.print(
-        f"try       tame-deploy export --backbone {backbone}{extra} "
-        f"--head {escape(str(trained.best_head))}"
-    )
+    words = ["tame-deploy export --backbone", model.backbone]
+    words += [] if model.weights == "default" else ["--weights", model.weights]
+    words += [] if model.classes is None else ["--classes", str(model.classes)]
+    words += [] if model.image_size is None else ["--image-size", "{}x{}".format(*model.image_size)]
+    words += [] if model.labels is None else ["--labels", model.labels]
+    console.print(f"try       {escape(' '.join([*words, '--head', str(trained.best_head)]))}")
 
 
 def find_lr(
@@ -200,7 +199,10 @@ def ablate(
     headings, lines = study_rows(rows)
     console.print(score_table(f"ablation of {study}", headings, lines))
     table = Path(output) / "ablation.md"
-    table.write_text(study_markdown(rows), encoding="utf-8")
+    try:
+        table.write_text(study_markdown(rows), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {table}: {error.strerror or error}") from error
     console.print(f"[green]wrote[/] {escape(str(table))}")
 
 
@@ -233,5 +235,6 @@ def _changed(
     merged = {section: dict(v) if isinstance(v, dict) else v for section, v in table.items()}
     for key, value in given.items():
         section, _, name = key.partition(".")
-        merged.setdefault(section, {})[name] = value
+        if isinstance(merged.setdefault(section, {}), dict):  # else the recipe is refused later
+            merged[section][name] = value
     return merged

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.data.shapes import LABELS, draw_picture
+from tame_deploy.errors import InputError
 from tame_deploy.preprocess import load_image
 
 __all__ = [
@@ -108,6 +109,7 @@ class DrawnPictures:
 
     first_seed: int
     count: int
+    labelled: bool = True
 
     def __len__(self) -> int:
         return self.count
@@ -118,7 +120,7 @@ class DrawnPictures:
 
     def label(self, index: int) -> int | None:
         """Return the shape's class id."""
-        return (self.first_seed + index) % len(LABELS)
+        return (self.first_seed + index) % len(LABELS) if self.labelled else None
 
     def image(self, index: int) -> Image.Image:
         """Return the picture (see `Pictures.image`)."""
@@ -136,6 +138,7 @@ class SharedPictures:
 
     name_of_set: str
     dataset: Any
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -146,15 +149,25 @@ class SharedPictures:
 
     def label(self, index: int) -> int | None:
         """Return the class id, where the data set gives one without decoding."""
-        targets = getattr(self.dataset, "targets", None) or getattr(self.dataset, "_labels", None)
-        if targets is not None:
-            return int(targets[index])
-        target = self.dataset[index][1]
-        return int(target) if isinstance(target, (int, np.integer)) else None
+        if not self.labelled:
+            return None
+        for name in ("targets", "_labels"):
+            targets = getattr(self.dataset, name, None)
+            if targets is not None:
+                return int(targets[index])
+        target = self._read(index)[1]
+        return int(target) if isinstance(target, int | np.integer) else None
 
     def image(self, index: int) -> Image.Image:
         """Return the picture (see `Pictures.image`)."""
-        return load_image(self.dataset[index][0])
+        return load_image(self._read(index)[0])
+
+    def _read(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        # Each data set opens its files in its own way.
+        except Exception as error:
+            raise InputError(f"{self.name(index)} cannot be read: {error}") from None
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:  # noqa: ARG002
         """Return None: classification data sets have no masks."""
@@ -167,6 +180,12 @@ class Subset:
 
     whole: Pictures
     indices: tuple[int, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a list file names and is not there, of the whole."""
+        found: tuple[str, ...] = getattr(self.whole, "missing", ())
+        return found
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 
 from tame_deploy.dataset.pictures import Region
 from tame_deploy.errors import InputError
@@ -13,33 +14,62 @@ from tame_deploy.preprocess import IMAGE_SUFFIXES
 __all__ = ["find_regions", "read_lines"]
 
 
-def find_regions(paths: Sequence[Path], masks: str | None, boxes: str | None) -> dict[Path, Region]:
-    """Return the regions of pictures: masks by the pictures' stem, boxes by their name or path.
+def find_regions(
+    paths: Sequence[Path], root: Path, masks: str | None, boxes: str | None
+) -> dict[Path, Region]:
+    """Return the regions of pictures.
+
+    A mask has its picture's path below `root`, or its name alone where only one picture and one
+    mask have it, whatever the suffix; boxes name the path or the name.
 
     Raises:
-        InputError: for both kinds at once, or if nothing belongs to any picture.
+        InputError: for both kinds at once, for a name that several share, or if nothing belongs to
+            any picture.
     """
     if masks and boxes:
         raise InputError("found both --masks and --boxes; expected one of them")
-    found: dict[Path, Region] = {}
+    known: Mapping[str, Region] = {}
     if masks:
-        if not Path(masks).is_dir():
+        folder = Path(masks)
+        if not folder.is_dir():
             raise InputError(f"--masks {masks} is no folder; expected one of mask pictures")
-        files = (file for file in Path(masks).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        by_stem = {file.stem: file for file in sorted(files)}
-        found |= {path: by_stem[path.stem] for path in paths if path.stem in by_stem}
+        files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        known = {_stem(file, folder): file for file in sorted(files)}
     elif boxes:
-        known = _read_boxes(Path(boxes))
-        for path in paths:
-            match = known.get(path.name) or known.get(path.as_posix())
-            if match:
-                found[path] = tuple(match)
-    if (masks or boxes) and not found:
+        known = {
+            PurePath(name).with_suffix("").as_posix(): tuple(found)
+            for name, found in _read_boxes(Path(boxes)).items()
+        }
+    matched = _match({path: _stem(path, root) for path in paths}, known)
+    if (masks or boxes) and not matched:
         raise InputError(
             f"{masks or boxes} has nothing for any of the pictures; expected entries named as "
             f"they are, such as {paths[0].name}"
         )
-    return found
+    return matched
+
+
+def _stem(path: Path, root: Path) -> str:
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
+    return inside.with_suffix("").as_posix()
+
+
+def _match(stems: Mapping[Path, str], known: Mapping[str, Region]) -> dict[Path, Region]:
+    matched = {path: known[stem] for path, stem in stems.items() if stem in known}
+    by_name = {stem.rpartition("/")[2]: region for stem, region in known.items()}
+    shared = Counter(stem.rpartition("/")[2] for stem in known)
+    pictures = Counter(stem.rpartition("/")[2] for stem in stems.values())
+    for path, stem in stems.items():
+        name = stem.rpartition("/")[2]
+        if path in matched or name not in by_name:
+            continue
+        if shared[name] > 1 or pictures[name] > 1:
+            raise InputError(
+                f"{shared[name]} masks or boxes and {pictures[name]} pictures are called {name}; "
+                f"name them by their paths, such as {stem}"
+            )
+        matched[path] = by_name[name]
+    return matched
 
 
 def read_lines(file: Path) -> list[str]:

@@ -64,7 +64,7 @@ def open_pictures(
         if source.masks or source.boxes:
             raise InputError(f"--masks and --boxes are for pictures in files, not {source.data}")
         if kind == "torchvision":
-            return _shared(rest, source.root)
+            return _shared(rest, source.root, classes)
         return _drawn(kind, rest, classes)
     path = Path(source.data)
     if path.is_dir():
@@ -75,7 +75,8 @@ def open_pictures(
         raise InputError(
             f"no data at {source.data}; expected a folder, a list file, torchvision:NAME or demo:N"
         )
-    regions = find_regions(found.paths, source.masks, source.boxes)
+    root = path if path.is_dir() else Path(source.root or path.parent)
+    regions = find_regions(found.paths, root, source.masks, source.boxes)
     return FilePictures(found.paths, found.labels, regions, found.missing)
 
 
@@ -89,21 +90,19 @@ def check_share(problems: Sequence[str], count: int, limit: float) -> None:
         shown = "; ".join(problems[:5]) + (" …" if len(problems) > 5 else "")
         raise InputError(
             f"{len(problems)} of {count} pictures are missing or unreadable, more than "
-            f"{limit:.0%} (raise it with --max-unreadable): {shown}"
+            f"{limit:.0%} (max_unreadable raises that): {shown}"
         )
 
 
 def _drawn(kind: str, count: str, classes: int) -> DrawnPictures:
     if not count.isdecimal() or not 1 <= int(count) <= HELD_OUT_SEED:
         raise InputError(f"found {kind}:{count}; expected {kind}:COUNT, such as {kind}:600")
-    if classes < len(LABELS):
-        raise InputError(
-            f"the drawn pictures have {len(LABELS)} classes; the classifier knows {classes}"
-        )
-    return DrawnPictures(0 if kind == "demo" else HELD_OUT_SEED, int(count))
+    # Another classifier can be trained and scored on them, but not judged by their labels.
+    known = classes == len(LABELS)
+    return DrawnPictures(0 if kind == "demo" else HELD_OUT_SEED, int(count), known)
 
 
-def _shared(name: str, root: str | None) -> SharedPictures:
+def _shared(name: str, root: str | None, classes: int) -> SharedPictures:
     require_extra("train", "torchvision")
     import inspect
 
@@ -118,13 +117,15 @@ def _shared(name: str, root: str | None) -> SharedPictures:
     if "root" in known:
         arguments["root"] = root or "data"
     if "train" in known:
-        arguments["train"] = split in ("", "train")
+        if split not in ("", "train", "test"):
+            raise InputError(f"torchvision's {name} has no split {split!r}; expected train or test")
+        arguments["train"] = split != "test"
     elif "split" in known and split:
         arguments["split"] = split
     elif split:
         raise InputError(f"torchvision's {name} has no splits; found {split!r}")
     try:
-        return SharedPictures(f"torchvision:{name}", build(**arguments))
+        dataset = build(**arguments)
     # Each data set complains in its own way of a missing file or an unknown split.
     except Exception as error:
         reason = " ".join((str(error).strip() or type(error).__name__).split())
@@ -132,6 +133,12 @@ def _shared(name: str, root: str | None) -> SharedPictures:
             f"cannot open torchvision's {name} in {root or 'data'}: {reason:.200} "
             "(nothing is downloaded here; --data-root says where it is)"
         ) from None
+    names = getattr(dataset, "classes", None)
+    if names is not None and len(names) > classes:
+        raise InputError(
+            f"torchvision's {name} has {len(names)} classes; the classifier knows {classes}"
+        )
+    return SharedPictures(f"torchvision:{name}", dataset, names is None or len(names) == classes)
 
 
 def _folder(path: Path, classes: int, labels: Sequence[str] | None) -> FilePictures:
@@ -155,9 +162,17 @@ def _folder_classes(
     names: Sequence[str], classes: int, labels: Sequence[str] | None
 ) -> list[int | None]:
     """Return class ids of folders: by name where all are class names, else in order."""
-    known = {name.casefold(): index for index, name in enumerate(labels or ())}
-    if all(name.casefold() in known for name in names):
-        return [known[name.casefold()] for name in names]
+    known: dict[str, list[int]] = {}
+    for index, label in enumerate(labels or ()):
+        known.setdefault(label.casefold(), []).append(index)
+    odd = [name for name in names if len(known.get(name.casefold(), ())) != 1]
+    if not odd:
+        return [known[name.casefold()][0] for name in names]
+    if len(odd) < len(names):
+        raise InputError(
+            f"{len(names) - len(odd)} of {len(names)} class folders bear the name of a class, and "
+            f"{', '.join(odd[:3])} of none or of several; rename them, or number all"
+        )
     if len(names) == classes:
         return list(range(classes))
     if len(names) > classes:
@@ -204,7 +219,7 @@ def _list_lines(file: Path) -> Iterator[tuple[int, str, int]]:
             continue
         separator = "," if "," in line else None
         parts = [part.strip() for part in line.rsplit(separator, 1)]
-        if len(parts) == 2 and parts[1].lstrip("-").isdecimal():
+        if len(parts) == 2 and parts[1].removeprefix("-").isdecimal():
             yield number, parts[0], int(parts[1])
         elif number > 1 or separator is None:  # a first line may be the header of a CSV
             raise InputError(f"{file}, line {number}: found {line!r:.80}; expected `path label`")

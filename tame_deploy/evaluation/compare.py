@@ -88,7 +88,10 @@ def draw_grid(
                 heat = heat_of(maps, image.height, image.width)[0]
                 cells.append((blend(image, heat), "tame" if method is None else method.name))
     sheet = contact_sheet(cells, columns=len(methods) + 1, side=180)
-    sheet.save(path, quality=92)
+    try:
+        sheet.save(path, quality=92)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 
@@ -129,7 +132,7 @@ def save_comparison(evaluations: Sequence[Evaluation], folder: Path) -> None:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = (
         f"{evaluations[0].subject}, {len(evaluations[0].names)} pictures. Passes and milliseconds "
-        "are those of one explained prediction; the best of a column is starred."
+        "are those of one map, for TAME of prediction and map; the best of a column is starred."
     )
     try:
         (folder / "comparison.md").write_text(f"{table}\n\n{note}\n", encoding="utf-8")

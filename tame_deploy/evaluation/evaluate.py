@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -135,12 +136,15 @@ def evaluate(
     columns: dict[str, list[NDArray[np.floating[Any]]]] = defaultdict(list)
     names: list[str] = []
     unreadable: list[str] = []
-    seconds = 0.0
+    times: list[float] = []
     for batch in prepared_batches(pictures, subject.image, options, unreadable, advance):
         started = time.perf_counter()
         answer = subject.answer(batch.pixels)
-        maps = answer.maps if method is None else method.explain(batch.pixels, answer.class_ids)
-        seconds += time.perf_counter() - started
+        maps = answer.maps
+        if method is not None:
+            started = time.perf_counter()
+            maps = method.explain(batch.pixels, answer.class_ids)
+        times.append(1e3 * (time.perf_counter() - started) / len(batch.indices))
         explained = _explained(subject, batch, answer, maps, options.batch_size)
         columns["accuracy"].append(_accuracy(pictures, batch, answer))
         for family in families:
@@ -156,9 +160,9 @@ def evaluate(
         names,
         unreadable,
         _settings(subject, options, method),
-        1.0 if method is None else 1 + method.forward_passes / len(names),
+        1.0 if method is None else method.forward_passes / len(names),
         0.0 if method is None else method.backward_passes / len(names),
-        1e3 * seconds / len(names),
+        statistics.median(times),
     )
 
 

@@ -91,7 +91,7 @@ class Evaluation:
         settings: what else decides the numbers.
         forward_passes: pictures sent through the classifier for one explanation.
         backward_passes: pictures that gradients were taken for.
-        milliseconds: time of one explanation, the prediction included.
+        milliseconds: time of one map, the median over batches; of TAME's, prediction included.
     """
 
     subject: str

@@ -31,6 +31,9 @@ _CAMS = {
     "ablation-cam": "AblationCAM",  # Desai and Ramaswamy, WACV 2020
 }
 
+#: Those that take one pass there and one back.
+_BY_GRADIENT = ("grad-cam", "grad-cam++", "layercam")
+
 RIVALS = (*_CAMS, "rise", "random")
 
 
@@ -145,35 +148,49 @@ class CamMethod:
         self.name = name
         self.forward_passes = 0
         self.backward_passes = 0
-        backbone = network.backbone
-        self._module = backbone.module
-        target, transform = _target(network, layer)
-        arguments: dict[str, Any] = {"reshape_transform": transform}
+        self._module = network.backbone.module
+        self._target, transform = _target(network, layer)
+        self._batch_size = batch_size
+        self._arguments: dict[str, Any] = {"reshape_transform": transform}
         if name == "ablation-cam":
-            arguments["batch_size"] = batch_size
+            self._arguments["batch_size"] = batch_size
             if transform is not None:
                 from pytorch_grad_cam.ablation_layer import AblationLayerVit
 
-                arguments["ablation_layer"] = AblationLayerVit()
-        build: Callable[..., Any] = getattr(pytorch_grad_cam, _CAMS[name])
-        self._cam = build(self._module, [target], **arguments)
-        self._cam.batch_size = batch_size
-        self._mean = torch.tensor(backbone.image.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(backbone.image.std).view(1, 3, 1, 1)
+                self._arguments["ablation_layer"] = AblationLayerVit()
+        self._build: Callable[..., Any] = getattr(pytorch_grad_cam, _CAMS[name])
+        image = network.backbone.image
+        self._mean = torch.tensor(image.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(image.std).view(1, 3, 1, 1)
 
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return class activation maps (B, H, W) (see `Method.explain`)."""
+        images = (torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()) - self._mean) / self._std
+        # Methods with a pass a channel keep the activations of each, so they take one at a time.
+        many = len(images) if self.name in _BY_GRADIENT else 1
+        maps = [
+            self._explain(images[start : start + many], class_ids[start : start + many])
+            for start in range(0, len(images), many)
+        ]
+        return np.nan_to_num(np.concatenate(maps))
+
+    def _explain(self, images: Tensor, class_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        images = (torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()) - self._mean) / self._std
-        # The weights are frozen: gradients reach the layer only if the picture asks for them.
-        images.requires_grad_(self._cam.uses_gradients)
         targets = [ClassifierOutputTarget(int(class_id)) for class_id in class_ids]
-        with self._counting(), contextlib.redirect_stderr(io.StringIO()):  # the library's own bars
-            maps: NDArray[np.float32] = self._cam(images, targets)
-        return np.nan_to_num(maps)
+        # The library's hooks stay as long as its object does, and keep every pass's activations.
+        with (
+            self._counting(),
+            contextlib.redirect_stderr(io.StringIO()),  # its own bars
+            self._build(self._module, [self._target], **self._arguments) as cam,
+        ):
+            cam.batch_size = self._batch_size
+            # The weights are frozen: gradients reach the layer only if the picture asks for them.
+            images = images.detach().requires_grad_(cam.uses_gradients)
+            maps: NDArray[np.float32] = cam(images, targets)
+        return maps
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:

@@ -41,6 +41,7 @@ class Subject:
     backend: Backend
     image: ImageSpec
     labels: tuple[str, ...]
+    backbone: str
     map_kind: MapKind = "minmax"
     explain: ExplainMode = "selectable"
     speed_only: bool = False
@@ -91,6 +92,7 @@ def subject_of_artifact(artifact: Artifact, backend: Backend) -> Subject:
         backend,
         manifest.image,
         artifact.read_labels(),
+        manifest.backbone,
         manifest.graph.maps,
         manifest.graph.explain,
         manifest.speed_only,
@@ -103,5 +105,10 @@ def subject_of_network(backend: TorchBackend) -> Subject:
     labels: Sequence[str] = backbone.labels or [str(i) for i in range(head.config.classes)]
     random = backbone.source.random or backend.network.head_source.random
     return Subject(
-        f"{backbone.name} (PyTorch)", backend, backend.image, tuple(labels), speed_only=random
+        f"{backbone.name} (PyTorch)",
+        backend,
+        backend.image,
+        tuple(labels),
+        backbone.name,
+        speed_only=random,
     )

@@ -49,7 +49,9 @@ class Ranking(nn.Module):
             return ranked
         # Places beyond the ranks can only be named outright; there -1 gets the last rank, and
         # callers refuse it before it comes here.
-        places = torch.arange(class_ids.shape[1]).clamp(max=self.ranks - 1)  # (K,)
+        places = torch.arange(class_ids.shape[1], device=logits.device).clamp(
+            max=self.ranks - 1
+        )  # (K,)
         return torch.where(class_ids < 0, ranked.index_select(1, places), class_ids)
 
 
@@ -115,7 +117,7 @@ class FusedNetwork(nn.Module):
         branches = self.branches(self.source[0].feature_maps(outputs))
         if self.explain == "all":
             map_logits = self.tail["maps"](branches, None)
-            every = torch.arange(logits.shape[1]).unsqueeze(0)
+            every = torch.arange(logits.shape[1], device=logits.device).unsqueeze(0)
             explained = every.expand(logits.shape[0], -1)
         else:
             explained = self.tail["ranking"](logits, class_ids)

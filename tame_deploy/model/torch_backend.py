@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tame_deploy.errors import BackendError, InputError
+from tame_deploy.errors import BackendError, DeviceError, InputError
 from tame_deploy.model.fused import FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.types import ImageSpec, InputKind, TensorSpec
@@ -26,11 +26,18 @@ class TorchBackend:
         graph_input: "float32" takes normalised pictures exactly; "uint8" rounds as a deployed
             graph with uint8 input does.
         device: where to run, "cpu" or "cuda".
+
+    Raises:
+        DeviceError: if the device is not there.
     """
 
     def __init__(
         self, network: ExplainedNetwork, graph_input: InputKind = "float32", device: str = "cpu"
     ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(
+                "torch sees no CUDA device here; leave --device out to run on the CPU"
+            )
         self.network = network
         self.image: ImageSpec = network.backbone.image.for_input(graph_input)
         classes = network.head.config.classes
@@ -64,8 +71,11 @@ class TorchBackend:
                 )
         images = torch.from_numpy(feeds["images"]).to(self._device)
         class_ids = torch.from_numpy(feeds["class_ids"]).to(self._device)
-        with torch.inference_mode():
-            values = self._fused(images, class_ids)
+        try:
+            with torch.inference_mode():
+                values = self._fused(images, class_ids)
+        except torch.OutOfMemoryError as error:
+            raise BackendError(f"out of memory at batch size {len(images)}; lower it") from error
         names = [spec.name for spec in self.outputs]
         return {n: value.cpu().numpy() for n, value in zip(names, values, strict=True)}
 

@@ -6,7 +6,8 @@ number of workers and processes, and goes on after a kill with the very batch it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,13 @@ class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def digest(self) -> str:
+        """Return a hash of the pictures' names in order: other pictures make other steps."""
+        names = hashlib.sha256()
+        for index in range(len(self.pictures)):
+            names.update(self.pictures.name(index).encode("utf-8", "surrogateescape") + b"\0")
+        return names.hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[tuple[int, str]]]:
         """Return a picture, the number of the one that was read, and what was not.
@@ -135,7 +143,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def make_loader(
-    dataset: PictureTensors, batches: EpochBatches, workers: int, *, pin: bool = False
+    dataset: PictureTensors,
+    batches: Iterable[list[tuple[int, int]]],
+    workers: int,
+    *,
+    pin: bool = False,
 ) -> DataLoader[Batch]:
     """Return a loader of `Batch`es."""
     loader: DataLoader[Batch] = DataLoader(
@@ -169,6 +181,8 @@ def open_training_data(
         validation = _open(data.validation, data, network)
     else:
         training, validation = _set_aside(training, data.validation_share, recipe.run.seed)
+    if not len(validation):
+        raise InputError("there are no pictures to validate on")
     if len(training) < recipe.run.batch_size:
         raise InputError(
             f"found {len(training)} pictures to train on, fewer than a batch of "

@@ -14,7 +14,6 @@ from tame_deploy.model.demo import IMAGE, LABELS, DemoNet
 
 __all__ = ["train_demo_classifier"]
 
-BATCH = 64
 #: Without it the classifier is so sure of itself that nothing can make it surer.
 LABEL_SMOOTHING = 0.1
 
@@ -23,6 +22,7 @@ def train_demo_classifier(
     pictures: int = 6000,
     epochs: int = 6,
     *,
+    batch_size: int = 64,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> DemoNet:
@@ -31,6 +31,7 @@ def train_demo_classifier(
     Args:
         pictures: how many are drawn.
         epochs: times through them.
+        batch_size: pictures a step.
         seed: of weights, order and blackening.
         report: told a line an epoch.
     """
@@ -42,11 +43,12 @@ def train_demo_classifier(
         targets = functional.one_hot(classes, len(LABELS)).float()
         targets = targets * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / len(LABELS)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
-        steps = epochs * (pictures // BATCH)
+        batches = pictures // batch_size
+        steps = epochs * batches
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
         for epoch in range(epochs):
             losses = []
-            for indices in torch.randperm(pictures)[: pictures // BATCH * BATCH].reshape(-1, BATCH):
+            for indices in torch.randperm(pictures)[: batches * batch_size].reshape(batches, -1):
                 images, wanted = _blacken(pixels[indices], masks[indices], targets[indices])
                 loss = functional.cross_entropy(network(normalised(images)), wanted)
                 optimizer.zero_grad()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
+from tame_deploy.dataset.sources import check_share
 from tame_deploy.download import Progress
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.training.data import (
@@ -24,7 +25,12 @@ from tame_deploy.training.data import (
 from tame_deploy.training.module import make_optimizer
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
-from tame_deploy.training.train_head import build_recipe_network, quiet_lightning
+from tame_deploy.training.train_head import (
+    build_recipe_network,
+    choose_accelerator,
+    explained_device,
+    quiet_lightning,
+)
 
 __all__ = ["RangeTest", "find_lr"]
 
@@ -109,20 +115,21 @@ def find_lr(
             f"a range test of {count} steps says nothing; expected at least 20 (--steps)"
         )
     with quiet_lightning():
-        fabric = Fabric(
-            accelerator=recipe.run.accelerator,
-            devices=1,
-            precision=recipe.run.precision,  # type: ignore[arg-type]
-        )
+        accelerator = choose_accelerator(recipe.run)
+        with explained_device():
+            fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]
         head = network.head.requires_grad_(True).train()
         masked = MaskedStep(network, recipe.loss)
         optimizer, peaks = make_optimizer(head, recipe.optimizer)
         _, optimizer = fabric.setup(head, optimizer)
         masked.to(fabric.device)
         losses: list[float] = []
+        unreadable: dict[int, str] = {}
         best = float("inf")
         rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
         for rate, batch in zip(rates, _endless(training, recipe), strict=False):
+            unreadable.update(batch.problems)
+            check_share(list(unreadable.values()), len(training), recipe.data.max_unreadable)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = rate * peak / peaks[0]  # biases keep their factor
             with fabric.autocast():
@@ -162,7 +169,7 @@ def _smoothed(losses: list[float], count: int) -> list[float]:
 def _judge(rates: list[float], losses: list[float], count: int) -> RangeTest:
     if len(losses) < 10:
         raise TrainingError(
-            f"the loss is no number after {len(losses)} steps at rates up to "
+            f"the loss burst after {len(losses)} steps at rates up to "
             f"{rates[len(losses)]:.1e}; begin with a lower rate (--lowest)"
         )
     smooth = np.array(_smoothed(losses, count))

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class RunState:
     """Where a run is: everything beyond the recipe that decides what comes next.
 
     `step` counts optimizer steps; `best` is the lowest validation loss so far; `world` is the
-    number of processes.
+    number of processes; `data` is a hash of the pictures' names.
     """
 
     step: int
@@ -39,6 +39,8 @@ class RunState:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     scaler: dict[str, Any]
+    data: str = ""
+    unreadable: dict[int, str] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -60,9 +62,9 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
+            if any(not _is_torn(entry) for entry in self.path.iterdir()):
                 self._clear(overwrite)
-            self._write(self.recipe, write_toml(recipe).encode())
+            write_whole(self.recipe, write_toml(recipe).encode())
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
@@ -91,12 +93,12 @@ class RunFolder:
             raise InputError(f"there is no run to resume in {self.path}")
         return decode_recipe(read_toml(self.recipe))
 
-    def resume(self, recipe: Recipe, world: int) -> RunState | None:
+    def resume(self, recipe: Recipe, world: int, data: str = "") -> RunState | None:
         """Return the state to go on from, or None if the run was ended before it kept any.
 
         Raises:
-            InputError: if the run in the folder has another recipe or number of processes, or its
-                checkpoint is damaged.
+            InputError: if the run in the folder has another recipe, other pictures or another
+                number of processes, or its checkpoint is damaged.
         """
         changed = differences(self.stored_recipe(), recipe)
         changed = [line for line in changed if line.partition(":")[0] not in _FREE]
@@ -123,14 +125,25 @@ class RunFolder:
                 f"the run had {state.world} processes and now has {world}; expected as many, or "
                 "its batches would be others"
             )
+        if state.data != data:
+            raise InputError(
+                f"the run in {self.path} was on other pictures than are there now; bring them "
+                "back, or start anew with --overwrite"
+            )
         return state
 
     def keep(self, state: RunState, network: ExplainedNetwork) -> None:
         """Write the checkpoint and the head as it is now; each is replaced whole or not at all.
 
         Raises:
-            TrainingError: if the disk takes no more; what was kept before is intact.
+            TrainingError: if the head is spoiled or the disk takes no more; what was kept before is
+                intact.
         """
+        if not all(bool(torch.isfinite(value).all()) for value in state.head.values()):
+            raise TrainingError(
+                f"the head holds NaN or infinity after step {state.step}; the head of the last "
+                "checkpoint is kept (a lower --lr may help; see tame-deploy find-lr)"
+            )
         buffer = io.BytesIO()
         torch.save(asdict(state), buffer)
         self._keep(self.checkpoint, buffer.getvalue())
@@ -152,24 +165,30 @@ class RunFolder:
 
     def _keep(self, path: Path, data: bytes) -> None:
         try:
-            self._write(path, data)
+            write_whole(path, data)
         except OSError as error:
             raise TrainingError(
                 f"cannot write {path}: {error.strerror or error}; what was kept before is intact. "
                 "Make room and go on with --resume"
             ) from error
 
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file by new contents, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file is what a kill leaves of one of ours."""
+    return path.name.startswith(".partial-") or path.name.endswith(".part")
 
 
 class MetricsFile:
@@ -186,10 +205,11 @@ class MetricsFile:
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if _whole(row, step)]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(path, text.getvalue().encode())
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; numbers keep seven digits."""

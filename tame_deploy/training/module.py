@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["NAMES", "HeadTraining", "make_optimizer"]
 
 #: Names of the loss terms in metrics.csv, in the order of `LossTerms`.
 NAMES = ("loss", "cross_entropy", "area", "variation")
+VALIDATED = (*NAMES, "average_drop", "increase_in_confidence")
 
 
 class HeadTraining(LightningModule):
@@ -48,7 +50,7 @@ class HeadTraining(LightningModule):
         super().__init__()
         self.recipe = recipe
         self.network = [network]  # in a list: the frozen backbone is no part of this module
-        self.head = network.head.requires_grad_(True)
+        self.head = network.head.requires_grad_(True).train()  # Lightning keeps what it finds
         self.masked = MaskedStep(network, recipe.loss)
         self.training_pictures, self.validation_pictures = training, validation
         self.start = start
@@ -61,12 +63,14 @@ class HeadTraining(LightningModule):
                 "(batch size x accumulation x processes)"
             )
         self.total_steps = self.steps_per_epoch * recipe.run.epochs
-        self.unreadable: dict[int, str] = {}
+        self.unreadable: dict[int, str] = dict(start.unreadable) if start else {}
+        self.unreadable_validation: dict[int, str] = {}
         self.seen: Counter[int] = Counter()
         self.best = start.best if start else float("inf")
         self.row: dict[str, float] = {}
         self.terms: list[Tensor] = []  # of the batches of this step
-        self._sums: dict[str, float] = {}
+        self.rate = 0.0
+        self._sums = torch.zeros(0)
         self._started = time.monotonic()
 
     @property
@@ -85,10 +89,10 @@ class HeadTraining(LightningModule):
             synchronise_batch_norm(self.head)
         if self.start is not None:
             self.head.load_state_dict(self.start.head)
+        self.masked.to(self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
         """Restore the rest of a resumed run."""
-        self.masked.to(self.device)
         if self.start is None:
             return
         self.trainer.optimizers[0].load_state_dict(self.start.optimizer)
@@ -103,7 +107,7 @@ class HeadTraining(LightningModule):
             optimizer,
             max_lr=rates,
             total_steps=self.total_steps + 1,  # Lightning asks once more after the last step
-            pct_start=config.warmup,
+            pct_start=config.warmup + 1e-9,  # it divides by warm-up steps less one
             base_momentum=config.base_momentum,
             max_momentum=config.max_momentum,
         )
@@ -132,16 +136,13 @@ class HeadTraining(LightningModule):
 
     def val_dataloader(self) -> Any:
         """Return this process's part of the validation pictures, always the same."""
-        size = min(
-            self.recipe.run.batch_size, len(self.validation_pictures) // self.trainer.world_size
-        )
-        batches = EpochBatches(
-            len(self.validation_pictures),
-            max(1, size),
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-            shuffle=False,
-        )
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        part = range(rank, len(self.validation_pictures), world)
+        size = self.recipe.run.batch_size
+        batches = [
+            [(0, index) for index in part[first : first + size]]
+            for first in range(0, len(part), size)
+        ]
         return make_loader(self.validation_pictures, batches, self.recipe.run.workers)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
@@ -151,7 +152,8 @@ class HeadTraining(LightningModule):
             TrainingError: if it is no number.
             InputError: if too many pictures were unreadable.
         """
-        self._note_problems(batch)
+        self._note_problems(batch, self.training_pictures, self.unreadable)
+        self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         terms, labels = self.masked.losses(batch.pixels, self._area_scale())
         self._check_finite(terms, batch)
         self.seen.update(labels.tolist())
@@ -163,21 +165,20 @@ class HeadTraining(LightningModule):
         """Average the loss over the batches of a step, and over processes."""
         self.terms.append(terms)
         if len(self.terms) == self.recipe.run.accumulate:
-            means = self._mean_over_processes(torch.stack(self.terms).mean(0))
-            self.row = dict(zip(NAMES, means, strict=True))
+            means = self._over_processes(torch.stack(self.terms).mean(0)).mean(0)
+            self.row = dict(zip(NAMES, means.tolist(), strict=True))
             self.terms = []
 
     def _area_scale(self) -> float:
         steps = self.recipe.loss.area_warmup * self.total_steps
         return min(1.0, self.step / steps) if steps else 1.0
 
-    def _note_problems(self, batch: Batch) -> None:
-        self.unreadable.update(batch.problems)
-        check_share(
-            list(self.unreadable.values()),
-            len(self.training_pictures),
-            self.recipe.data.max_unreadable,
-        )
+    def _note_problems(
+        self, batch: Batch, pictures: PictureTensors, unreadable: dict[int, str]
+    ) -> None:
+        unreadable.update(batch.problems)
+        share = len(pictures) // self.trainer.world_size  # each process sees its own
+        check_share(list(unreadable.values()), share, self.recipe.data.max_unreadable)
 
     def _check_finite(self, terms: LossTerms, batch: Batch) -> None:
         if bool(torch.isfinite(terms.total)):
@@ -201,20 +202,22 @@ class HeadTraining(LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to add up the validation losses."""
-        self._sums = dict.fromkeys((*NAMES, "average_drop", "increase_in_confidence"), 0.0)
+        """Begin to add up."""
+        self._sums = torch.zeros(len(VALIDATED) + 1, device=self.device)
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, _index: int) -> None:
-        """Add up loss, average drop and increase in confidence (at 100 %) of a batch."""
-        terms, _ = self.masked.losses(batch.pixels)
-        count = len(batch.pixels)
-        for name, value in zip(NAMES, terms, strict=True):
-            self._sums[name] += float(value) * count
+        """Add up loss, average drop and increase in confidence (at 100 %) of a batch.
+
+        The loss looks at own maps alone, so that it does not depend on what shares a batch.
+        """
+        self._note_problems(batch, self.validation_pictures, self.unreadable_validation)
+        terms, _ = self.masked.losses(batch.pixels, alone=True)
         whole, masked = self._confidences(batch.pixels.float() / 255)
-        drop = (whole - masked).clamp(min=0) / whole
-        self._sums["average_drop"] += 100 * float(drop.sum())
-        self._sums["increase_in_confidence"] += 100 * float((masked > whole).sum())
+        drop = 100 * ((whole - masked).clamp(min=0) / whole).mean()
+        increase = 100 * (masked > whole).float().mean()
+        count = torch.ones_like(drop)
+        self._sums += len(batch.pixels) * torch.stack([*terms, drop, increase, count])
 
     def _confidences(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probability of the predicted class, whole and masked, float (B) each."""
@@ -228,18 +231,34 @@ class HeadTraining(LightningModule):
         return whole, masked.gather(1, labels[:, None])[:, 0]
 
     def on_validation_epoch_end(self) -> None:
-        """Average over pictures and processes, and check that the backbone is as it was."""
-        self.masked.assert_untouched()
-        counted = len(self.trainer.val_dataloaders.batch_sampler.batches)  # type: ignore[union-attr]
-        size = self.trainer.val_dataloaders.batch_sampler.batches.shape[1]  # type: ignore[union-attr]
-        sums = torch.tensor(list(self._sums.values()), device=self.device) / (counted * size)
-        self.row = dict(zip(self._sums, self._mean_over_processes(sums), strict=True))
+        """Average over pictures and processes, and check that the backbone is as it was.
 
-    def _mean_over_processes(self, values: Tensor) -> list[float]:
+        Raises:
+            TrainingError: if the loss is no number.
+        """
+        self.masked.assert_untouched()
+        *sums, count = self._over_processes(self._sums).sum(0).tolist()
+        self.row = {name: value / count for name, value in zip(VALIDATED, sums, strict=True)}
+        if not math.isfinite(self.row["loss"]):
+            raise TrainingError(
+                f"the validation loss is {self.row['loss']} after step {self.step}; the head of "
+                "the last checkpoint is kept (a lower --lr may help; see tame-deploy find-lr)"
+            )
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """Return the values (N) of all processes, (processes, N)."""
         gathered = self.all_gather(values)
         assert isinstance(gathered, Tensor)
-        means: list[float] = gathered.reshape(-1, len(values)).mean(0).tolist()
-        return means
+        return gathered.reshape(-1, len(values))
+
+    def on_train_end(self) -> None:
+        """Tell the first process what the others saw and could not read."""
+        if self.trainer.world_size > 1:
+            found: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(found, (self.seen, self.unreadable))
+            for seen, unreadable in found:
+                self.seen = self.seen | seen
+                self.unreadable = self.unreadable | unreadable
 
     def state(self) -> RunState:
         """Return where the run is."""
@@ -251,6 +270,8 @@ class HeadTraining(LightningModule):
             self.trainer.optimizers[0].state_dict(),
             self.trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             self.trainer.precision_plugin.state_dict(),
+            self.training_pictures.digest(),
+            self.unreadable,
         )
 
     def seconds(self) -> float:

@@ -26,6 +26,7 @@ __all__ = [
     "OptimizerConfig",
     "Recipe",
     "RunConfig",
+    "decode",
     "decode_recipe",
     "differences",
     "parse_value",
@@ -120,8 +121,8 @@ class OptimizerConfig:
 class RunConfig:
     """How long, how large, on what.
 
-    `batch_size` is a process's; `accumulate` batches make one step. `devices` is a count or
-    "auto"; `checkpoint_every` counts steps.
+    `batch_size` is a process's; `accumulate` batches make one step; `checkpoint_every` counts
+    steps. How many processes there are, torchrun decides.
 
     Raises:
         InputError: for counts below one or an unknown precision.
@@ -132,14 +133,12 @@ class RunConfig:
     accumulate: int = 1
     precision: str = "32-true"
     accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
     workers: int = 2
     seed: int = 0
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "nodes", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"run.{name} is {getattr(self, name)}; expected at least 1")
         if self.workers < 0 or self.seed < 0:
@@ -150,8 +149,6 @@ class RunConfig:
             )
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise InputError(f"run.accelerator is {self.accelerator!r}; expected auto, cpu or gpu")
-        if self.devices != "auto" and not self.devices.isdecimal():
-            raise InputError(f"run.devices is {self.devices!r}; expected a count or auto")
 
 
 @dataclass(frozen=True)
@@ -206,21 +203,26 @@ def decode_recipe(table: Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: naming the key that is wrong, and what was meant.
     """
-    recipe: Recipe = _decode(Recipe, table, "")
+    recipe: Recipe = decode(Recipe, table, "")
     return recipe
 
 
-def _decode(kind: type, table: Mapping[str, Any], path: str) -> Any:
+def decode(kind: type, table: Mapping[str, Any], path: str) -> Any:
+    """Return a dataclass from a table, strictly; `path` stands before the names of its keys.
+
+    Raises:
+        InputError: for a key that is unknown, missing, or of the wrong type.
+    """
     hints = get_type_hints(kind)
     known = {item.name: item for item in fields(kind)}
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {path}{near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise InputError(f"the recipe has an unknown key {path}{key}{hint}")
+            raise InputError(f"unknown key {path}{key}{hint}")
     for name, item in known.items():
         if name not in table and item.default is MISSING and item.default_factory is MISSING:
-            raise InputError(f"the recipe lacks {path}{name}")
+            raise InputError(f"{path}{name} is missing")
     values = {key: _field(hints[key], value, f"{path}{key}") for key, value in table.items()}
     return kind(**values)
 
@@ -230,7 +232,7 @@ def _field(hint: Any, value: Any, path: str) -> Any:
         return _value(hint, value, path)
     if not isinstance(value, Mapping):
         raise InputError(f"{path} is {value!r}; expected a table")
-    return _decode(hint, value, f"{path}.")  # type: ignore[arg-type]
+    return decode(hint, value, f"{path}.")  # type: ignore[arg-type]
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
@@ -246,8 +248,6 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return _tuple(hint, value, path)
     if hint is float and type(value) is int:
         return float(value)
-    if path == "run.devices" and type(value) is int:
-        value = str(value)
     if type(value) is not hint:
         raise InputError(f"{path} is {value!r}; expected {_TYPE_NAMES[hint]}")
     return value

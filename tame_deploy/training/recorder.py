@@ -86,7 +86,7 @@ class Recorder(Callback):
             "seconds": module.seconds(),
         }
         if split == "training":
-            facts["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+            facts["lr"] = module.rate
         self.metrics.add(module.row | facts)
         if trainer.logger is not None:
             named = {f"{split}/{name}": value for name, value in module.row.items()}

@@ -17,16 +17,23 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from tame_deploy.download import Progress
-from tame_deploy.errors import InputError, TameError
+from tame_deploy.errors import InputError, TameError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.training.data import open_training_data
 from tame_deploy.training.keeping import RunFolder
 from tame_deploy.training.module import HeadTraining
-from tame_deploy.training.recipe import Recipe
+from tame_deploy.training.recipe import Recipe, RunConfig
 from tame_deploy.training.recorder import Recorder
 
-__all__ = ["TrainedHead", "build_recipe_network", "quiet_lightning", "train_head"]
+__all__ = [
+    "TrainedHead",
+    "build_recipe_network",
+    "choose_accelerator",
+    "explained_device",
+    "quiet_lightning",
+    "train_head",
+]
 
 
 @dataclass(frozen=True)
@@ -102,19 +109,19 @@ def train_head(
     torch.set_flush_denormal(True)  # masks near zero make numbers that processors are slow with
     network = build_recipe_network(recipe, progress)
     training, validation = open_training_data(recipe, network)
-    for line in getattr(training.pictures, "missing", ()):
-        report(f"left out: {line}")
     folder = RunFolder(output)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     main_process = int(os.environ.get("RANK", "0")) == 0
-    start = folder.resume(recipe, world) if resume else None
+    for line in getattr(training.pictures, "missing", ()) if main_process else ():
+        report(f"left out: {line}")
+    start = folder.resume(recipe, world, training.digest()) if resume else None
     if main_process and not resume:
         folder.start(recipe, overwrite=overwrite)
     module = HeadTraining(network, recipe, training, validation, world=world, start=start)
     if module.first_step < module.total_steps:
         recorder = Recorder(folder, module.first_step, report)
-        with quiet_lightning(), _trainer(recipe, module, recorder, show_progress) as run:
-            run.fit(module)
+        with quiet_lightning(), explained_failures(folder.path):
+            _trainer(recipe, module, recorder, show_progress).fit(module)
     network.head.eval().requires_grad_(False)
     return TrainedHead(
         folder.path,
@@ -128,51 +135,81 @@ def train_head(
     )
 
 
-@contextmanager
 def _trainer(
-    recipe: Recipe, module: HeadTraining, recorder: Recorder | None, show_progress: bool
-) -> Iterator[Trainer]:
-    """Yield the trainer of a run; errors that are ours come out of it as they are."""
+    recipe: Recipe, module: HeadTraining, recorder: Recorder, show_progress: bool
+) -> Trainer:
     run = recipe.run
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    callbacks: list[Any] = [] if recorder is None else [recorder]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # torchrun says both
+    folder = recorder.folder.path
+    callbacks: list[Any] = [recorder]
     if show_progress:
         callbacks.append(_EpochBar(module))
-    logger = None
-    if recorder is not None:
-        folder = recorder.folder.path
-        logger = TensorBoardLogger(
-            folder, name="", version="tensorboard", purge_step=module.first_step or None
-        )
-    devices: Any = run.devices if run.devices == "auto" else int(run.devices)
-    if world > 1 and run.devices == "auto" and not torch.cuda.is_available():
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    try:
-        trainer = Trainer(
-            accelerator=run.accelerator,
-            devices=devices,
-            num_nodes=run.nodes,
+    logger = TensorBoardLogger(
+        folder, name="", version="tensorboard", purge_step=module.first_step or None
+    )
+    with explained_device():
+        return Trainer(
+            accelerator=choose_accelerator(run),
+            devices=local,
+            num_nodes=world // local,
             strategy="ddp" if world > 1 else "auto",
             precision=run.precision,  # type: ignore[arg-type]
             max_epochs=run.epochs - module.first_step // module.steps_per_epoch,
             accumulate_grad_batches=run.accumulate,
             callbacks=callbacks,
-            logger=logger or False,
+            logger=logger,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=show_progress,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=1,
-            default_root_dir=None if recorder is None else recorder.folder.path,
+            default_root_dir=folder,
         )
+
+
+def choose_accelerator(run: RunConfig) -> str:
+    """Return "gpu" or "cpu".
+
+    Raises:
+        InputError: for a precision that the processor does not have.
+    """
+    name = run.accelerator
+    if name == "auto":
+        name = "gpu" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" and run.precision == "16-mixed":
+        raise InputError("run.precision 16-mixed needs a GPU; on a processor use bf16-mixed")
+    return name
+
+
+@contextmanager
+def explained_device() -> Iterator[None]:
+    """Turn what Lightning says of a device that is not there into one line."""
+    try:
+        yield
     except TameError:
         raise
-    # Lightning checks devices in many ways, each with an exception of its own.
+    # It checks devices in many ways, each with an exception of its own.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cannot train on this machine as asked: {reason:.300}") from error
-    yield trainer
+
+
+@contextmanager
+def explained_failures(folder: Path) -> Iterator[None]:
+    """Turn what ends a run into one line."""
+    kept = f"go on from the last checkpoint with --resume -o {folder}"
+    try:
+        yield
+    except InputError as error:
+        # A loader's process wraps the error's text into its own traceback.
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix("tame_deploy.errors.InputError: ")) from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"out of memory; lower --batch-size. Then {kept}") from error
+    except OSError as error:
+        raise TrainingError(f"cannot write: {error.strerror or error}. Then {kept}") from error
 
 
 class _EpochBar(RichProgressBar):

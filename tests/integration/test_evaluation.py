@@ -44,6 +44,11 @@ def on_artifact(path):
     return subject_of_artifact(artifact, open_backend(artifact))
 
 
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
 def means(found):
     return {name: estimate.mean for name, estimate in found.estimates().items()}
 
@@ -148,20 +153,23 @@ def compared(network, subject):
     return compare(subject, DrawnPictures(HELD_OUT_SEED, 6), [None, *rivals], options)
 
 
-def test_every_rival_is_scored_and_its_passes_are_counted(compared):
+def test_every_rival_is_scored_and_its_passes_are_counted(compared, network):
     passes = {one.method: (one.forward_passes, one.backward_passes) for one in compared}
     channels = 128
     assert passes == {
         "tame": (1, 0),
-        "grad-cam": (2, 1),
-        "grad-cam++": (2, 1),
-        "layercam": (2, 1),
-        "score-cam": (2 + channels, 0),
-        "ablation-cam": (pytest.approx(3 + channels, abs=1), 0),
-        "rise": (1 + 60, 0),
-        "random": (1, 0),
+        "grad-cam": (1, 1),
+        "grad-cam++": (1, 1),
+        "layercam": (1, 1),
+        "score-cam": (1 + channels, 0),
+        "ablation-cam": (pytest.approx(2 + channels, abs=1), 0),
+        "rise": (60, 0),
+        "random": (0, 0),
     }
     assert all(one.milliseconds > 0 for one in compared)
+    # Nothing of the library stays behind on the classifier.
+    module = network.backbone.module
+    assert not any(part._forward_hooks for part in module.modules())
     drops = {one.method: means(one)["average_drop_100"] for one in compared}
     assert max(drops, key=drops.get) == "random"
     assert min(drops, key=drops.get) == "tame"
@@ -174,16 +182,16 @@ def test_a_comparison_is_a_table_a_plot_and_a_grid(compared, network, subject, t
     assert lines[0][1].endswith("*")
     save_comparison(compared, tmp_path)
     assert (tmp_path / "comparison.md").read_text().count("\n| ") == len(lines) + 1
-    assert Image.open(tmp_path / "comparison.png").width > 1000
+    assert size_of(tmp_path / "comparison.png")[0] > 1000
     rivals = [None, make_rival("grad-cam", subject, network)]
     grid = draw_grid(subject, PICTURES, rivals, tmp_path / "grid.jpg", rows=2)
-    wide, high = Image.open(grid).size
+    wide, high = size_of(grid)
     assert wide > high  # three columns, two rows
 
 
 def test_one_evaluation_is_drawn_with_its_curves(subject, tmp_path):
     found = evaluate(subject, DrawnPictures(HELD_OUT_SEED, 2))
-    assert Image.open(draw_scores([found], tmp_path / "it.png")).height > 500
+    assert size_of(draw_scores([found], tmp_path / "it.png"))[1] > 500
     with pytest.raises(InputError, match="cannot write"):
         draw_scores([found], tmp_path / "nowhere" / "it.png")
 
@@ -233,12 +241,12 @@ def test_cams_of_a_transformer_look_at_its_patches():
 
 @pytest.mark.timeout(900)
 def test_a_demo_trained_anew_and_small_beats_grad_cam_and_noise(tmp_path):
-    classifier = train_demo_classifier(1500, 4)
+    classifier = train_demo_classifier(2000, 5, batch_size=32)
     weights = tmp_path / "classifier.safetensors"
     safetensors.torch.save_file(classifier.state_dict(), weights)
     table = recipe_table("demo")
     table["model"]["weights"] = str(weights)
-    table["data"]["train"] = "demo:1500"
+    table["data"]["train"] = "demo:2000"
     table["run"] |= {"epochs": 4, "batch_size": 32}
     trained = train_head(decode_recipe(table), tmp_path / "run")
     table["model"]["head"] = str(trained.best_head)

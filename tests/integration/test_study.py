@@ -78,6 +78,10 @@ def test_a_run_that_is_now_another_is_refused(tmp_path):
         ("recipe = 'demo'\n[runs.'../a']", "run '../a' cannot name a folder"),
         ("recipe = 'demo'\n[runs.a]\n[evaluation]\nx = 1", "unknown key evaluation.x"),
         ("recipe = 'demo'\n[runs.a]", "evaluation.data is missing"),
+        ("recipe = 'demo'\nbase = 3\n[runs.a]", "base is 3; expected a table"),
+        ("recipe = 'demo'\nevaluation = 3\n[runs.a]", "evaluation is 3; expected a table"),
+        ("recipe = 'demo'\n[runs.a]\n[evaluation]\nlimit = 'x'", "evaluation.limit is 'x'"),
+        ("recipe = 'demo'\n[runs.a]\n[evaluation]\ndata='x'\nlimit = 0", "at least 1"),
         ("recipe = 'demo'\n[runs.a]\n[evaluation]\ndata='demo:9'\nmetrics=['x']", "unknown metri"),
     ],
 )

@@ -83,6 +83,19 @@ def test_the_best_head_is_that_of_the_lowest_validation_loss(trained):
     assert same == (validation[-1] == min(validation))
 
 
+def test_batch_norms_learn_what_is_usual(trained):
+    head = read_head(trained[0].last_head).head
+    assert [int(norm.num_batches_tracked) for norm in head.bns] == [12, 12, 12]
+    assert not torch.allclose(head.bns[0].running_mean, torch.zeros(1))
+
+
+def test_every_validation_picture_counts_whatever_the_batch(tmp_path):
+    for size in (5, 8):
+        chosen = recipe(run__batch_size=8, run__epochs=1, data__validation=f"demo-held-out:{size}")
+        train_head(chosen, tmp_path / str(size))
+    assert rows(tmp_path / "5", "validation") != rows(tmp_path / "8", "validation")
+
+
 def test_training_lowers_the_loss_on_what_it_sees(tmp_path):
     train_head(recipe(run__epochs=8), tmp_path / "run")
     found = losses(tmp_path / "run")

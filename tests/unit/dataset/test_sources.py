@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tame_deploy.dataset.pictures import SharedPictures
 from tame_deploy.dataset.sources import PictureSource, check_share, open_pictures
 from tame_deploy.errors import InputError
 
@@ -27,6 +29,15 @@ def test_class_folders_are_numbered_in_order_or_matched_by_name(tmp_path):
     ]  # fmt: skip
     named = opened(tmp_path, 4, ["dog", "Cat", "bee", "ant"])
     assert [named.label(i) for i in range(3)] == [3, 2, 1]
+
+
+def test_class_folders_of_which_only_some_bear_a_class_name_are_refused(tmp_path):
+    for name in ("ant", "bee", "catt"):
+        picture(tmp_path / name / "1.png")
+    with pytest.raises(InputError, match="2 of 3 class folders bear .* catt of none or of several"):
+        opened(tmp_path, 3, ["ant", "bee", "cat"])
+    with pytest.raises(InputError, match="1 of 3 class folders .* ant, catt of none or of several"):
+        opened(tmp_path, 3, ["ant", "bee", "ant"])
 
 
 def test_class_folders_of_some_classes_have_no_known_labels(tmp_path):
@@ -87,7 +98,7 @@ def test_what_is_wrong_with_a_list_file_is_said(tmp_path, text, message):
 def test_missing_pictures_are_listed_and_left_out_up_to_the_limit(tmp_path):
     picture(tmp_path / "1.png")
     (tmp_path / "list.txt").write_text("1.png 0\ngone.png 1\n")
-    with pytest.raises(InputError, match="1 of 2 .* more than 5% .*--max-unreadable.*gone.png: no"):
+    with pytest.raises(InputError, match="1 of 2 .* more than 5% .*max_unreadable.*gone.png: no"):
         opened(tmp_path / "list.txt")
     found = opened(tmp_path / "list.txt", max_unreadable=0.5)
     assert len(found) == 1
@@ -109,6 +120,7 @@ def test_the_limit_counts_a_share():
         ("demo-held-out:x", "found demo-held-out:x"),
         ("torchvision:Nope", "torchvision has no data set 'Nope'"),
         ("torchvision:os", "torchvision has no data set 'os'"),
+        ("torchvision:CIFAR10:val", "CIFAR10 has no split 'val'; expected train or test"),
         ("torchvision:CIFAR10", "cannot open torchvision's CIFAR10 .*--data-root"),
     ],
 )
@@ -123,9 +135,8 @@ def test_an_empty_folder_is_refused(tmp_path):
         opened(tmp_path)
 
 
-def test_drawn_pictures_need_a_classifier_of_their_classes():
-    with pytest.raises(InputError, match="have 6 classes; the classifier knows 3"):
-        opened("demo:4")
+def test_drawn_pictures_are_labelled_for_a_classifier_of_their_classes():
+    assert opened("demo:4", 1000).label(1) is None
     seen, held_out = opened("demo:4", 6), opened("demo-held-out:4", 6)
     assert [seen.label(i) for i in range(4)] == [0, 1, 2, 3]
     assert not np.array_equal(np.asarray(seen.image(0)), np.asarray(held_out.image(0)))
@@ -141,6 +152,29 @@ def test_a_torchvision_data_set_gives_pictures_and_labels():
         opened("torchvision:FakeData:train", classes=10)
 
 
+class Shared:
+    """What torchvision's data sets look like from outside."""
+
+    def __init__(self, targets):
+        self.targets = targets
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise OSError("cannot identify image file")
+        return Image.new("RGB", (9, 9)), self.targets[index]
+
+
+def test_targets_may_be_a_tensor_and_broken_pictures_are_named():
+    found = SharedPictures("torchvision:It", Shared(torch.tensor([4, 2])))
+    assert [found.label(index) for index in range(2)] == [4, 2]
+    with pytest.raises(InputError, match=r"torchvision:It\[1\] cannot be read: cannot identify"):
+        found.image(1)
+    assert SharedPictures("it", Shared([4, 2]), labelled=False).label(0) is None
+
+
 def test_masks_are_matched_by_name(tmp_path):
     for name in ("a", "b"):
         picture(tmp_path / "pictures" / f"{name}.jpg")
@@ -151,6 +185,29 @@ def test_masks_are_matched_by_name(tmp_path):
     found = opened(tmp_path / "pictures", masks=str(tmp_path / "masks"))
     assert np.argwhere(found.mask(0)).tolist() == [[2, 3]]
     assert found.mask(1) is None
+
+
+def test_masks_of_pictures_that_share_a_name_are_matched_by_folder(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        picture(tmp_path / "pictures" / name / "1.jpg")
+        mask = Image.new("L", (20, 10))
+        mask.putpixel((number, 0), 255)
+        (tmp_path / "masks" / name).mkdir(parents=True)
+        mask.save(tmp_path / "masks" / name / "1.png")
+    found = opened(tmp_path / "pictures", masks=str(tmp_path / "masks"))
+    assert [int(found.mask(index).argmax()) for index in range(2)] == [0, 1]
+    (tmp_path / "masks" / "1.png").write_bytes((tmp_path / "masks/cat/1.png").read_bytes())
+    (tmp_path / "masks" / "dog" / "1.png").unlink()
+    with pytest.raises(InputError, match="2 masks or boxes and 2 pictures are called 1"):
+        opened(tmp_path / "pictures", masks=str(tmp_path / "masks"))
+
+
+def test_boxes_may_name_paths(tmp_path):
+    for name in ("cat", "dog"):
+        picture(tmp_path / "pictures" / name / "1.jpg")
+    (tmp_path / "boxes.csv").write_text("cat/1.jpg,0,0,1,1\ndog/1.jpg,0,0,2,2\n")
+    found = opened(tmp_path / "pictures", boxes=str(tmp_path / "boxes.csv"))
+    assert [int(found.mask(index).sum()) for index in range(2)] == [1, 4]
 
 
 def test_boxes_are_filled_and_several_make_one_mask(tmp_path):

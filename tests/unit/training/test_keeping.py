@@ -1,5 +1,6 @@
 """What is on disk is whole at any moment."""
 
+import dataclasses
 import resource
 
 import pytest
@@ -77,6 +78,26 @@ def test_another_number_of_processes_does_not_resume(folder, network):
     folder.keep(state(network, 7), network)
     with pytest.raises(InputError, match="had 1 processes and now has 2"):
         folder.resume(recipe(), world=2)
+
+
+def test_a_run_on_other_pictures_does_not_resume(folder, network):
+    folder.keep(dataclasses.replace(state(network, 7), data="these"), network)
+    assert folder.resume(recipe(), world=1, data="these").step == 7
+    with pytest.raises(InputError, match="was on other pictures than are there now"):
+        folder.resume(recipe(), world=1, data="others")
+
+
+def test_a_spoiled_head_is_never_kept(folder, network):
+    folder.keep(state(network, 7), network)
+    spoiled = {**network.head.state_dict(), "fuser.bias": torch.full((6,), torch.nan)}
+    with pytest.raises(TrainingError, match="holds NaN or infinity after step 8; .* is kept"):
+        folder.keep(dataclasses.replace(state(network, 8), head=spoiled), network)
+    assert folder.resume(recipe(), world=1).step == 7
+
+
+def test_what_a_kill_leaves_of_a_start_is_no_obstacle(tmp_path):
+    (tmp_path / ".recipe.toml.part").write_text("[mod")
+    RunFolder(tmp_path).start(recipe(), overwrite=False)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"PK\x03\x04 torn"])
