@@ -164,7 +164,7 @@ def start(arguments, folder, **environment):
 
 def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path):
     file = tmp_path / "recipe.toml"
-    chosen = recipe(run__epochs=30, run__accumulate=2)
+    chosen = recipe(run__epochs=12, run__accumulate=2)
     file.write_text(write_toml(chosen))
     folder = tmp_path / "killed"
     process = start(["-m", "tame_deploy", "train", "--recipe", str(file)], folder)
@@ -176,13 +176,16 @@ def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = torch.load(folder / "last.ckpt", weights_only=True)["step"]
-    assert 0 < kept < 90
+    assert 0 < kept < 36
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the killed process: other sums round differently
     resumed = train_head(chosen, folder, resume=True)
     whole = train_head(chosen, tmp_path / "whole")
+    torch.set_num_threads(threads)
     for name in ("head-last.safetensors", "head-best.safetensors"):
         one, other = (read_head(path / name).head.state_dict() for path in (folder, whole.folder))
         assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one), name
-    assert [row["step"] for row in rows(folder)] == [str(step) for step in range(1, 91)]
+    assert [row["step"] for row in rows(folder)] == [str(step) for step in range(1, 37)]
     assert resumed.best_loss == pytest.approx(whole.best_loss, rel=1e-5)
 
 
@@ -218,7 +221,9 @@ def test_a_finished_run_resumes_to_nothing_more_to_do(trained):
 @pytest.mark.parametrize("maps", ["batch", "own"])
 def test_two_processes_give_the_losses_of_one(tmp_path, maps):
     file = tmp_path / "recipe.toml"
-    file.write_text(write_toml(recipe(loss__maps=maps, run__batch_size=4)))
+    # Not AdamW: it would blow up the rounding that is the whole gradient of a bias before a norm.
+    chosen = {"loss__maps": maps, "optimizer__name": "sgd", "optimizer__max_lr": 0.05}
+    file.write_text(write_toml(recipe(**chosen, run__batch_size=4)))
     process = start(
         ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
          str(29500 + os.getpid() % 1000), "-m", "tame_deploy", "train", "--recipe", str(file)],
@@ -226,13 +231,13 @@ def test_two_processes_give_the_losses_of_one(tmp_path, maps):
     )  # fmt: skip
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
-    train_head(recipe(loss__maps=maps), tmp_path / "one")
+    train_head(recipe(**chosen), tmp_path / "one")
     for split in ("training", "validation"):
         for one, two in zip(
             rows(tmp_path / "one", split), rows(tmp_path / "two", split), strict=True
         ):
             for name in ("step", "loss", "cross_entropy", "area", "variation"):
-                assert float(two[name]) == pytest.approx(float(one[name]), rel=2e-4, abs=1e-5), name
+                assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-5, abs=1e-6), name
     assert output.count("trained 12 steps") == 1
 
 
