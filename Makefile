@@ -10,7 +10,7 @@ demo: .venv/demo-installed
 	$(BIN)/tame-deploy explain build/demo tame_deploy/data/pictures --output build/demo-explained --overwrite --open
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/test-installed
 	$(BIN)/ruff format --check .

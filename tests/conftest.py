@@ -12,6 +12,12 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact import Artifact
 
+# Test processes share the cores; torch would otherwise take all of them in each.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ["OMP_NUM_THREADS"] = str(_threads)
+    torch.set_num_threads(_threads)
+
 #: Real weights, pictures and golden values lie outside the repository; see CONTRIBUTING.md.
 SHARED = Path(os.environ.get("TAME_DEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,25 +12,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tame_deploy.cli.options import (
     ClassesOption,
+    CropOption,
     DataRootOption,
     ImageSizeOption,
     LayersOption,
+    MeanOption,
     ProviderOption,
+    StdOption,
     ThreadsOption,
     TokensOption,
     VariantOption,
     WeightsOption,
-    parse_size,
-    split_layers,
 )
-from tame_deploy.cli.screen import WIDE, console, download_bar, notes, printable, score_table
+from tame_deploy.cli.screen import WIDE, console, notes, printable, score_table
+from tame_deploy.cli.subject import SubjectChoice
 from tame_deploy.errors import InputError, require_extra
 from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
     from tame_deploy.evaluation.subject import Subject
-    from tame_deploy.model.network import ExplainedNetwork
 
 SubjectArgument = Annotated[
     str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
@@ -75,6 +75,9 @@ def evaluate(
     tokens: TokensOption = None,
     classes: ClassesOption = None,
     image_size: ImageSizeOption = None,
+    crop: CropOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     labels: LabelsOption = None,
     device: DeviceOption = "cpu",
     data_root: DataRootOption = None,
@@ -98,19 +101,12 @@ def evaluate(
 
     if artifact and backbone:
         raise InputError("found both an artifact and --backbone; expected one of them")
-    _check_meant(
-        artifact, backbone, weights=weights, head=head, layers=layers, variant=variant,
-        tokens=tokens, classes=classes, image_size=image_size, labels=labels, device=device,
-        threads=threads, provider=provider,
+    choice = SubjectChoice(
+        artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
+        std, labels, device, threads, provider,
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
-    with ExitStack() as stack:
-        network = None
-        if backbone is not None:
-            network = _network(
-                backbone, weights, head, layers, variant, tokens, classes, image_size, labels
-            )
-        subject = stack.enter_context(_open(artifact, network, device, threads, provider))
+    with choice.open() as (subject, _):
         pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
         folder = prepare_output(output, overwrite=overwrite)
         total = min(len(pictures), limit or len(pictures))
@@ -151,6 +147,9 @@ def compare(
     tokens: TokensOption = None,
     classes: ClassesOption = None,
     image_size: ImageSizeOption = None,
+    crop: CropOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     labels: LabelsOption = None,
     device: DeviceOption = "cpu",
     data_root: DataRootOption = None,
@@ -180,38 +179,22 @@ def compare(
 ) -> None:
     """Put TAME beside Grad-CAM and its kin, RISE and chance, on one classifier and data set."""
     require_extra("evaluate", "pytorch_grad_cam", "matplotlib")
-    from tame_deploy.evaluation.compare import compare as run_comparison
-    from tame_deploy.evaluation.compare import comparison_lines, draw_grid, save_comparison
+    from tame_deploy.evaluation.compare import comparison_lines, save_comparison
     from tame_deploy.evaluation.rivals import make_rival
     from tame_deploy.runtime.explain_files import prepare_output
 
-    _check_meant(
-        artifact, backbone, weights=weights, head=head, layers=layers, variant=variant,
-        tokens=tokens, classes=classes, image_size=image_size, labels=labels, device=device,
-        threads=threads, provider=provider,
+    choice = SubjectChoice(
+        artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
+        std, labels, device, threads, provider,
     )  # fmt: skip
-    if artifact and backbone and head == "default":
-        from tame_deploy.artifact import open_artifact
-
-        # CAMs look into the backbone at the artifact's layer; the maps of a head are not asked for.
-        head, layers = "random", layers or ",".join(open_artifact(artifact).manifest.feature_layers)
-        tokens = tokens or "patch"
     options = _options(metrics, limit, batch_size, max_unreadable)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
-    with ExitStack() as stack:
-        network = None
-        if backbone is not None:
-            network = _network(
-                backbone, weights, head, layers, variant, tokens, classes, image_size, labels
-            )
-        subject = stack.enter_context(_open(artifact, network, device, threads, provider))
-        _check_same(subject, network)
+    with choice.open() as (subject, network):
         pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
-
-        def rival(name: str) -> Any:
-            if name == "tame":
-                return None
-            return make_rival(
+        rivals = [
+            None
+            if name == "tame"
+            else make_rival(
                 name,
                 subject,
                 network,
@@ -219,24 +202,10 @@ def compare(
                 rise_masks=rise_masks,
                 batch_size=batch_size,
             )
-
-        chosen = [rival(name) for name in names]
+            for name in names
+        ]
         folder = prepare_output(output, overwrite=overwrite)
-        total = min(len(pictures), limit or len(pictures))
-        with _bar() as bar:
-            task = bar.add_task("Comparing", total=total)
-            found = run_comparison(
-                subject,
-                pictures,
-                chosen,
-                options,
-                started=lambda name: bar.reset(task, description=name, total=total),
-                advance=lambda count: bar.advance(task, count),
-            )
-            bar.reset(task, description="drawing", total=None)
-            grid = draw_grid(
-                subject, pictures, [rival(name) for name in names], folder / "grid.jpg", rows=rows
-            )
+        found, grid = _compare(subject, pictures, rivals, options, folder / "grid.jpg", rows)
     save_comparison(found, folder)
     headings, lines = comparison_lines(found)
     title = f"{subject.name}, {len(found[0].names)} pictures"
@@ -245,90 +214,26 @@ def compare(
     _show_unread(found[0].unreadable)
 
 
-def _network(
-    backbone: str,
-    weights: str,
-    head: str,
-    layers: str | None,
-    variant: str | None,
-    tokens: Any,
-    classes: int | None,
-    image_size: str | None,
-    labels: str | None,
-) -> ExplainedNetwork:
-    require_extra("train", "torch", "torchvision", "safetensors")
-    from tame_deploy.model.backbones import BackboneRequest, load_backbone
-    from tame_deploy.model.network import HeadRequest, build_network
+def _compare(
+    subject: Subject, pictures: Any, rivals: Sequence[Any], options: Any, grid: Path, rows: int
+) -> tuple[list[Evaluation], Path]:
+    """Score and draw every method, with a bar for each."""
+    from tame_deploy.evaluation.compare import compare as run_comparison
+    from tame_deploy.evaluation.compare import draw_grid
 
-    request = BackboneRequest(backbone, weights, classes, parse_size(image_size), labels=labels)
-    with download_bar(f"{backbone} weights") as progress:
-        loaded = load_backbone(request, progress)
-        head_request = HeadRequest(head, variant, tokens)
-        return build_network(loaded, head_request, split_layers(layers), progress)
-
-
-def _check_meant(artifact: str | None, backbone: str | None, **given: Any) -> None:
-    """Refuse options that would do nothing: those of PyTorch without it, or of an artifact."""
-    named = {name.replace("_", "-"): value for name, value in given.items()}
-    for_artifact = ("threads", "provider")
-    for name, value in named.items():
-        if value in (None, "default") or (name == "device" and value == "cpu"):
-            continue
-        if name in for_artifact and artifact is None:
-            raise InputError(f"--{name} is for an artifact's backend; PyTorch has no such option")
-        if name not in for_artifact and backbone is None:
-            raise InputError(f"--{name} has no meaning without --backbone")
-        if name == "device" and artifact is not None:
-            raise InputError("--device is where PyTorch runs; the artifact has --provider")
-
-
-@contextmanager
-def _open(
-    artifact: str | None,
-    network: ExplainedNetwork | None,
-    device: str,
-    threads: int | None,
-    provider: list[str] | None,
-) -> Iterator[Subject]:
-    from tame_deploy.evaluation.subject import subject_of_artifact, subject_of_network
-
-    if artifact is not None:
-        from tame_deploy.artifact import open_artifact
-        from tame_deploy.runtime.backend import BackendOptions
-        from tame_deploy.runtime.selection import open_backend
-
-        opened = open_artifact(artifact)
-        options = BackendOptions(threads, tuple(provider or ["CPUExecutionProvider"]))
-        subject = subject_of_artifact(opened, open_backend(opened, options=options))
-    elif network is not None:
-        from tame_deploy.model.torch_backend import TorchBackend
-
-        subject = subject_of_network(TorchBackend(network, device=device))
-    else:
-        raise InputError("found neither an artifact nor --backbone; expected one of them")
-    if subject.speed_only:
-        notes.print("[yellow]speed only:[/] random weights; the scores of their maps mean nothing")
-    with subject:
-        yield subject
-
-
-def _check_same(subject: Subject, network: ExplainedNetwork | None) -> None:
-    """Check that an artifact and the PyTorch network beside it are of one classifier."""
-    if network is None:
-        return
-    image = network.backbone.image.for_input(subject.image.dtype)
-    classes = network.head.config.classes
-    if network.backbone.name != subject.backbone:
-        raise InputError(
-            f"the artifact was exported from {subject.backbone}; --backbone is "
-            f"{network.backbone.name}"
+    total = min(len(pictures), options.limit or len(pictures))
+    with _bar() as bar:
+        task = bar.add_task("Comparing", total=total)
+        found = run_comparison(
+            subject,
+            pictures,
+            rivals,
+            options,
+            started=lambda name: bar.reset(task, description=name, total=total),
+            advance=lambda count: bar.advance(task, count),
         )
-    if image != subject.image or classes != len(subject.labels):
-        raise InputError(
-            f"the artifact takes {subject.image.height}x{subject.image.width} pictures and knows "
-            f"{len(subject.labels)} classes; --backbone takes {image.height}x{image.width} and "
-            f"knows {classes}, or prepares pictures otherwise. Name what it was exported from"
-        )
+        bar.reset(task, description="drawing", total=None)
+        return found, draw_grid(subject, pictures, rivals, grid, rows=rows)
 
 
 def _pictures(
@@ -361,7 +266,7 @@ def _options(metrics: str | None, limit: int | None, batch_size: int, max_unread
     if "insertion-deletion" in names:
         require_extra("evaluate", "scipy")
     require_extra("evaluate", "matplotlib")
-    return replace(EvaluationOptions(names, limit, batch_size), max_unreadable=max_unreadable)
+    return EvaluationOptions(names, limit, batch_size, max_unreadable)
 
 
 def _bar() -> Progress:

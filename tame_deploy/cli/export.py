@@ -12,9 +12,12 @@ from tame_deploy.cli.options import (
     ArtifactArgument,
     BackboneOption,
     ClassesOption,
+    CropOption,
     ImageSizeOption,
     LayersOption,
+    MeanOption,
     ProviderOption,
+    StdOption,
     ThreadsOption,
     TokensOption,
     VariantOption,
@@ -52,12 +55,9 @@ def export(
         str | None, typer.Option(help="Class names: a file, imagenet, or numbers; the weights'.")
     ] = None,
     image_size: ImageSizeOption = None,
-    crop: Annotated[
-        Literal["center", "none"] | None,
-        typer.Option(help="Cut the middle out, or squeeze all of it in; center."),
-    ] = None,
-    mean: Annotated[str | None, typer.Option(help="Pixel means r,g,b in [0, 1].")] = None,
-    std: Annotated[str | None, typer.Option(help="Pixel deviations r,g,b.")] = None,
+    crop: CropOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     explain: Annotated[
         Literal["selectable", "predicted", "all"],
         typer.Option(help="Which classes the graph can explain."),

@@ -32,6 +32,12 @@ ClassesOption = Annotated[
 ImageSizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels, N or HEIGHTxWIDTH; the weights' own.")
 ]
+CropOption = Annotated[
+    Literal["center", "none"] | None,
+    typer.Option(help="Cut the middle out, or squeeze all of it in; center."),
+]
+MeanOption = Annotated[str | None, typer.Option(help="Pixel means r,g,b in [0, 1].")]
+StdOption = Annotated[str | None, typer.Option(help="Pixel deviations r,g,b.")]
 VariantOption = Annotated[
     Literal["tame", "no-skip-no-batchnorm", "sigmoid-branch", "no-skip"] | None,
     typer.Option(help="Which published head it is; read off the file, tame for a random one."),

@@ -117,6 +117,10 @@ def _show_trained(trained: Any, model: Any) -> None:
     words += [] if model.weights == "default" else ["--weights", model.weights]
     words += [] if model.classes is None else ["--classes", str(model.classes)]
     words += [] if model.image_size is None else ["--image-size", "{}x{}".format(*model.image_size)]
+    words += [] if model.crop is None else ["--crop", model.crop]
+    for name in ("mean", "std"):
+        numbers = getattr(model, name)
+        words += [] if numbers is None else [f"--{name}", ",".join(map(str, numbers))]
     words += [] if model.labels is None else ["--labels", model.labels]
     console.print(f"try       {escape(' '.join([*words, '--head', str(trained.best_head)]))}")
 

@@ -7,8 +7,11 @@ number of workers and processes, and goes on after a kill with the very batch it
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -69,11 +72,16 @@ class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @cached_property
     def digest(self) -> str:
-        """Return a hash of the pictures' names in order: other pictures make other steps."""
+        """A hash of the pictures' names in order: other pictures make other steps.
+
+        Of a path, its last two parts count, so that data may move.
+        """
         names = hashlib.sha256()
         for index in range(len(self.pictures)):
-            names.update(self.pictures.name(index).encode("utf-8", "surrogateescape") + b"\0")
+            parts = PurePath(self.pictures.name(index)).parts[-2:]
+            names.update("/".join(parts).encode("utf-8", "surrogateescape") + b"\0")
         return names.hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[tuple[int, str]]]:
@@ -215,12 +223,16 @@ def _set_aside(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, P
 
 def _check_labels(pictures: Pictures, name: str) -> None:
     whole = pictures.whole if isinstance(pictures, Subset) else pictures
-    if (
-        isinstance(whole, FilePictures)
-        and len(set(whole.labels)) == 1
-        and whole.labels[0] is not None
-    ):
+    if not isinstance(whole, FilePictures):
+        return
+    if len(set(whole.labels)) == 1 and whole.labels[0] is not None:
         raise InputError(
             f"all {len(whole)} pictures of {name} are of class {whole.labels[0]}; expected several "
             "classes (a folder of pictures without class folders needs no labels)"
+        )
+    folders = {path.relative_to(name).parts[0] for path in whole.paths if os.path.isdir(name)}
+    if len(folders) == 1 and os.path.isdir(os.path.join(name, *folders)):
+        raise InputError(
+            f"all {len(whole)} pictures of {name} are in one class folder, {folders.pop()}; "
+            "expected several, or the folder of the pictures itself, which needs no labels"
         )

@@ -270,7 +270,7 @@ class HeadTraining(LightningModule):
             self.trainer.optimizers[0].state_dict(),
             self.trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             self.trainer.precision_plugin.state_dict(),
-            self.training_pictures.digest(),
+            self.training_pictures.digest,
             self.unreadable,
         )
 

@@ -57,6 +57,9 @@ class ModelConfig:
     head: str = "random"
     classes: int | None = None
     image_size: tuple[int, int] | None = None
+    crop: Literal["center", "none"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     labels: str | None = None
     initial_bias: float = 0.0
 

@@ -67,8 +67,11 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         model.weights,
         model.classes,
         model.image_size,
-        labels=model.labels,
-        seed=recipe.run.seed,
+        model.crop,
+        model.mean,
+        model.std,
+        model.labels,
+        recipe.run.seed,
     )
     head = HeadRequest(model.head, model.variant, model.tokens, recipe.run.seed)
     network = build_network(load_backbone(request, progress), head, model.layers, progress)
@@ -114,10 +117,10 @@ def train_head(
     main_process = int(os.environ.get("RANK", "0")) == 0
     for line in getattr(training.pictures, "missing", ()) if main_process else ():
         report(f"left out: {line}")
-    start = folder.resume(recipe, world, training.digest()) if resume else None
+    start = folder.resume(recipe, world, training.digest) if resume else None
+    module = HeadTraining(network, recipe, training, validation, world=world, start=start)
     if main_process and not resume:
         folder.start(recipe, overwrite=overwrite)
-    module = HeadTraining(network, recipe, training, validation, world=world, start=start)
     if module.first_step < module.total_steps:
         recorder = Recorder(folder, module.first_step, report)
         with quiet_lightning(), explained_failures(folder.path):
@@ -131,7 +134,7 @@ def train_head(
         module.best,
         network.head.config.classes,
         len(module.seen),
-        tuple(module.unreadable.values()),
+        (*module.unreadable.values(), *module.unreadable_validation.values()),
     )
 
 

@@ -333,6 +333,11 @@ def test_one_class_alone_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(f"{index}.png 3" for index in range(10)))
     with pytest.raises(InputError, match="all 10 pictures of .* are of class 3; expected several"):
         train_head(recipe(data__train=str(tmp_path / "list.txt")), tmp_path / "run")
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    for index in range(10):
+        Image.new("RGB", (130, 130)).save(tmp_path / "data" / "cat" / f"{index}.png")
+    with pytest.raises(InputError, match="all 10 pictures of .* are in one class folder, cat"):
+        train_head(recipe(data__train=str(tmp_path / "data")), tmp_path / "run")
 
 
 def test_the_range_test_suggests_a_rate_below_the_one_that_bursts(tmp_path):

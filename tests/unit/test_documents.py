@@ -67,6 +67,38 @@ def test_figures_in_the_readme_are_those_of_the_committed_results():
             assert f"{run[key]['ratio']:.2f}x" in row, key
 
 
+def test_the_training_figures_are_those_of_the_committed_results():
+    text = (ROOT / "docs" / "training.md").read_text()
+    found = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text())
+    assert found["relative_loss_difference"] <= 1e-5
+    for number in (
+        f"{found['plain_over_ours_time']:.2f} times",
+        f"{found['ours_over_plain_peak']:.2f} times",
+        f"{found['ours_over_bound_time']:.2f} times",
+        f"{found['ours_over_bound_peak']:.2f} times",
+        f"batch {found['batch']}",
+    ):
+        assert number in text, number
+
+
+def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
+    text = (ROOT / "README.md").read_text()
+    found = json.loads((ROOT / "benchmarks" / "results" / "squeezenet.json").read_text())
+    tame = next(one for one in found["methods"] if one["method"] == "tame")
+    assert f"{tame['pictures']} held-out crops" in text
+    for one in found["methods"]:
+        row = next(line for line in text.splitlines() if line.startswith(f"| {one['method']} |"))
+        cells = [cell.strip().strip("*") for cell in row.split("|")[2:-1]]
+        scores = [one["metrics"][f"{kind}_{share}"]["mean"] for share in (100, 50, 15)
+                  for kind in ("average_drop", "increase")]  # fmt: skip
+        times = one["milliseconds_per_picture"] / tame["milliseconds_per_picture"]
+        assert cells == [
+            *(f"{score:.1f}" for score in scores),
+            f"{one['forward_passes']:g} / {one['backward_passes']:g}",
+            f"{times:.1f}x",
+        ]
+
+
 def test_names_in_the_manifest_page_are_the_manifests():
     from dataclasses import fields
 
