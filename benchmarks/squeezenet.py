@@ -2,6 +2,8 @@
 
     python benchmarks/squeezenet.py            # needs the data that CONTRIBUTING.md tells of
 
+The head's run is kept in build/squeezenet and not trained again if it is whole.
+
 Eight random crops are cut from each of 500 ImageNet pictures: four train a head on SqueezeNet 1.1,
 and one of the other four is explained by every method. So the evaluated crops are new to the head,
 while the pictures are not: with one picture a class, nothing else would have seen the class.
@@ -12,8 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,46 +91,44 @@ def held_out_pictures(path: Path, count: int) -> Subset:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--initial-bias", type=float, default=0.0)
-    parser.add_argument("--area-warmup", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--initial-bias", type=float, default=2.0)
+    parser.add_argument("--area-warmup", type=float, default=0.3)
+    parser.add_argument("--output", type=Path, default=Path("build/squeezenet"))
+    parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--grid", type=Path, help="write a picture grid there")
     options = parser.parse_args()
     console = Console(width=160)
-    with tempfile.TemporaryDirectory() as name:
-        training, held_out = cut_crops(Path(name))
-        recipe = make_recipe(training, options)
-        started = time.monotonic()
-        trained = train_head(recipe, Path(name) / "run", report=console.print)
-        seconds = time.monotonic() - started
-        table = {**recipe.model.__dict__, "head": str(trained.best_head)}
-        network = build_recipe_network(
-            decode_recipe({"model": {k: v for k, v in table.items() if v is not None}})
+    options.output.mkdir(parents=True, exist_ok=True)
+    training, held_out = cut_crops(options.output)
+    recipe = make_recipe(training, options)
+    run = options.output / "run"
+    trained = train_head(recipe, run, resume=run.is_dir(), report=console.print)
+    if options.train_only:
+        return
+    model = replace(recipe.model, head=str(trained.best_head))
+    network = build_recipe_network(replace(recipe, model=model))
+    pictures = held_out_pictures(held_out, options.pictures)
+    with subject_of_network(TorchBackend(network)) as subject:
+        rivals = [None if m == "tame" else make_rival(m, subject, network) for m in options.methods]
+        found = compare(
+            subject, pictures, rivals, EvaluationOptions(("ad-ic",)), started=console.print
         )
-        pictures = held_out_pictures(held_out, options.pictures)
-        with subject_of_network(TorchBackend(network)) as subject:
-            rivals = [
-                None if m == "tame" else make_rival(m, subject, network) for m in options.methods
-            ]
-            found = compare(
-                subject, pictures, rivals, EvaluationOptions(("ad-ic",)), started=console.print
-            )
-            if options.grid:
-                draw_grid(subject, pictures, rivals, options.grid)
+        draw_grid(subject, pictures, rivals, options.output / "grid.jpg")
     facts = machine_facts("tame-deploy", "torch", "grad-cam")
     rows = [{k: v for k, v in one.as_json().items() if k != "unreadable"} for one in found]
-    results = {"machine": facts, "training_seconds": seconds, "epochs": options.epochs,
-               "crops_trained_on": 500 * TRAINED, "lr": options.lr, "methods": rows}  # fmt: skip
+    settings = {name: getattr(options, name) for name in ("epochs", "lr", "initial_bias",
+                                                          "area_warmup")}  # fmt: skip
+    results = {"machine": facts, "crops_trained_on": 500 * TRAINED, **settings, "methods": rows}
     path = write_results("squeezenet", results)
     headings, lines = comparison_lines(found)
     shown = Table(*headings)
     for line in lines:
         shown.add_row(*line)
     console.print(shown)
-    console.print(f"{facts['processor']}, trained in {seconds:.0f} s; {path}")
+    console.print(f"{facts['processor']}; {path}, {options.output / 'grid.jpg'}")
 
 
 if __name__ == "__main__":
