@@ -36,7 +36,7 @@ from tame_deploy.training.train_head import build_recipe_network, train_head
 
 SHARED = Path(os.environ.get("TAME_DEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
 LAYERS = ("features.7", "features.10", "features.12")
-METHODS = ("tame", "grad-cam", "grad-cam++", "layercam", "score-cam", "random")
+METHODS = ("tame", "tame-sigmoid", "grad-cam", "grad-cam++", "layercam", "score-cam", "random")
 TRAINED, HELD_OUT = 4, 4
 
 
@@ -91,13 +91,13 @@ def held_out_pictures(path: Path, count: int) -> Subset:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--initial-bias", type=float, default=2.0)
     parser.add_argument("--area-warmup", type=float, default=0.3)
     parser.add_argument("--output", type=Path, default=Path("build/squeezenet"))
     parser.add_argument("--train-only", action="store_true")
-    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     options = parser.parse_args()
     console = Console(width=160)

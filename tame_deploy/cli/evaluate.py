@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
     from tame_deploy.evaluation.subject import Subject
 
+ALL_METHODS = "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random"
 SubjectArgument = Annotated[
     str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
 ]
@@ -157,10 +158,8 @@ def compare(
     boxes: BoxesOption = None,
     methods: Annotated[
         str,
-        typer.Option(
-            help="Some of tame,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random."
-        ),
-    ] = "tame,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random",
+        typer.Option(help=f"Some of {ALL_METHODS}."),
+    ] = ALL_METHODS,
     metrics: MetricsOption = "ad-ic,localisation",
     cam_layer: Annotated[
         str | None, typer.Option(help="Module that CAMs look at; the head's last layer.")

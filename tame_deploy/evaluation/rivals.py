@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
-from tame_deploy.evaluation.subject import Subject
+from tame_deploy.evaluation.subject import Subject, subject_of_network
 from tame_deploy.model.features import as_map
 from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.torch_backend import TorchBackend
 
 __all__ = ["RIVALS", "CamMethod", "RandomMethod", "Rise", "make_rival"]
 
@@ -34,7 +35,7 @@ _CAMS = {
 #: Those that take one pass there and one back.
 _BY_GRADIENT = ("grad-cam", "grad-cam++", "layercam")
 
-RIVALS = (*_CAMS, "rise", "random")
+RIVALS = ("tame-sigmoid", *_CAMS, "rise", "random")
 
 
 def make_rival(
@@ -63,11 +64,33 @@ def make_rival(
         return RandomMethod()
     if name == "rise":
         return Rise(subject, rise_masks, batch_size)
-    if name not in _CAMS:
+    if name == "tame-sigmoid" and network is not None:
+        return SigmoidMaps(network)
+    if name not in RIVALS:
         raise InputError(f"unknown method {name!r}; expected tame, {', '.join(RIVALS)}")
     if network is None:
-        raise InputError(f"{name} looks into the PyTorch network; name it with --backbone")
+        raise InputError(f"{name} needs the PyTorch network; name it with --backbone")
     return CamMethod(name, network, cam_layer, batch_size)
+
+
+class SigmoidMaps:
+    """The head's maps as training masks with them: sigmoids, where the papers score map logits."""
+
+    name = "tame-sigmoid"
+    backward_passes = 0
+
+    def __init__(self, network: ExplainedNetwork) -> None:
+        self.forward_passes = 0
+        self._subject = subject_of_network(TorchBackend(network, maps="sigmoid"))
+
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return sigmoid maps (B, h, w) (see `Method.explain`)."""
+        self.forward_passes += len(pixels)
+        feeds = {"images": self._subject.images(pixels), "class_ids": class_ids[:, None]}
+        maps: NDArray[np.float32] = self._subject.backend.run(feeds)["maps"][:, 0]
+        return maps
 
 
 class RandomMethod:

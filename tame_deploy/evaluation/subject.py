@@ -56,7 +56,7 @@ class Subject:
         Raises:
             BackendError: if it fails, or gives numbers that are none.
         """
-        feeds: dict[str, NDArray[Any]] = {"images": self._images(pixels)}
+        feeds: dict[str, NDArray[Any]] = {"images": self.images(pixels)}
         if self.explain == "selectable":
             feeds["class_ids"] = np.full((len(pixels), 1), -1, np.int64)
         outputs = self.backend.run(feeds)
@@ -70,7 +70,8 @@ class Subject:
             maps = outputs["maps"][np.arange(len(logits)), class_ids]
         return Answer(exponents / exponents.sum(axis=1, keepdims=True), class_ids, maps)
 
-    def _images(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    def images(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Return pixels (B, H, W, 3) in [0, 1] as the backend's `images`."""
         if self.image.dtype == "uint8":
             return np.rint(pixels * 255).astype(np.uint8)
         mean, std = np.asarray(self.image.mean, np.float32), np.asarray(self.image.std, np.float32)

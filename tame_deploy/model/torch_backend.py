@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tame_deploy.errors import BackendError, DeviceError, InputError
 from tame_deploy.model.fused import FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import ImageSpec, InputKind, TensorSpec
+from tame_deploy.types import ImageSpec, InputKind, MapKind, TensorSpec
 
 __all__ = ["TorchBackend"]
 
@@ -26,13 +26,18 @@ class TorchBackend:
         graph_input: "float32" takes normalised pictures exactly; "uint8" rounds as a deployed
             graph with uint8 input does.
         device: where to run, "cpu" or "cuda".
+        maps: how they are finished, as at export.
 
     Raises:
         DeviceError: if the device is not there.
     """
 
     def __init__(
-        self, network: ExplainedNetwork, graph_input: InputKind = "float32", device: str = "cpu"
+        self,
+        network: ExplainedNetwork,
+        graph_input: InputKind = "float32",
+        device: str = "cpu",
+        maps: MapKind = "minmax",
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceError(
@@ -42,7 +47,7 @@ class TorchBackend:
         self.image: ImageSpec = network.backbone.image.for_input(graph_input)
         classes = network.head.config.classes
         self._fused: FusedNetwork | None = FusedNetwork(
-            network, ranks=min(5, classes), graph_input=graph_input
+            network, ranks=min(5, classes), graph_input=graph_input, maps=maps
         ).to(device)
         self._device = device
         self.inputs: tuple[TensorSpec, ...] = (

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tame_deploy.dataset.pictures import DrawnPictures
 from tame_deploy.model.demo import IMAGE, LABELS, DemoNet
+from tame_deploy.training.denormals import flushed_denormals
 
 __all__ = ["train_demo_classifier"]
 
@@ -35,8 +36,7 @@ def train_demo_classifier(
         seed: of weights, order and blackening.
         report: told a line an epoch.
     """
-    torch.set_flush_denormal(True)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), flushed_denormals():
         torch.manual_seed(seed)
         network = DemoNet().train()
         pixels, classes, masks = _draw(pictures)

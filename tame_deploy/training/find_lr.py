@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning.fabric import Fabric
 
 from tame_deploy.dataset.sources import check_share
@@ -22,6 +21,7 @@ from tame_deploy.training.data import (
     make_loader,
     open_training_data,
 )
+from tame_deploy.training.denormals import flushed_denormals
 from tame_deploy.training.module import make_optimizer
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
@@ -108,13 +108,12 @@ def find_lr(
         raise InputError(f"found rates {lowest} to {highest}; expected 0 < lowest < highest")
     network = build_recipe_network(recipe, progress)
     training, _ = open_training_data(recipe, network)
-    torch.set_flush_denormal(True)  # as in training
     count = steps or len(training) // recipe.run.batch_size
     if count < 20:
         raise InputError(
             f"a range test of {count} steps says nothing; expected at least 20 (--steps)"
         )
-    with quiet_lightning():
+    with quiet_lightning(), flushed_denormals():
         accelerator = choose_accelerator(recipe.run)
         with explained_device():
             fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]

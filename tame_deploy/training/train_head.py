@@ -21,6 +21,7 @@ from tame_deploy.errors import InputError, TameError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.training.data import open_training_data
+from tame_deploy.training.denormals import flushed_denormals
 from tame_deploy.training.keeping import RunFolder
 from tame_deploy.training.module import HeadTraining
 from tame_deploy.training.recipe import Recipe, RunConfig
@@ -109,7 +110,7 @@ def train_head(
         InputError: for data, folders and recipes that cannot be used.
         TrainingError: if the loss is no number or the disk is full.
     """
-    torch.set_flush_denormal(True)  # masks near zero make numbers that processors are slow with
+    accelerator = choose_accelerator(recipe.run)
     network = build_recipe_network(recipe, progress)
     training, validation = open_training_data(recipe, network)
     folder = RunFolder(output)
@@ -123,8 +124,8 @@ def train_head(
         folder.start(recipe, overwrite=overwrite)
     if module.first_step < module.total_steps:
         recorder = Recorder(folder, module.first_step, report)
-        with quiet_lightning(), explained_failures(folder.path):
-            _trainer(recipe, module, recorder, show_progress).fit(module)
+        with flushed_denormals(), quiet_lightning(), explained_failures(folder.path):
+            _trainer(recipe, module, recorder, accelerator, show_progress).fit(module)
     network.head.eval().requires_grad_(False)
     return TrainedHead(
         folder.path,
@@ -139,7 +140,7 @@ def train_head(
 
 
 def _trainer(
-    recipe: Recipe, module: HeadTraining, recorder: Recorder, show_progress: bool
+    recipe: Recipe, module: HeadTraining, recorder: Recorder, accelerator: str, show_progress: bool
 ) -> Trainer:
     run = recipe.run
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -153,7 +154,7 @@ def _trainer(
     )
     with explained_device():
         return Trainer(
-            accelerator=choose_accelerator(run),
+            accelerator=accelerator,
             devices=local,
             num_nodes=world // local,
             strategy="ddp" if world > 1 else "auto",

@@ -83,6 +83,10 @@ def test_the_best_head_is_that_of_the_lowest_validation_loss(trained):
     assert same == (validation[-1] == min(validation))
 
 
+def test_a_run_leaves_the_process_as_it_was(trained):
+    assert float(torch.tensor([1e-40]) * 1.0) > 0  # denormals are numbers again
+
+
 def test_batch_norms_learn_what_is_usual(trained):
     head = read_head(trained[0].last_head).head
     assert [int(norm.num_batches_tracked) for norm in head.bns] == [12, 12, 12]
