@@ -75,7 +75,7 @@ def make_recipe(training: Path, options: argparse.Namespace) -> Any:
                 "initial_bias": options.initial_bias,
             },
             "data": {"train": str(training), "random_crop": False},
-            "loss": {"area_warmup": options.area_warmup},
+            "loss": {"maps": options.maps, "area_warmup": options.area_warmup},
             "optimizer": {"name": "adamw", "max_lr": options.lr, "bias_lr_factor": 1.0},
             "run": {"epochs": options.epochs, "batch_size": 32, "workers": 1},
         }
@@ -92,7 +92,8 @@ def held_out_pictures(path: Path, count: int) -> Subset:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--maps", choices=["batch", "own"], default="own")
     parser.add_argument("--initial-bias", type=float, default=2.0)
     parser.add_argument("--area-warmup", type=float, default=0.3)
     parser.add_argument("--output", type=Path, default=Path("build/squeezenet"))
@@ -119,8 +120,8 @@ def main() -> None:
         draw_grid(subject, pictures, rivals, options.output / "grid.jpg")
     facts = machine_facts("tame-deploy", "torch", "grad-cam")
     rows = [{k: v for k, v in one.as_json().items() if k != "unreadable"} for one in found]
-    settings = {name: getattr(options, name) for name in ("epochs", "lr", "initial_bias",
-                                                          "area_warmup")}  # fmt: skip
+    names = ("epochs", "lr", "maps", "initial_bias", "area_warmup")
+    settings = {name: getattr(options, name) for name in names}
     results = {"machine": facts, "crops_trained_on": 500 * TRAINED, **settings, "methods": rows}
     path = write_results("squeezenet", results)
     headings, lines = comparison_lines(found)

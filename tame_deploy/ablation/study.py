@@ -152,6 +152,7 @@ def run_study(
     """
     rows = []
     first = next(iter(study.runs.values()))
+    _check_folder(Path(output), study)
     _pictures(study, build_recipe_network(first))  # what is wrong with them is said before training
     for number, (name, recipe) in enumerate(study.runs.items(), 1):
         folder = Path(output) / name
@@ -164,6 +165,17 @@ def run_study(
         scores, parameters = _scores(study, scored, folder, report)
         rows.append(StudyRow(name, tuple(differences(first, recipe)), parameters, scores))
     return rows
+
+
+def _check_folder(folder: Path, study: Study) -> None:
+    known = {*study.runs, "ablation.md"}
+    others = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in others if name not in known]
+    if others:
+        raise InputError(
+            f"{folder} holds {', '.join(sorted(others)[:3])}, which no run of this study made; "
+            "choose another --output"
+        )
 
 
 def _pictures(study: Study, network: ExplainedNetwork) -> Pictures:

@@ -24,7 +24,7 @@ from tame_deploy.cli.options import (
     VariantOption,
     WeightsOption,
 )
-from tame_deploy.cli.screen import WIDE, console, notes, printable, score_table
+from tame_deploy.cli.screen import console, notes, print_table, printable, score_table
 from tame_deploy.cli.subject import SubjectChoice
 from tame_deploy.errors import InputError, require_extra
 from tame_deploy.types import MAX_UNREADABLE
@@ -96,6 +96,7 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score explanations: AD, IC, ROAD, insertion, deletion, localisation, with intervals."""
+    from tame_deploy.dataset.pictures import has_masks
     from tame_deploy.evaluation.evaluate import evaluate as run_evaluation
     from tame_deploy.evaluation.plots import draw_scores
     from tame_deploy.runtime.explain_files import prepare_output
@@ -109,6 +110,8 @@ def evaluate(
     options = _options(metrics, limit, batch_size, max_unreadable)
     with choice.open() as (subject, _):
         pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
+        if metrics and "localisation" in options.metrics and not has_masks(pictures):
+            raise InputError("localisation needs to know where objects are: --masks or --boxes")
         folder = prepare_output(output, overwrite=overwrite)
         total = min(len(pictures), limit or len(pictures))
         with _bar() as bar:
@@ -120,7 +123,7 @@ def evaluate(
     plot = draw_scores([found], folder / "evaluation.png")
     lines = _metric_lines(found)
     title = f"{subject.name}, {len(found.names)} pictures"
-    console.print(score_table(title, ["metric", "mean", "95 % interval", "pictures"], lines))
+    print_table(score_table(title, ["metric", "mean", "95 % interval", "pictures"], lines))
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(plot))}")
     _show_unread(found.unreadable)
 
@@ -188,6 +191,8 @@ def compare(
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    if cam_layer is not None and not any("cam" in name for name in names):
+        raise InputError("--cam-layer has no meaning without a CAM among --methods")
     with choice.open() as (subject, network):
         pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
         rivals = [
@@ -208,7 +213,7 @@ def compare(
     save_comparison(found, folder)
     headings, lines = comparison_lines(found)
     title = f"{subject.name}, {len(found[0].names)} pictures"
-    console.print(score_table(title, headings, lines), width=WIDE)
+    print_table(score_table(title, headings, lines))
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(grid))}")
     _show_unread(found[0].unreadable)
 

@@ -23,11 +23,11 @@ from rich.table import Table
 from tame_deploy.manifest import Manifest, ParityReport
 
 __all__ = [
-    "WIDE",
     "console",
     "download_bar",
     "notes",
     "parity_table",
+    "print_table",
     "printable",
     "score_table",
     "step_spinner",
@@ -37,9 +37,6 @@ __all__ = [
 #: Results go to standard output, everything said along the way to standard error.
 console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
-
-#: Columns for a table that must not lose digits, even if a narrow terminal wraps its lines.
-WIDE = 200
 
 
 def printable(text: str) -> str:
@@ -98,6 +95,11 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
     table.add_row("largest map error", f"{parity.map_error:.1e} of the range")
     table.add_row("least map correlation", f"{parity.map_correlation:.6f}")
     return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table that must not lose digits, even if a narrow terminal wraps its lines."""
+    Console(highlight=False, width=max(200, console.width)).print(table)
 
 
 def score_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

@@ -138,3 +138,24 @@ def _check_same(subject: Subject, network: ExplainedNetwork) -> None:
             f"{len(subject.labels)} classes; --backbone takes {image.height}x{image.width} and "
             f"knows {classes}, or prepares pictures otherwise. Name what it was exported from"
         )
+    _check_answers(subject, network)
+
+
+def _check_answers(subject: Subject, network: ExplainedNetwork) -> None:
+    """Check that both say nearly the same of some noise; an INT8 engine may differ a little."""
+    import numpy as np
+
+    from tame_deploy.evaluation.subject import subject_of_network
+    from tame_deploy.model.torch_backend import TorchBackend
+
+    shape = (4, subject.image.height, subject.image.width, 3)
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    other = subject_of_network(TorchBackend(network))
+    difference = np.abs(
+        subject.answer(noise).probabilities - other.answer(noise).probabilities
+    ).max()
+    if difference > 0.2:
+        raise InputError(
+            "the artifact and --backbone answer differently (probabilities differ by "
+            f"{difference:.2f}); name the --weights that it was exported with"
+        )

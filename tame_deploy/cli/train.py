@@ -79,7 +79,9 @@ def train(
         "run.seed": seed,
     }
     stored = Path(output or "") / "recipe.toml"
-    if resume and recipe is None and output and stored.is_file():
+    if resume and recipe is None and backbone is None:
+        if not (output and stored.is_file()):
+            raise InputError(f"there is no run to resume in {output or 'no --output'}")
         table = _changed(read_toml(stored), changes, settings)
     else:
         table = _recipe_table(recipe, changes, settings)
@@ -108,8 +110,9 @@ def _show_trained(trained: Any, model: Any) -> None:
             f"[yellow]note:[/] the classifier named {trained.seen_classes} of {trained.classes} "
             "classes in these pictures; maps of the others were not trained"
         )
+    done = "trained" if trained.seen_classes else "finished already,"
     console.print(
-        f"[green]trained[/] {trained.steps} steps, best validation loss {trained.best_loss:.4f}: "
+        f"[green]{done}[/] {trained.steps} steps, best validation loss {trained.best_loss:.4f}: "
         f"{escape(str(trained.best_head))}"
     )
     console.print(f"look at   {escape(str(trained.folder / 'maps'))}")
@@ -192,7 +195,7 @@ def ablate(
     require_extra("train", "torch", "torchvision", "safetensors", "lightning", "matplotlib")
     from tame_deploy.ablation.study import read_study, run_study
     from tame_deploy.ablation.tables import study_markdown, study_rows
-    from tame_deploy.cli.screen import score_table
+    from tame_deploy.cli.screen import print_table, score_table
 
     rows = run_study(
         read_study(study),
@@ -201,7 +204,7 @@ def ablate(
         report=lambda line: notes.print(printable(line), markup=False),
     )
     headings, lines = study_rows(rows)
-    console.print(score_table(f"ablation of {study}", headings, lines))
+    print_table(score_table(f"ablation of {study}", headings, lines))
     table = Path(output) / "ablation.md"
     try:
         table.write_text(study_markdown(rows), encoding="utf-8")

@@ -25,6 +25,7 @@ __all__ = [
     "Region",
     "SharedPictures",
     "Subset",
+    "has_masks",
 ]
 
 #: Seeds from here on draw pictures that training never sees.
@@ -205,3 +206,10 @@ class Subset:
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """Return the picture's mask (see `Pictures.mask`)."""
         return self.whole.mask(self.indices[index])
+
+
+def has_masks(pictures: Pictures) -> bool:
+    """Whether it is known of any picture where its object is."""
+    if isinstance(pictures, Subset):
+        return has_masks(pictures.whole)
+    return isinstance(pictures, DrawnPictures) or bool(getattr(pictures, "regions", None))

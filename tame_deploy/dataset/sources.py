@@ -69,6 +69,8 @@ def open_pictures(
     path = Path(source.data)
     if path.is_dir():
         found = _folder(path, classes, labels)
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        raise InputError(f"{path} is a picture; expected a folder of them, or a list file")
     elif path.is_file():
         found = _listed(path, Path(source.root or path.parent), classes, source.max_unreadable)
     else:
@@ -222,4 +224,6 @@ def _list_lines(file: Path) -> Iterator[tuple[int, str, int]]:
         if len(parts) == 2 and parts[1].removeprefix("-").isdecimal():
             yield number, parts[0], int(parts[1])
         elif number > 1 or separator is None:  # a first line may be the header of a CSV
-            raise InputError(f"{file}, line {number}: found {line!r:.80}; expected `path label`")
+            raise InputError(
+                f"{file}, line {number}: found {line!r:.80}; expected `path label`, a number"
+            )

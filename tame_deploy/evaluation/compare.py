@@ -114,9 +114,13 @@ def comparison_lines(evaluations: Sequence[Evaluation]) -> tuple[list[str], list
     return headings, lines
 
 
-def _best(name: str, means: Sequence[float]) -> float | None:
+def _best(name: str, means: list[float]) -> float | None:
     more_is_better = TITLES[name][1]
-    return None if more_is_better is None else (max if more_is_better else min)(means)
+    if more_is_better is None:
+        return None
+    best = (max if more_is_better else min)(means)
+    # A star on most of them would say nothing.
+    return best if means.count(best) <= len(means) // 2 or len(means) == 1 else None
 
 
 def save_comparison(evaluations: Sequence[Evaluation], folder: Path) -> None:

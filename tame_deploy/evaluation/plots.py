@@ -78,7 +78,8 @@ def _draw_bars(axes: Any, names: Sequence[str], values: Sequence[Estimate | None
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.2)
-    axes.set_xlim(left=0)
+    highest = max((value.high for value in values if value is not None), default=0)
+    axes.set_xlim(0, 1 if highest == 0 else min(1.25 * highest, max(108, highest)))
     _plain(axes)
 
 

@@ -102,6 +102,8 @@ def build_network(
         DownloadError: if a default head is neither cached nor to be had.
     """
     checkpoint, source = _load_checkpoint(backbone, request, progress)
+    if checkpoint is not None and checkpoint.backbone not in (None, backbone.name):
+        raise InputError(f"the head was trained on {checkpoint.backbone}, not on {backbone.name}")
     if layers is None and checkpoint is not None:
         layers = checkpoint.layers
     chosen = choose_layers(backbone, layers)

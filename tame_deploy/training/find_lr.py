@@ -109,9 +109,9 @@ def find_lr(
     network = build_recipe_network(recipe, progress)
     training, _ = open_training_data(recipe, network)
     count = steps or len(training) // recipe.run.batch_size
-    if count < 20:
+    if count < 50:
         raise InputError(
-            f"a range test of {count} steps says nothing; expected at least 20 (--steps)"
+            f"a range test of {count} steps says nothing; expected at least 50 (--steps)"
         )
     with quiet_lightning(), flushed_denormals():
         accelerator = choose_accelerator(recipe.run)

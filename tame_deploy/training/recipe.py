@@ -261,7 +261,8 @@ _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: 
 
 def _tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"{path} is {value!r}; expected a list")
+        sample = "[64, 64]" if get_args(hint)[0] is int else '["a", "b"]'
+        raise InputError(f"{path} is {value!r}; expected a list such as {sample}")
     inner = get_args(hint)
     if inner[-1] is not Ellipsis and len(value) != len(inner):
         raise InputError(f"{path} has {len(value)} entries; expected {len(inner)}")

@@ -116,6 +116,8 @@ def train_head(
     folder = RunFolder(output)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     main_process = int(os.environ.get("RANK", "0")) == 0
+    if network.backbone.source.random and main_process:
+        report("speed only: the backbone has random weights; what a head learns means nothing")
     for line in getattr(training.pictures, "missing", ()) if main_process else ():
         report(f"left out: {line}")
     start = folder.resume(recipe, world, training.digest) if resume else None
@@ -210,6 +212,8 @@ def explained_failures(folder: Path) -> Iterator[None]:
         # A loader's process wraps the error's text into its own traceback.
         last = str(error).strip().splitlines()[-1]
         raise InputError(last.removeprefix("tame_deploy.errors.InputError: ")) from error
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
+        raise TrainingError(f"interrupted; {kept}") from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"out of memory; lower --batch-size. Then {kept}") from error
     except OSError as error:

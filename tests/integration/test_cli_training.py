@@ -57,7 +57,7 @@ def test_a_comparison_prints_the_papers_table(trained):
 def test_the_range_test_prints_a_rate_and_draws_a_plot(trained):
     folder, _ = trained
     done = run(
-        "find-lr", "--recipe", "demo", "--data", "demo:40", "--batch-size", "4", "--steps", "20",
+        "find-lr", "--recipe", "demo", "--data", "demo:40", "--batch-size", "4", "--steps", "50",
         "--set", "run.workers=0", "-o", "lr.png", cwd=folder,
     )  # fmt: skip
     assert "suggested --lr " in done.stdout
@@ -79,7 +79,7 @@ def test_an_ablation_prints_and_writes_its_table(trained):
 def test_a_resumed_run_needs_no_more_than_its_folder(trained):
     folder, _ = trained
     done = run("train", "--resume", "-o", "runs/demo", cwd=folder)
-    assert "trained 4 steps" in done.stdout
+    assert "finished already, 4 steps" in done.stdout
     done = run("train", "--resume", "-o", "runs/demo", "--lr", "1", cwd=folder, expect=1)
     assert "another recipe (optimizer.max_lr: 0.002 then, 1.0 now)" in one_line(done)
     with (folder / "runs/demo/metrics.csv").open(newline="") as file:
@@ -95,7 +95,7 @@ def test_a_resumed_run_needs_no_more_than_its_folder(trained):
         (["train", "--recipe", "demo", "--set", "loss.aera=1"], "did you mean loss.area"),
         (["train", "--recipe", "demo", "--set", "loss.area=big"], "loss.area is 'big'; expected a"),
         (["train", "--recipe", "demo", "--backbone", "vgg61"], "unknown backbone 'vgg61'"),
-        (["train", "--resume", "-o", "nowhere", "--recipe", "demo"], "no run to resume in nowhere"),
+        (["train", "--resume", "-o", "nowhere"], "there is no run to resume in nowhere"),
         (["evaluate", "--data", "x"], "found neither an artifact nor --backbone"),
         (["evaluate", "a", "--backbone", "demo", "--data", "x"], "both an artifact and --back"),
         (["evaluate", "--backbone", "demo"], "found no --data"),
