@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tame_deploy.errors import InputError
 
@@ -21,6 +22,7 @@ __all__ = [
     "TensorSpec",
     "TokenUse",
     "Width",
+    "check_feeds",
     "variant_config",
 ]
 
@@ -52,6 +54,26 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> None:
+    """Check arrays by name against the inputs of a graph; equal symbols mean equal sizes.
+
+    Raises:
+        InputError: for a missing, unknown, ill-shaped or ill-typed input.
+    """
+    expected = {spec.name: spec for spec in specs}
+    if feeds.keys() != expected.keys():
+        raise InputError(f"found inputs {sorted(feeds)}; expected {sorted(expected)}")
+    symbols: dict[str, int] = {}
+    for name, spec in expected.items():
+        array = feeds[name]
+        fits = str(array.dtype) == spec.dtype and array.ndim == len(spec.shape)
+        for wanted, have in zip(spec.shape, array.shape, strict=False):
+            size = symbols.setdefault(wanted, have) if isinstance(wanted, str) else wanted
+            fits = fits and have == size and have > 0
+        if not fits:
+            raise InputError(f"found {name}: {array.dtype} {list(array.shape)}; expected {spec}")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tame_deploy.errors import BackendError, DeviceError, InputError
+from tame_deploy.errors import BackendError, DeviceError
 from tame_deploy.model.fused import FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import ImageSpec, InputKind, MapKind, TensorSpec
+from tame_deploy.types import ImageSpec, InputKind, MapKind, TensorSpec, check_feeds
 
 __all__ = ["TorchBackend"]
 
@@ -64,16 +63,7 @@ class TorchBackend:
         """Return the outputs by name (see `Backend.run`)."""
         if self._fused is None:
             raise BackendError("this backend is closed; open it again")
-        if feeds.keys() != {"images", "class_ids"}:
-            raise InputError(f"found inputs {sorted(feeds)}; expected class_ids and images")
-        for spec in self.inputs:
-            array = feeds[spec.name]
-            fixed = [(w, h) for w, h in zip(spec.shape, array.shape, strict=False) if w != h]
-            fits = array.dtype == np.dtype(spec.dtype) and array.ndim == len(spec.shape)
-            if not fits or any(isinstance(wanted, int) for wanted, _ in fixed):
-                raise InputError(
-                    f"found {spec.name}: {array.dtype} {list(array.shape)}; expected {spec}"
-                )
+        check_feeds(self.inputs, feeds)
         images = torch.from_numpy(feeds["images"]).to(self._device)
         class_ids = torch.from_numpy(feeds["class_ids"]).to(self._device)
         try:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
@@ -18,6 +17,7 @@ from tame_deploy.errors import (
     InputError,
 )
 from tame_deploy.runtime.backend import BackendOptions
+from tame_deploy.types import check_feeds
 
 try:
     import onnxruntime as ort
@@ -49,29 +49,13 @@ class OnnxRuntimeBackend:
         """Return the outputs by name (see `Backend.run`)."""
         if self._session is None:
             raise BackendError("this backend is closed; open it again")
-        self._check(feeds)
+        check_feeds(self.inputs, feeds)
         try:
             values = self._session.run(self._names, dict(feeds))
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BackendError(f"onnxruntime failed: {reason:.300}") from error
         return dict(zip(self._names, values, strict=True))
-
-    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        expected = {spec.name: spec for spec in self.inputs}
-        if feeds.keys() != expected.keys():
-            raise InputError(f"found inputs {sorted(feeds)}; expected {sorted(expected)}")
-        symbols: dict[str, int] = {}
-        for name, spec in expected.items():
-            array = feeds[name]
-            fits = array.dtype == np.dtype(spec.dtype) and array.ndim == len(spec.shape)
-            for wanted, have in zip(spec.shape, array.shape, strict=False):
-                size = symbols.setdefault(wanted, have) if isinstance(wanted, str) else wanted
-                fits = fits and have == size and have > 0
-            if not fits:
-                raise InputError(
-                    f"found {name}: {array.dtype} {list(array.shape)}; expected {spec}"
-                )
 
     def close(self) -> None:
         """Free the session."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from tame_deploy.dataset.sources import check_share
 from tame_deploy.download import Progress
 from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.data import (
     Batch,
     EpochBatches,
@@ -113,39 +114,51 @@ def find_lr(
         raise InputError(
             f"a range test of {count} steps says nothing; expected at least 50 (--steps)"
         )
+    rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
     with quiet_lightning(), flushed_denormals():
-        accelerator = choose_accelerator(recipe.run)
-        with explained_device():
-            fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]
-        head = network.head.requires_grad_(True).train()
-        masked = MaskedStep(network, recipe.loss)
-        optimizer, peaks = make_optimizer(head, recipe.optimizer)
-        _, optimizer = fabric.setup(head, optimizer)
-        masked.to(fabric.device)
-        losses: list[float] = []
-        unreadable: dict[int, str] = {}
-        best = float("inf")
-        rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
-        for rate, batch in zip(rates, _endless(training, recipe), strict=False):
-            unreadable.update(batch.problems)
-            check_share(list(unreadable.values()), len(training), recipe.data.max_unreadable)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = rate * peak / peaks[0]  # biases keep their factor
-            with fabric.autocast():
-                loss = masked.losses(batch.pixels.to(fabric.device))[0].total
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                break
-            losses.append(value)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            advance(len(losses), count)
-            latest = _smoothed(losses[-2000:], count)[-1]
-            best = min(best, latest)
-            if latest > STOP_AT * best:
-                break
+        losses = _raise_rate(recipe, network, training, rates, advance)
     return _judge(rates, losses, count)
+
+
+def _raise_rate(
+    recipe: Recipe,
+    network: ExplainedNetwork,
+    training: PictureTensors,
+    rates: Sequence[float],
+    advance: Callable[[int, int], None],
+) -> list[float]:
+    """Take a step at each rate until the loss bursts, and return the losses."""
+    accelerator = choose_accelerator(recipe.run)
+    with explained_device():
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]
+    head = network.head.requires_grad_(True).train()
+    masked = MaskedStep(network, recipe.loss)
+    optimizer, peaks = make_optimizer(head, recipe.optimizer)
+    _, optimizer = fabric.setup(head, optimizer)
+    masked.to(fabric.device)
+    losses: list[float] = []
+    unreadable: dict[int, str] = {}
+    best = float("inf")
+    for rate, batch in zip(rates, _endless(training, recipe), strict=False):
+        unreadable.update(batch.problems)
+        check_share(list(unreadable.values()), len(training), recipe.data.max_unreadable)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = rate * peak / peaks[0]  # biases keep their factor
+        with fabric.autocast():
+            loss = masked.losses(batch.pixels.to(fabric.device))[0].total
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            break
+        losses.append(value)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        advance(len(losses), len(rates))
+        latest = _smoothed(losses[-2000:], len(rates))[-1]
+        best = min(best, latest)
+        if latest > STOP_AT * best:
+            break
+    return losses
 
 
 def _endless(training: PictureTensors, recipe: Recipe) -> Iterator[Batch]:
