@@ -68,6 +68,11 @@ def test_a_map_that_darkens_the_object_drops_its_confidence():
     assert good["average_drop_15"] > good["average_drop_50"]
 
 
+def test_a_drop_is_a_share_of_what_was_there():
+    found = average_drop_and_increase(batch(0.8 * WHITE, np.full((1, 8, 8), 0.5, np.float32)))
+    assert found["average_drop_100"] == pytest.approx(50)  # from 0.8 to 0.4
+
+
 def test_increase_counts_pictures_that_become_surer():
     # Class 1 is likelier the darker the left half is, and the map darkens it.
     found = average_drop_and_increase(batch(0.4 * WHITE, RIGHT))

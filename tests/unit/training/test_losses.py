@@ -41,6 +41,12 @@ def test_variation_of_a_written_out_map():
     assert float(variation(maps)) == pytest.approx((1 + 1 + 0.3 * 2) / 2)
 
 
+@pytest.mark.parametrize("rows", [[[1.0, 0.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]])
+def test_variation_counts_steps_down_and_across(rows):
+    # Two steps in one direction, none in the other; four squares in the borders.
+    assert float(variation(torch.tensor([[rows]]))) == pytest.approx((2 + 0.3 * 4) / 2)
+
+
 def test_variation_grows_with_the_labels_of_the_batch():
     maps = torch.rand(4, 1, 7, 7)
     assert float(variation(maps.expand(4, 4, 7, 7))) == pytest.approx(4 * float(variation(maps)))
