@@ -50,7 +50,7 @@ class StudyRow:
     scores: Mapping[str, Estimate]
 
 
-def read_study(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Study:
+def read_study(path: str | os.PathLike[str]) -> Study:
     """Read a study from TOML.
 
     `recipe` is a shipped recipe's name or a file; `[base]` changes it for all runs; each
@@ -72,7 +72,6 @@ def read_study(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None
     if not isinstance(table.get("base", {}), Mapping):
         raise InputError(f"base is {table['base']!r}; expected a table")
     base = merge(recipe_table(table["recipe"]), table.get("base", {}))
-    base = merge(base, overrides or {})
     runs = {}
     for name, changes in table["runs"].items():
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():

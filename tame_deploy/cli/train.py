@@ -177,6 +177,10 @@ def find_lr(
             advance=lambda done, of: bar.update(task, completed=done, total=of),
             progress=progress,
         )
+    if chosen.model.weights == "random":
+        notes.print(
+            "[yellow]speed only:[/] the backbone has random weights; the rate means nothing"
+        )
     path = found.draw(Path(output))
     console.print(
         f"[green]suggested[/] --lr {found.suggestion:.1e} (the loss falls fastest there; it is "

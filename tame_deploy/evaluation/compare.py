@@ -136,7 +136,8 @@ def save_comparison(evaluations: Sequence[Evaluation], folder: Path) -> None:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = (
         f"{evaluations[0].subject}, {len(evaluations[0].names)} pictures. Passes and milliseconds "
-        "are those of one map, for TAME of prediction and map; the best of a column is starred."
+        "are those of one map, for TAME of prediction and map; the best of a column is starred, "
+        "unless most share it."
     )
     try:
         (folder / "comparison.md").write_text(f"{table}\n\n{note}\n", encoding="utf-8")

@@ -138,13 +138,8 @@ def evaluate(
     unreadable: list[str] = []
     times: list[float] = []
     for batch in prepared_batches(pictures, subject.image, options, unreadable, advance):
-        started = time.perf_counter()
-        answer = subject.answer(batch.pixels)
-        maps = answer.maps
-        if method is not None:
-            started = time.perf_counter()
-            maps = method.explain(batch.pixels, answer.class_ids)
-        times.append(1e3 * (time.perf_counter() - started) / len(batch.indices))
+        answer, maps, milliseconds = _timed_maps(subject, batch, method)
+        times.append(milliseconds / len(batch.indices))
         explained = _explained(subject, batch, answer, maps, options.batch_size)
         columns["accuracy"].append(_accuracy(pictures, batch, answer))
         for family in families:
@@ -164,6 +159,19 @@ def evaluate(
         0.0 if method is None else method.backward_passes / len(names),
         statistics.median(times),
     )
+
+
+def _timed_maps(
+    subject: Subject, batch: PreparedBatch, method: Method | None
+) -> tuple[Answer, NDArray[np.float32], float]:
+    """Return the answer, the maps to score, and how many milliseconds those maps took."""
+    started = time.perf_counter()
+    answer = subject.answer(batch.pixels)
+    maps = answer.maps
+    if method is not None:
+        started = time.perf_counter()
+        maps = method.explain(batch.pixels, answer.class_ids)
+    return answer, maps, 1e3 * (time.perf_counter() - started)
 
 
 def _explained(

@@ -16,7 +16,13 @@ import torch
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.model.checkpoint import HeadCheckpoint, write_head
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.training.recipe import Recipe, decode_recipe, differences, write_toml
+from tame_deploy.training.recipe import (
+    Recipe,
+    decode_recipe,
+    differences,
+    read_toml,
+    write_toml,
+)
 
 __all__ = ["MetricsFile", "RunFolder", "RunState"]
 
@@ -87,8 +93,6 @@ class RunFolder:
         Raises:
             InputError: if there is no run.
         """
-        from tame_deploy.training.recipe import read_toml
-
         if not self.recipe.is_file():
             raise InputError(f"there is no run to resume in {self.path}")
         return decode_recipe(read_toml(self.recipe))

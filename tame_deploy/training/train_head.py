@@ -129,13 +129,17 @@ def train_head(
         with flushed_denormals(), quiet_lightning(), explained_failures(folder.path):
             _trainer(recipe, module, recorder, accelerator, show_progress).fit(module)
     network.head.eval().requires_grad_(False)
+    return _summarise(folder, module)
+
+
+def _summarise(folder: RunFolder, module: HeadTraining) -> TrainedHead:
     return TrainedHead(
         folder.path,
         folder.best_head,
         folder.last_head,
         module.total_steps,
         module.best,
-        network.head.config.classes,
+        module.network[0].head.config.classes,
         len(module.seen),
         (*module.unreadable.values(), *module.unreadable_validation.values()),
     )
