@@ -29,7 +29,7 @@ from tame_deploy.dataset.sources import PictureSource, open_pictures
 from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid
 from tame_deploy.evaluation.evaluate import EvaluationOptions
 from tame_deploy.evaluation.rivals import make_rival
-from tame_deploy.evaluation.subject import subject_of_network
+from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import decode_recipe
 from tame_deploy.training.train_head import build_recipe_network, train_head

@@ -19,7 +19,7 @@ import safetensors.torch
 from tame_deploy.data.shapes import LABELS, draw_picture
 from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
-from tame_deploy.evaluation.subject import subject_of_network
+from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model import demo
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.demo_classifier import train_demo_classifier

@@ -13,9 +13,9 @@ from tame_deploy.dataset.pictures import Pictures
 from tame_deploy.dataset.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
-from tame_deploy.evaluation.metrics import METRICS, check_metrics
 from tame_deploy.evaluation.result import Estimate
-from tame_deploy.evaluation.subject import subject_of_network
+from tame_deploy.metrics.families import METRICS, check_metrics
+from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import (

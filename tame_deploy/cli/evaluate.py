@@ -31,7 +31,7 @@ from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
-    from tame_deploy.evaluation.subject import Subject
+    from tame_deploy.metrics.subject import Subject
 
 ALL_METHODS = "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random"
 SubjectArgument = Annotated[
@@ -261,7 +261,7 @@ def _pictures(
 
 def _options(metrics: str | None, limit: int | None, batch_size: int, max_unreadable: float) -> Any:
     from tame_deploy.evaluation.evaluate import EvaluationOptions
-    from tame_deploy.evaluation.metrics import METRICS, check_metrics
+    from tame_deploy.metrics.families import METRICS, check_metrics
 
     wanted = METRICS if metrics is None else [name.strip() for name in metrics.split(",")]
     names = check_metrics(list(wanted))

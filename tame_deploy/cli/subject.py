@@ -13,7 +13,7 @@ from tame_deploy.errors import InputError, require_extra
 from tame_deploy.types import TokenUse
 
 if TYPE_CHECKING:
-    from tame_deploy.evaluation.subject import Subject
+    from tame_deploy.metrics.subject import Subject
     from tame_deploy.model.network import ExplainedNetwork
 
 __all__ = ["SubjectChoice"]
@@ -106,7 +106,7 @@ class SubjectChoice:
             return build_network(loaded, head, split_layers(self.layers), progress)
 
     def _subject(self, network: ExplainedNetwork | None) -> Subject:
-        from tame_deploy.evaluation.subject import subject_of_artifact, subject_of_network
+        from tame_deploy.metrics.subject import subject_of_artifact, subject_of_network
 
         if self.artifact is None:
             assert network is not None
@@ -145,7 +145,7 @@ def _check_answers(subject: Subject, network: ExplainedNetwork) -> None:
     """Check that both say nearly the same of some noise; an INT8 engine may differ a little."""
     import numpy as np
 
-    from tame_deploy.evaluation.subject import subject_of_network
+    from tame_deploy.metrics.subject import subject_of_network
     from tame_deploy.model.torch_backend import TorchBackend
 
     shape = (4, subject.image.height, subject.image.width, 3)

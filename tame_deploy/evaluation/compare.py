@@ -16,10 +16,10 @@ from tame_deploy.evaluation.evaluate import (
     evaluate,
     prepared_batches,
 )
-from tame_deploy.evaluation.masking import heat_of
 from tame_deploy.evaluation.plots import draw_scores
 from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
-from tame_deploy.evaluation.subject import Subject
+from tame_deploy.metrics.masking import heat_of
+from tame_deploy.metrics.subject import Subject
 from tame_deploy.overlay import blend, contact_sheet
 
 __all__ = ["compare", "comparison_lines", "draw_grid", "save_comparison"]

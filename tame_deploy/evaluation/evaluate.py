@@ -16,10 +16,10 @@ from PIL import Image
 from tame_deploy.dataset.pictures import Pictures
 from tame_deploy.dataset.sources import check_share
 from tame_deploy.errors import InputError
-from tame_deploy.evaluation.masking import heat_of
-from tame_deploy.evaluation.metrics import METRICS, ExplainedBatch, check_metrics
 from tame_deploy.evaluation.result import Evaluation
-from tame_deploy.evaluation.subject import Answer, Subject
+from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
+from tame_deploy.metrics.masking import heat_of
+from tame_deploy.metrics.subject import Answer, Subject
 from tame_deploy.preprocess import prepare
 from tame_deploy.types import MAX_UNREADABLE, ImageSpec
 

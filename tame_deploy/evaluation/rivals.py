@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
-from tame_deploy.evaluation.subject import Subject, subject_of_network
+from tame_deploy.metrics.subject import Subject, subject_of_network
 from tame_deploy.model.features import as_map
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend

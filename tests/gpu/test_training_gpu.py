@@ -8,7 +8,7 @@ from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.errors import TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.rivals import make_rival
-from tame_deploy.evaluation.subject import subject_of_network
+from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.find_lr import find_lr

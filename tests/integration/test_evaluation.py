@@ -14,9 +14,9 @@ from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid,
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.plots import draw_scores
 from tame_deploy.evaluation.rivals import RIVALS, Rise, make_rival
-from tame_deploy.evaluation.subject import subject_of_artifact, subject_of_network
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
+from tame_deploy.metrics.subject import subject_of_artifact, subject_of_network
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
 from tame_deploy.model.torch_backend import TorchBackend

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tame_deploy.errors import InputError
-from tame_deploy.evaluation.metrics import (
+from tame_deploy.metrics.families import (
     METRICS,
     ExplainedBatch,
     average_drop_and_increase,
@@ -14,7 +14,7 @@ from tame_deploy.evaluation.metrics import (
     localisation,
     road,
 )
-from tame_deploy.evaluation.road import NOISE, impute
+from tame_deploy.metrics.road import NOISE, impute
 from tests.conftest import shared_file
 
 

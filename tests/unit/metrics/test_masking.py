@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tame_deploy.evaluation.masking import heat_of, keep_highest, normalise, ranks
+from tame_deploy.metrics.masking import heat_of, keep_highest, normalise, ranks
 from tests.conftest import shared_file
 
 maps = hnp.arrays(

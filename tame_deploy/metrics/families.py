@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.errors import InputError
-from tame_deploy.evaluation.masking import keep_highest, ranks
-from tame_deploy.evaluation.road import impute
+from tame_deploy.metrics.masking import keep_highest, ranks
+from tame_deploy.metrics.road import impute
 
 __all__ = ["METRICS", "ROAD_PERCENTS", "SHARES", "ExplainedBatch", "check_metrics"]
 

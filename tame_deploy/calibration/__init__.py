@@ -1,0 +1,1 @@
+"""Lower precision that keeps the explanation: ranges, Q/DQ, fidelity, repair; no torch."""

@@ -1,0 +1,1 @@
+"""Scores of explanations and what they are taken of; numpy only, any backend."""
