@@ -18,7 +18,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tame_deploy.errors import InputError
 from tame_deploy.types import ImageSpec
 
-__all__ = ["IMAGE_SUFFIXES", "ImageSource", "load_image", "prepare", "prepare_batch", "visible_box"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageSource",
+    "as_input",
+    "load_image",
+    "prepare",
+    "prepare_batch",
+    "visible_box",
+]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
@@ -187,7 +195,11 @@ def prepare_batch(images: Sequence[Image.Image], spec: ImageSpec) -> NDArray[Any
     Returns:
         uint8 (B, height, width, 3), or float32 (B, 3, height, width) with (x/255 - mean) / std.
     """
-    pixels = np.stack([np.asarray(prepare(image, spec)) for image in images])
+    return as_input(np.stack([np.asarray(prepare(image, spec)) for image in images]), spec)
+
+
+def as_input(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[Any]:
+    """Return prepared pixels, uint8 (B, height, width, 3), as the `images` tensor of `spec`."""
     if spec.dtype == "uint8":
         return pixels
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)

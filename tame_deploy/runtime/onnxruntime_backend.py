@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from tame_deploy.errors import (
     InputError,
 )
 from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.types import check_feeds
+from tame_deploy.types import TensorSpec, check_feeds
 
 try:
     import onnxruntime as ort
@@ -31,19 +32,32 @@ _SEVERE_ONLY = 3
 
 
 class OnnxRuntimeBackend:
-    """Runs an artifact's graph in an ONNX Runtime session."""
+    """Runs a graph, a file or its bytes, in an ONNX Runtime session."""
 
-    def __init__(self, artifact: Artifact, options: BackendOptions) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        options: BackendOptions,
+    ) -> None:
         if ort is None:
             raise BackendNotInstalledError(
                 "backend onnxruntime is not installed: pip install 'tame-deploy[cpu]' "
                 "(or 'tame-deploy[cuda]' for NVIDIA GPUs)"
             )
-        self.inputs = artifact.manifest.inputs
-        self.outputs = artifact.manifest.outputs
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
         self._names = [spec.name for spec in self.outputs]
-        self._session = _open_session(artifact, options)
-        _check_identity(self._session, artifact)
+        self._session = _open_session(model, options)
+
+    @classmethod
+    def of_artifact(cls, artifact: Artifact, options: BackendOptions) -> OnnxRuntimeBackend:
+        """Open an artifact's graph, checked to be the one that its manifest describes."""
+        manifest = artifact.manifest
+        backend = cls(artifact.model, manifest.inputs, manifest.outputs, options)
+        _check_identity(backend._session, artifact)
+        return backend
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the outputs by name (see `Backend.run`)."""
@@ -73,7 +87,7 @@ class OnnxRuntimeBackend:
         self.close()
 
 
-def _open_session(artifact: Artifact, options: BackendOptions) -> Any:
+def _open_session(model: Path | bytes, options: BackendOptions) -> Any:
     asked = list(options.providers)
     available = ort.get_available_providers()
     missing = [provider for provider in asked if provider not in available]
@@ -89,10 +103,11 @@ def _open_session(artifact: Artifact, options: BackendOptions) -> Any:
             raise InputError(f"threads is {options.threads}; expected at least 1")
         settings.intra_op_num_threads = options.threads
     try:
-        session = ort.InferenceSession(artifact.model, settings, providers=asked)
+        session = ort.InferenceSession(model, settings, providers=asked)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackendError(f"onnxruntime cannot load {artifact.model}: {reason:.300}") from error
+        what = model if isinstance(model, Path) else "the graph"
+        raise BackendError(f"onnxruntime cannot load {what}: {reason:.300}") from error
     obtained = session.get_providers()
     lost = [provider for provider in asked if provider not in obtained]
     if lost:

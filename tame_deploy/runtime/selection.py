@@ -23,5 +23,5 @@ def open_backend(
         IncompatibleArtifactError: if graph and manifest do not belong together.
     """
     if name == "onnxruntime":
-        return OnnxRuntimeBackend(artifact, options or BackendOptions())
+        return OnnxRuntimeBackend.of_artifact(artifact, options or BackendOptions())
     raise BackendNotInstalledError(f"unknown backend {name!r}; expected {', '.join(BACKENDS)}")

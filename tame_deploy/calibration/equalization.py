@@ -1,0 +1,270 @@
+"""Cross-layer equalisation: channels rescaled where the network cannot tell the difference.
+
+ReLU, pooling and addition commute with a positive factor a channel. So a layer's output channels
+may be divided by factors that the layers after it multiply back in, exactly. Chosen so that no
+channel needs much more range than another, they let eight bits serve all channels (Nagel et al.,
+ICCV 2019, section 4.1), here balancing activations against the weights that read them (Xiao et
+al., SmoothQuant, ICML 2023, equation 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tame_deploy.calibration.graph import Graph
+
+__all__ = ["ChannelGroups", "equalize"]
+
+#: Operations that keep channels apart and commute with a positive factor for each.
+_KEEPING = frozenset(
+    {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Identity", "Dropout"}
+)
+#: No channel is rescaled by more than this, up or down.
+LIMIT = 32.0
+_TINY = 1e-9
+
+Ids = NDArray[np.int64]
+
+
+class ChannelGroups:
+    """Which channels of which values must be rescaled alike, and which cannot be.
+
+    Every channel of every value has an id; ids that must share a factor are joined (union-find).
+    Channels of values that something else reads (a sigmoid, the graph's outputs) are fixed.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._parents: list[int] = []
+        self.fixed: set[int] = set()
+        self.ids: dict[str, Ids] = {}
+        #: (weight name, axis of its input channels, ids) of all that read rescaled channels.
+        self.readers: list[tuple[str, int, Ids]] = []
+        self.writers: list[tuple[onnx.NodeProto, Ids]] = []
+        layers = {str(layer.name) for layer in graph.layers}
+        for node in graph.nodes:
+            self._visit(node, is_layer=node.name in layers)
+        for name in graph.outputs & self.ids.keys():
+            self._fix(name)
+
+    def roots(self, ids: Ids) -> Ids:
+        """Return the representative of each id."""
+        return np.array([self._root(int(number)) for number in ids], np.int64)
+
+    def _root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+    def _new(self, count: int) -> Ids:
+        start = len(self._parents)
+        self._parents.extend(range(start, start + count))
+        return np.arange(start, start + count, dtype=np.int64)
+
+    def _join(self, first: Ids, second: Ids) -> None:
+        for one, other in zip(first, second, strict=True):
+            a, b = self._root(int(one)), self._root(int(other))
+            self._parents[max(a, b)] = min(a, b)
+
+    def _fix(self, name: str) -> None:
+        self.fixed.update(int(number) for number in self.ids.get(name, ()))
+
+    def _visit(self, node: onnx.NodeProto, *, is_layer: bool) -> None:
+        known = [name for name in node.input if name in self.ids]
+        if is_layer and self._visit_layer(node):
+            return
+        if not known:
+            return
+        output = str(node.output[0])
+        if node.op_type in _KEEPING or self._is_spatial_mean(node) or self._flattens(node):
+            self.ids[output] = self.ids[known[0]]
+        elif node.op_type == "Add" and len(known) == 2 and self._same_channels(known):
+            self._join(self.ids[known[0]], self.ids[known[1]])
+            self.ids[output] = self.ids[known[0]]
+        elif node.op_type == "Concat" and _attribute(node, "axis") == 1:
+            parts = [self._ids_or_fixed(name) for name in node.input]
+            self.ids[output] = np.concatenate(parts)
+        elif not self._read_by_tail(node):
+            for name in known:
+                self._fix(name)
+
+    def _ids_or_fixed(self, name: str) -> Ids:
+        if name in self.ids:
+            return self.ids[name]
+        channels = self.graph.shapes[name][1]
+        assert channels is not None
+        ids = self._new(channels)
+        self.fixed.update(ids.tolist())
+        return ids
+
+    def _visit_layer(self, node: onnx.NodeProto) -> bool:
+        """Note what the layer reads and writes; a layer of an unknown kind is no layer here."""
+        shape = self.graph.initializers[node.input[1]].dims
+        source, output = str(node.input[0]), str(node.output[0])
+        if not self._may_rescale(node):
+            return False
+        if node.op_type == "Conv" and _attribute(node, "group", 1) != 1:
+            return self._visit_grouped(node)
+        rows = 0 if node.op_type == "Conv" or _attribute(node, "transB") else 1
+        if node.op_type == "MatMul" and len(self.graph.shapes.get(source, ())) != 2:
+            return False  # channels are not on axis 1 there
+        if source in self.ids:
+            self.readers.append((str(node.input[1]), 1 - rows, self.ids[source]))
+        self.ids[output] = self._new(int(shape[rows]))
+        self.writers.append((node, self.ids[output]))
+        return True
+
+    def _may_rescale(self, node: onnx.NodeProto) -> bool:
+        """Whether weight and bias are plain constants of this layer alone."""
+        constants = [name for name in node.input[1:] if name]
+        alone = all(len(self.graph.consumers[name]) == 1 for name in constants)
+        known = all(name in self.graph.initializers for name in constants)
+        flat = all(len(self.graph.initializers[name].dims) == 1 for name in constants[1:] if known)
+        return alone and known and flat and not _attribute(node, "transA")
+
+    def _visit_grouped(self, node: onnx.NodeProto) -> bool:
+        """Note a depthwise convolution, whose channels stay apart; another kind is no layer."""
+        source, weight = str(node.input[0]), self.graph.initializers[node.input[1]]
+        depthwise = weight.dims[1] == 1 and weight.dims[0] == _attribute(node, "group", 1)
+        if not depthwise or source not in self.ids:
+            return False
+        output = str(node.output[0])
+        self.readers.append((str(node.input[1]), 0, self.ids[source]))
+        self.ids[output] = self._new(int(weight.dims[0]))
+        self.writers.append((node, self.ids[output]))
+        return True
+
+    def _same_channels(self, names: Sequence[str]) -> bool:
+        shapes = [self.graph.shapes.get(name, ()) for name in names]
+        return shapes[0] == shapes[1] and len(self.ids[names[0]]) == len(self.ids[names[1]])
+
+    def _is_spatial_mean(self, node: onnx.NodeProto) -> bool:
+        if node.op_type != "ReduceMean" or len(node.input) < 2:
+            return False
+        axes = self.graph.initializers.get(node.input[1])
+        if axes is None:
+            return False
+        rank = len(self.graph.shapes.get(node.input[0], ()))
+        found = {int(axis) % max(rank, 1) for axis in numpy_helper.to_array(axes)}
+        return rank == 4 and found == {2, 3}
+
+    def _flattens(self, node: onnx.NodeProto) -> bool:
+        """Whether a reshape only drops spatial sizes of one."""
+        if node.op_type not in ("Reshape", "Flatten", "Squeeze"):
+            return False
+        before = self.graph.shapes.get(node.input[0], ())
+        after = self.graph.shapes.get(node.output[0], ())
+        return len(before) == 4 and before[2:] == (1, 1) and after[1:] == before[1:2]
+
+    def _read_by_tail(self, node: onnx.NodeProto) -> bool:
+        """Whether all that reads a branch here is the class product, whose rows can compensate.
+
+        The pattern is (B, C, h, w) -> Reshape (B, C, h w) -> MatMul with rows (B, K, C) that were
+        gathered from a constant (classes, C), or are that constant.
+        """
+        if node.op_type != "Reshape" or self.graph.stage(node) != "tail":
+            return False
+        products = self.graph.consumers.get(str(node.output[0]), [])
+        if len(products) != 1 or products[0].op_type != "MatMul":
+            return False
+        rows = str(products[0].input[0])
+        gather = self.graph.producers.get(rows)
+        if gather is not None and gather.op_type == "Gather":
+            rows = str(gather.input[0])
+        ids = self.ids[str(node.input[0])]
+        table = self.graph.initializers.get(rows)
+        if table is None or table.dims[-1] != len(ids) or len(self.graph.consumers[rows]) != 1:
+            return False
+        self.readers.append((rows, len(table.dims) - 1, ids))
+        return True
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
+    return next((int(item.i) for item in node.attribute if item.name == name), default)
+
+
+def equalize(graph: Graph, peaks: Mapping[str, Sequence[float]], strength: float) -> Graph | None:
+    """Return the same network with its channels balanced, or None if nothing can be.
+
+    Args:
+        graph: backbone, branches and tail.
+        peaks: largest magnitude of each channel, by activation.
+        strength: 0 gives weights that read the channels all the say, 1 the activations.
+    """
+    groups = ChannelGroups(graph)
+    count = len(groups._parents)
+    roots = groups.roots(np.arange(count))
+    activation = _activation_peaks(groups, roots, peaks)
+    weight = _weight_peaks(graph, groups, roots)
+    movable = (activation > _TINY) & (weight > _TINY)
+    movable[roots[list(groups.fixed)]] = False
+    if not movable.any():
+        return None
+    factors = np.ones(count)
+    factors[movable] = activation[movable] ** strength / weight[movable] ** (1 - strength)
+    _centre(groups, roots, factors, movable)
+    return _rescaled(graph, groups, np.clip(factors, 1 / LIMIT, LIMIT)[roots])
+
+
+def _activation_peaks(
+    groups: ChannelGroups, roots: Ids, peaks: Mapping[str, Sequence[float]]
+) -> NDArray[np.float64]:
+    found = np.zeros(len(roots))
+    for name, ids in groups.ids.items():
+        if len(peaks.get(name, ())) == len(ids):
+            np.maximum.at(found, roots[ids], np.asarray(peaks[name]))
+    return found
+
+
+def _weight_peaks(graph: Graph, groups: ChannelGroups, roots: Ids) -> NDArray[np.float64]:
+    """Return how large the weights are that read each channel, as a share of their layer's."""
+    found = np.zeros(len(roots))
+    for name, axis, ids in groups.readers:
+        values = np.abs(graph.weight(name))
+        by_channel = values.max(axis=tuple(i for i in range(values.ndim) if i != axis))
+        np.maximum.at(found, roots[ids], by_channel / max(float(values.max()), _TINY))
+    return found
+
+
+def _centre(
+    groups: ChannelGroups, roots: Ids, factors: NDArray[np.float64], movable: NDArray[np.bool_]
+) -> None:
+    """Give the factors that a layer writes a geometric mean of one; joined layers share it."""
+    done: set[int] = set()
+    for _, ids in groups.writers:
+        own = np.unique(roots[ids])
+        own = own[movable[own]]
+        if own.size and int(own[0]) not in done:
+            factors[own] /= np.exp(np.log(factors[own]).mean())
+            done.update(own.tolist())
+
+
+def _rescaled(graph: Graph, groups: ChannelGroups, factors: NDArray[np.float64]) -> Graph:
+    """Return the graph with weights divided where channels are written, multiplied where read."""
+    changed: dict[str, NDArray[np.float64]] = {}
+
+    def scale(name: str, axis: int, by: NDArray[np.float64]) -> None:
+        values = changed.setdefault(name, graph.weight(name).astype(np.float64))
+        changed[name] = values * by.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+
+    for node, ids in groups.writers:
+        by = 1 / factors[ids]
+        rows = 0 if node.op_type == "Conv" or _attribute(node, "transB") else 1
+        scale(str(node.input[1]), rows, by)
+        if len(node.input) > 2 and node.input[2]:
+            scale(str(node.input[2]), 0, by)
+    for name, axis, ids in groups.readers:
+        scale(name, axis, factors[ids])
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in changed:
+            values = changed[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return Graph(model)

@@ -1,0 +1,161 @@
+"""Reading an exported graph: stages, layers with weights, and what flows between them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from tame_deploy.artifact import Artifact
+from tame_deploy.errors import InputError
+
+__all__ = ["Graph", "load_graph", "metadata_of", "set_metadata"]
+
+#: A serialised protobuf cannot be larger.
+MAX_MODEL_BYTES = 2**31 - 2**20
+
+#: Stages whose nodes may leave float32; the tail never does (DESIGN: what spoils maps is there).
+QUANTIZED_STAGES = ("preprocess", "backbone", "branches")
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+
+
+@dataclass
+class Graph:
+    """An ONNX model with its lookups; whoever edits the model makes a new Graph of it."""
+
+    model: onnx.ModelProto
+    _weights: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """All nodes, in order."""
+        return list(self.model.graph.node)
+
+    @cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        """Constants by name."""
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """The node that gives each value."""
+        return {name: node for node in self.model.graph.node for name in node.output}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that take each value."""
+        found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.model.graph.node:
+            for name in dict.fromkeys(node.input):
+                found[name].append(node)
+        return dict(found)
+
+    @cached_property
+    def outputs(self) -> set[str]:
+        """Names of the graph's outputs."""
+        return {value.name for value in self.model.graph.output}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of float32 values, None where a size is not fixed."""
+        graph = self.model.graph
+        known = [*graph.value_info, *graph.input, *graph.output]
+        return {
+            value.name: tuple(
+                dim.dim_value if dim.HasField("dim_value") else None
+                for dim in value.type.tensor_type.shape.dim
+            )
+            for value in known
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT
+        }
+
+    def weight(self, name: str) -> NDArray[Any]:
+        """Return a constant as an array, to be read only."""
+        if name not in self._weights:
+            self._weights[name] = numpy_helper.to_array(self.initializers[name])
+        return self._weights[name]
+
+    def stage(self, node: onnx.NodeProto) -> str:
+        """Return the stage that a node's name begins with."""
+        return str(node.name).partition("/")[0]
+
+    @cached_property
+    def layers(self) -> list[onnx.NodeProto]:
+        """The nodes with weights that may be quantized, in order."""
+        return [
+            node
+            for node in self.model.graph.node
+            if node.op_type in WEIGHTED
+            and self.stage(node) in QUANTIZED_STAGES
+            and len(node.input) > 1
+            and node.input[1] in self.initializers
+            and node.input[0] not in self.initializers
+        ]
+
+    @cached_property
+    def activations(self) -> list[str]:
+        """Float32 values that layers take, or that follow them before the tail; in order."""
+        taken = {str(layer.input[0]) for layer in self.layers}
+        return [
+            name
+            for node in self.model.graph.node
+            if self.stage(node) in QUANTIZED_STAGES
+            for name in node.output
+            if name in self.shapes and len(self.shapes[name]) > 1
+            if name in taken or self.stage(node) != "preprocess"
+        ]
+
+    def activated(self, layer: onnx.NodeProto) -> str:
+        """Return a layer's output, after its ReLU where it has one of its own."""
+        output = str(layer.output[0])
+        after = self.consumers.get(output, [])
+        alone = len(after) == 1 and output not in self.outputs
+        return str(after[0].output[0]) if alone and after[0].op_type == "Relu" else output
+
+    def multiply_adds(self, layer: onnx.NodeProto) -> int:
+        """Return a layer's multiply-adds for one picture."""
+        weight = self.weight(layer.input[1])
+        shape = self.shapes.get(layer.output[0], ())
+        places = [size for size in (shape[2:] if layer.op_type == "Conv" else shape[1:-1]) if size]
+        return int(weight.size * np.prod(places, dtype=np.int64))
+
+    def layer_name(self, layer: onnx.NodeProto) -> str:
+        """Return a layer's name in the network, read off its weight's."""
+        name = str(layer.input[1])
+        if not name.endswith(".weight"):
+            return str(layer.name)
+        return name.removesuffix(".weight").removeprefix("backbone.backbone.")
+
+
+def load_graph(artifact: Artifact) -> Graph:
+    """Read an artifact's graph, shapes inferred.
+
+    Raises:
+        InputError: if it is too large to be quantized in one piece.
+    """
+    path: Path = artifact.model
+    size = sum(item.stat().st_size for item in path.parent.glob(path.name + "*"))
+    if size > MAX_MODEL_BYTES:
+        raise InputError(
+            f"{path} has {size / 1e9:.1f} GB; expected less than {MAX_MODEL_BYTES / 1e9:.1f} GB, "
+            "what protobuf holds"
+        )
+    return Graph(onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True))
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return a model's metadata."""
+    return {item.key: item.value for item in model.metadata_props}
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Replace a model's metadata."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
