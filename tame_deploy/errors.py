@@ -13,6 +13,7 @@
     ├── TrainingError                  training cannot go on
     ├── BuildError                     the graph could not be exported or compiled
     ├── ParityError                    the exported graph disagrees with the PyTorch network
+    ├── FidelityError                  lower precision spoils answers or explanations
     └── DownloadError                  a download failed or arrived damaged
 
 A message is one line and says what was found, what was expected and what to do.
@@ -30,6 +31,7 @@ __all__ = [
     "ChecksumError",
     "DeviceError",
     "DownloadError",
+    "FidelityError",
     "IncompatibleArtifactError",
     "InputError",
     "ManifestError",
@@ -91,6 +93,10 @@ class BuildError(TameError):
 
 class ParityError(TameError):
     """The exported graph disagrees with the PyTorch network."""
+
+
+class FidelityError(TameError):
+    """A graph of lower precision is below the fidelity floor."""
 
 
 class DownloadError(TameError):

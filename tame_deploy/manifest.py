@@ -19,9 +19,20 @@ from tame_deploy.types import (
     TensorSpec,
 )
 
-__all__ = ["SCHEMA_VERSION", "GraphSpec", "Manifest", "ParityReport", "WeightsSource"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CalibrationSummary",
+    "FidelityReport",
+    "GraphSpec",
+    "Manifest",
+    "ParityReport",
+    "Precision",
+    "WeightsSource",
+]
 
 SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 
 #: How many dimensions each tensor of the graph contract has.
 _RANKS = {"images": 4, "class_ids": 2, "logits": 2, "explained": 2, "maps": 4}
@@ -82,6 +93,52 @@ class ParityReport:
 
 
 @dataclass(frozen=True)
+class CalibrationSummary:
+    """Which pictures set the ranges of a quantized graph; calibration.json has the rest."""
+
+    key: str
+    source: str
+    pictures: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FidelityReport:
+    """How far a graph of lower precision is from its float32 parent, on pictures held out.
+
+    Shares and correlations are in [0, 1]; `peak_shift` is in pixels of the network's picture.
+    `maps` of the `pictures` explain the same class in both. `average_drop` and `increase` are
+    differences in percentage points to the parent's, by share of the map kept. `floor` is what was
+    asked for; `allowed_below` says that it was not reached and that this was allowed.
+    """
+
+    pictures: int
+    maps: int
+    top1_agreement: float
+    top5_agreement: float
+    top1: float | None
+    top1_fp32: float | None
+    logit_cosine: float
+    pearson_mean: float
+    pearson_5th: float
+    pearson_worst: float
+    pearson_worst_picture: str
+    spearman_mean: float
+    spearman_5th: float
+    spearman_worst: float
+    spearman_worst_picture: str
+    iou_15: float
+    iou_50: float
+    peak_shift: float
+    flat_maps: int
+    flat_maps_fp32: int
+    average_drop: dict[str, float] = field(default_factory=dict)
+    increase: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+    allowed_below: bool = False
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The artifact's own description (docs/artifact.md lists every field)."""
 
@@ -98,10 +155,10 @@ class Manifest:
     files: dict[str, str]
     labels: str = "labels.txt"
     kind: Literal["explainer"] = "explainer"
-    precision: Literal["fp32"] = "fp32"
-    target: str | None = None
-    calibration: dict[str, Any] | None = None
-    fidelity: dict[str, Any] | None = None
+    precision: Precision = "fp32"
+    target: Literal["cpu", "tensorrt"] | None = None
+    calibration: CalibrationSummary | None = None
+    fidelity: FidelityReport | None = None
     parity: ParityReport | None = None
     parents: tuple[str, ...] = ()
     tool_versions: dict[str, str] = field(default_factory=dict)

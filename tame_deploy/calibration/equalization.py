@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.graph import Graph, attribute
 
 __all__ = ["ChannelGroups", "equalize"]
 
@@ -87,7 +87,7 @@ class ChannelGroups:
         elif node.op_type == "Add" and len(known) == 2 and self._same_channels(known):
             self._join(self.ids[known[0]], self.ids[known[1]])
             self.ids[output] = self.ids[known[0]]
-        elif node.op_type == "Concat" and _attribute(node, "axis") == 1:
+        elif node.op_type == "Concat" and attribute(node, "axis") == 1:
             parts = [self._ids_or_fixed(name) for name in node.input]
             self.ids[output] = np.concatenate(parts)
         elif not self._read_by_tail(node):
@@ -109,9 +109,9 @@ class ChannelGroups:
         source, output = str(node.input[0]), str(node.output[0])
         if not self._may_rescale(node):
             return False
-        if node.op_type == "Conv" and _attribute(node, "group", 1) != 1:
+        if node.op_type == "Conv" and attribute(node, "group", 1) != 1:
             return self._visit_grouped(node)
-        rows = 0 if node.op_type == "Conv" or _attribute(node, "transB") else 1
+        rows = 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
         if node.op_type == "MatMul" and len(self.graph.shapes.get(source, ())) != 2:
             return False  # channels are not on axis 1 there
         if source in self.ids:
@@ -126,12 +126,12 @@ class ChannelGroups:
         alone = all(len(self.graph.consumers[name]) == 1 for name in constants)
         known = all(name in self.graph.initializers for name in constants)
         flat = all(len(self.graph.initializers[name].dims) == 1 for name in constants[1:] if known)
-        return alone and known and flat and not _attribute(node, "transA")
+        return alone and known and flat and not attribute(node, "transA")
 
     def _visit_grouped(self, node: onnx.NodeProto) -> bool:
         """Note a depthwise convolution, whose channels stay apart; another kind is no layer."""
         source, weight = str(node.input[0]), self.graph.initializers[node.input[1]]
-        depthwise = weight.dims[1] == 1 and weight.dims[0] == _attribute(node, "group", 1)
+        depthwise = weight.dims[1] == 1 and weight.dims[0] == attribute(node, "group", 1)
         if not depthwise or source not in self.ids:
             return False
         output = str(node.output[0])
@@ -183,10 +183,6 @@ class ChannelGroups:
             return False
         self.readers.append((rows, len(table.dims) - 1, ids))
         return True
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
-    return next((int(item.i) for item in node.attribute if item.name == name), default)
 
 
 def equalize(graph: Graph, peaks: Mapping[str, Sequence[float]], strength: float) -> Graph | None:
@@ -255,7 +251,7 @@ def _rescaled(graph: Graph, groups: ChannelGroups, factors: NDArray[np.float64])
 
     for node, ids in groups.writers:
         by = 1 / factors[ids]
-        rows = 0 if node.op_type == "Conv" or _attribute(node, "transB") else 1
+        rows = 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
         scale(str(node.input[1]), rows, by)
         if len(node.input) > 2 and node.input[2]:
             scale(str(node.input[2]), 0, by)

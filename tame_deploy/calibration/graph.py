@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from tame_deploy.artifact import Artifact
 from tame_deploy.errors import InputError
 
-__all__ = ["Graph", "load_graph", "metadata_of", "set_metadata"]
+__all__ = ["Graph", "attribute", "load_graph", "metadata_of", "set_metadata"]
 
 #: A serialised protobuf cannot be larger.
 MAX_MODEL_BYTES = 2**31 - 2**20
@@ -159,3 +159,8 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
     """Replace a model's metadata."""
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
+    """Return a node's integer attribute."""
+    return next((int(item.i) for item in node.attribute if item.name == name), default)

@@ -22,7 +22,7 @@ from tame_deploy.manifest import ParityReport
 from tame_deploy.runtime.backend import Backend
 from tame_deploy.types import FLAT_RANGE, MapKind
 
-__all__ = ["PARITY_FILE", "ParityReference", "check_parity", "count_same"]
+__all__ = ["PARITY_FILE", "ParityReference", "check_parity", "count_same", "is_flat"]
 
 PARITY_FILE = "parity.npz"
 
@@ -127,7 +127,7 @@ def check_parity(backend: Backend, reference: ParityReference, artifact: Artifac
         logit_error=max(run.logit_error for run in runs),
         map_error=max(run.map_error for run in runs),
         map_correlation=min(run.map_correlation for run in runs),
-        flat_maps=sum(_is_flat(heat, graph.maps) for row in whole.maps for heat in row),
+        flat_maps=sum(is_flat(heat, graph.maps) for row in whole.maps for heat in row),
         same_for_pictures=count_same(whole.maps[:, 0]),
         same_for_classes=sum(count_same(row) for row in whole.maps),
     )
@@ -227,7 +227,7 @@ def _worst(errors: NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(errors.argmax(), errors.shape))
 
 
-def _is_flat(heat: NDArray[Any], kind: MapKind) -> bool:
+def is_flat(heat: NDArray[Any], kind: MapKind) -> bool:
     """Whether a map's range is too small to mean anything."""
     span = float(heat.max() - heat.min())
     if kind == "minmax":
@@ -237,8 +237,8 @@ def _is_flat(heat: NDArray[Any], kind: MapKind) -> bool:
 
 def _correlation(first: NDArray[Any], second: NDArray[Any], kind: MapKind) -> float:
     """Return Pearson's correlation of two maps; two flat ones agree."""
-    if _is_flat(first, kind) or _is_flat(second, kind):
-        return 1.0 if _is_flat(first, kind) == _is_flat(second, kind) else 0.0
+    if is_flat(first, kind) or is_flat(second, kind):
+        return 1.0 if is_flat(first, kind) == is_flat(second, kind) else 0.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 

@@ -1,0 +1,69 @@
+"""Bias correction: what rounding the weights adds to a layer's mean output, taken off its bias.
+
+A rounded weight is off by a fixed amount, so on the mean input it shifts the output by a fixed
+amount, too (Nagel et al., ICCV 2019, section 4.2, with means measured rather than derived).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tame_deploy.calibration.graph import Graph, attribute
+
+__all__ = ["correct_biases", "rounded_weight"]
+
+
+def correct_biases(graph: Graph, means: Mapping[str, Sequence[float]]) -> Graph | None:
+    """Return the graph with biases that make up for rounding, or None if no layer has one.
+
+    Args:
+        graph: the graph before Q/DQ pairs are inserted.
+        means: mean of each channel (axis 1), by activation.
+    """
+    corrected: dict[str, NDArray[np.float32]] = {}
+    for layer in graph.layers:
+        if layer.op_type == "MatMul" or len(layer.input) < 3 or not layer.input[2]:
+            continue
+        bias, mean = str(layer.input[2]), np.asarray(means.get(layer.input[0], ()))
+        if bias not in graph.initializers or len(graph.consumers[bias]) > 1 or not mean.size:
+            continue
+        shift = _mean_shift(graph, layer, mean)
+        if shift is not None:
+            corrected[bias] = (graph.weight(bias) - shift).astype(np.float32)
+    if not corrected:
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in corrected:
+            tensor.CopyFrom(numpy_helper.from_array(corrected[tensor.name], tensor.name))
+    return Graph(model)
+
+
+def _mean_shift(
+    graph: Graph, layer: onnx.NodeProto, mean: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return how rounding shifts each output channel on the mean input (padding left out)."""
+    weight = graph.weight(layer.input[1]).astype(np.float64)
+    if layer.op_type == "Gemm" and not attribute(layer, "transB"):
+        weight = weight.T
+    error = rounded_weight(weight) - weight
+    by_input = error.reshape(*error.shape[:2], -1).sum(axis=2)  # (O, I / groups)
+    groups = attribute(layer, "group", 1) if layer.op_type == "Conv" else 1
+    if len(mean) != by_input.shape[1] * groups or len(by_input) % groups:
+        return None
+    parts = zip(np.split(by_input, groups), np.split(mean, groups), strict=True)
+    return np.concatenate([rows @ part for rows, part in parts])
+
+
+def rounded_weight(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a weight (O, ...) as int8 by output channel holds it."""
+    peaks = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    steps = np.where(peaks > 0, peaks / 127, 1).reshape(-1, *[1] * (weight.ndim - 1))
+    rounded: NDArray[np.float64] = np.round(weight / steps) * steps
+    return rounded
