@@ -26,9 +26,10 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 
-#: All that an export writes; a directory with anything else is not replaced.
+#: All that export, calibrate and quantize write; a directory with anything else is not replaced.
 _OWN_NAMES = frozenset(
     {MANIFEST_NAME, MODEL_NAME, MODEL_NAME + ".data", "labels.txt", "parity.npz"}
+    | {"calibration.json", "quantization.json", "before-after.png", "curve.png"}
 )
 MAX_MANIFEST_BYTES = 16 * 2**20
 

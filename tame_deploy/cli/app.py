@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from tame_deploy import __version__
-from tame_deploy.cli import backbones, evaluate, explain, export, inspect, train
+from tame_deploy.cli import backbones, evaluate, explain, export, inspect, quantize, train
 
 app = typer.Typer(
     name="tame-deploy",
-    help="Image classifiers that explain themselves: train, export, explain, evaluate.",
+    help="Image classifiers that explain themselves: train, export, quantize, explain, evaluate.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,6 +37,8 @@ app.command("train")(train.train)
 app.command("find-lr")(train.find_lr)
 app.command("export")(export.export)
 app.command("verify")(export.verify)
+app.command("calibrate")(quantize.calibrate)
+app.command("quantize")(quantize.quantize)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)

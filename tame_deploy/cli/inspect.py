@@ -10,8 +10,14 @@ from rich.text import Text
 
 from tame_deploy.artifact import open_artifact
 from tame_deploy.cli.options import ArtifactArgument
-from tame_deploy.cli.screen import console, parity_table, warn_speed_only
-from tame_deploy.manifest import Manifest, WeightsSource
+from tame_deploy.cli.screen import (
+    console,
+    fidelity_table,
+    notes,
+    parity_table,
+    warn_speed_only,
+)
+from tame_deploy.manifest import CalibrationSummary, Manifest, WeightsSource
 
 
 def inspect(
@@ -35,7 +41,11 @@ def inspect(
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
     console.print(card)
     if manifest.parity is not None:
-        console.print(parity_table(manifest.parity, "at export"))
+        console.print(parity_table(manifest.parity, "when it was made"))
+    if manifest.fidelity is not None:
+        console.print(fidelity_table(manifest.fidelity))
+        if manifest.fidelity.allowed_below:
+            notes.print("[yellow]below the floor:[/] kept with --allow-low-fidelity")
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -60,9 +70,19 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("normalised", f"by the {image.normalise}, mean {image.mean}, std {image.std}"),
         ("inputs", "\n".join(map(str, manifest.inputs))),
         ("outputs", "\n".join(map(str, manifest.outputs))),
-        ("precision", f"{manifest.precision}, opset {graph.opset}"),
+        ("precision", f"{_precision(manifest)}, opset {graph.opset}"),
+        *([("calibrated", _calibrated(manifest.calibration))] if manifest.calibration else []),
+        *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
     ]
+
+
+def _precision(manifest: Manifest) -> str:
+    return f"{manifest.precision} for {manifest.target}" if manifest.target else manifest.precision
+
+
+def _calibrated(summary: CalibrationSummary) -> str:
+    return f"on {summary.pictures} pictures of {summary.source}, seed {summary.seed}"
 
 
 def _source(source: WeightsSource) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,11 +21,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tame_deploy.manifest import Manifest, ParityReport
+from tame_deploy.manifest import FidelityReport, Manifest, ParityReport
 
 __all__ = [
     "console",
     "download_bar",
+    "fidelity_table",
     "notes",
     "parity_table",
     "print_table",
@@ -95,6 +97,46 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
     table.add_row("largest map error", f"{parity.map_error:.1e} of the range")
     table.add_row("least map correlation", f"{parity.map_correlation:.6f}")
     return table
+
+
+def fidelity_table(fidelity: FidelityReport) -> Table:
+    """Return a fidelity report for the screen."""
+    table = Table(
+        title=f"against float32, on {fidelity.pictures} held-out pictures",
+        title_justify="left",
+        show_header=False,
+    )
+    worst = escape(printable(PurePath(fidelity.pearson_worst_picture).name))
+    floor = fidelity.floor
+    rows = [
+        ("top-1 agreement", f"{fidelity.top1_agreement:.2%}", floor.get("top1")),
+        ("top-5 agreement", f"{fidelity.top5_agreement:.2%}", None),
+        ("logit cosine", f"{fidelity.logit_cosine:.5f}", None),
+        ("map Pearson, mean", f"{fidelity.pearson_mean:.5f}", None),
+        ("map Pearson, 5th percentile", f"{fidelity.pearson_5th:.5f}", floor.get("pearson5")),
+        ("map Pearson, worst", f"{fidelity.pearson_worst:.5f} ({worst})", None),
+        ("map Spearman, mean and 5th", _pair(fidelity.spearman_mean, fidelity.spearman_5th), None),
+        ("IoU of the top 15 %", f"{fidelity.iou_15:.4f}", floor.get("iou15")),
+        ("IoU of the top 50 %", f"{fidelity.iou_50:.4f}", None),
+        ("shift of the peak", f"{fidelity.peak_shift:.1f} pixels", None),
+        ("AD, change at 100, 50, 15 %", _changes(fidelity.average_drop), None),
+        ("IC, change at 100, 50, 15 %", _changes(fidelity.increase), None),
+        ("flat maps", f"{fidelity.flat_maps} (float32: {fidelity.flat_maps_fp32})", None),
+    ]
+    if fidelity.top1 is not None and fidelity.top1_fp32 is not None:
+        accuracy = f"{fidelity.top1:.2%} (float32: {fidelity.top1_fp32:.2%})"
+        rows.insert(0, ("top-1 accuracy", accuracy, None))
+    for name, value, least in rows:
+        table.add_row(name, value, "" if least is None else f"floor {least:g}")
+    return table
+
+
+def _pair(first: float, second: float) -> str:
+    return f"{first:.5f}, {second:.5f}"
+
+
+def _changes(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:+.2f}" for value in values.values())
 
 
 def print_table(table: Table) -> None:

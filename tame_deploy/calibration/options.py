@@ -1,0 +1,67 @@
+"""What a user may ask of a calibration and of a quantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tame_deploy.calibration.fidelity import Floor
+from tame_deploy.calibration.placement import TARGETS, Target
+from tame_deploy.calibration.ranges import RangeMethod
+from tame_deploy.calibration.repair import REPAIRS, Repair
+from tame_deploy.errors import InputError
+from tame_deploy.manifest import Precision
+
+__all__ = ["PRECISIONS", "QuantizeOptions"]
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "int8+fp16")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How a graph is brought to lower precision, and what is accepted.
+
+    Attributes:
+        precision: "int8", "fp16", or "int8+fp16": what is not quantized is float16.
+        target: "cpu" (ONNX Runtime's integer kernels) or "tensorrt".
+        floor: the fidelity below which nothing is kept.
+        count: how many pictures calibrate; the first `tuned` of them score the trials.
+        judged: how many others judge, at most, and `least_judged` at least.
+        seed: of the choice.
+        repairs: what is tried, cheapest first.
+        ranges: the method to start with; with the repair "ranges" the others are tried, too.
+        budget_s: seconds for all trials; what is being tried is finished.
+        allow_low_fidelity: keep what is below the floor, and say so in the manifest.
+
+    Raises:
+        InputError: for a combination that cannot be honoured.
+    """
+
+    precision: Precision = "int8"
+    target: Target = "cpu"
+    floor: Floor = field(default_factory=Floor)
+    count: int = 128
+    judged: int = 1000
+    least_judged: int = 32
+    tuned: int = 128
+    seed: int = 0
+    repairs: tuple[Repair, ...] = REPAIRS
+    ranges: RangeMethod = "minmax"
+    budget_s: float = 300.0
+    allow_low_fidelity: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise InputError(f"unknown target {self.target!r}; expected {' or '.join(TARGETS)}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise InputError(f"unknown precision {self.precision!r}; expected one of {known}")
+        if self.precision == "int8+fp16" and self.target == "cpu":
+            raise InputError(
+                "int8+fp16 is for --target tensorrt; CPUs compute float16 in float32, and slower"
+            )
+        counts = (self.count, self.judged, self.least_judged, self.tuned)
+        if min(counts) < 1 or self.budget_s < 0:
+            raise InputError(
+                f"found {self.count} pictures to calibrate, {self.judged} to judge and "
+                f"{self.budget_s:g} s; expected at least 1, 1 and 0"
+            )

@@ -1,0 +1,314 @@
+"""`quantize`: an artifact of lower precision that is held to its float32 parent."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import onnx
+
+from tame_deploy.artifact import Artifact, check_output
+from tame_deploy.calibration.answers import Answers, Questions
+from tame_deploy.calibration.calibrate import (
+    calibration_cache,
+    check_float32,
+    read_calibration,
+    subject_of_choice,
+)
+from tame_deploy.calibration.choice import (
+    Choice,
+    PicturesToChooseFrom,
+    choose_pictures,
+    prepared,
+)
+from tame_deploy.calibration.faithfulness import drop_and_increase
+from tame_deploy.calibration.fidelity import measure_fidelity
+from tame_deploy.calibration.graph import Graph, load_graph
+from tame_deploy.calibration.half import LARGEST
+from tame_deploy.calibration.observe import observe
+from tame_deploy.calibration.options import QuantizeOptions
+from tame_deploy.calibration.record import Calibration, CalibrationSubject
+from tame_deploy.calibration.repair import RepairStep, repair_plan
+from tame_deploy.calibration.sensitivity import (
+    CurvePoint,
+    Sensitivity,
+    measure_sensitivity,
+    search_layers,
+)
+from tame_deploy.calibration.speed import time_models
+from tame_deploy.calibration.workshop import Plan, Workshop, model_sha256
+from tame_deploy.calibration.write import Outcome, write_quantized
+from tame_deploy.errors import BuildError, FidelityError
+from tame_deploy.manifest import FidelityReport
+from tame_deploy.metrics.families import SHARES
+
+__all__ = ["Quantized", "quantize_artifact"]
+
+#: Seconds to find out what hurts, where the floor was missed and nothing was searched.
+_BLAME_S = 60.0
+_BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized artifact and how it came about."""
+
+    artifact: Artifact
+    outcome: Outcome
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Run:
+    """What the steps of one quantization share."""
+
+    artifact: Artifact
+    source: PicturesToChooseFrom
+    options: QuantizeOptions
+    report: Callable[[str], None]
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.graph = load_graph(self.artifact)
+        self.original = self.artifact.model.read_bytes()
+
+    def choose(self) -> tuple[Choice, Choice]:
+        """Return the pictures that calibrate, and others that judge."""
+        options = self.options
+        self.report("Choosing pictures")
+        own, unreadable = choose_pictures(self.source, options.count, options.seed)
+        judges, more = choose_pictures(
+            self.source, options.judged, options.seed, least=options.least_judged, beside=own
+        )
+        self.notes += [f"not read: {reason}" for reason in [*unreadable, *more]]
+        return own, judges
+
+    def calibration(self, graph: Graph, chosen: Choice) -> Calibration:
+        """Watch a graph; the artifact's own record is taken if it is of the same."""
+        subject = subject_of_choice(self.artifact, self.source, chosen, self.options.seed)
+        if graph is not self.graph:
+            subject = replace(subject, model_sha256=model_sha256(graph))
+        elif (kept := self._kept_record(subject)) is not None:
+            return kept
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.report(f"Watching activations, {done} of {len(chosen)} pictures")
+
+        advance(0)
+        inputs = self.artifact.manifest.inputs
+        return observe(
+            graph, subject, self.source, inputs, cache=calibration_cache(), advance=advance
+        )
+
+    def _kept_record(self, subject: CalibrationSubject) -> Calibration | None:
+        record = read_calibration(self.artifact)
+        if record is None or record.key == subject.key:
+            return record
+        self.notes.append(
+            f"{self.artifact.path} was calibrated on other pictures ({record.subject.source}); "
+            f"the ranges here are of {len(subject.pictures)} pictures of {subject.source}"
+        )
+        return None
+
+    def questions(self, chosen: Choice) -> Questions:
+        """Return pictures to ask graphs about, in memory."""
+        return Questions(self.artifact.manifest, prepared(self.source, chosen), chosen.names)
+
+
+def quantize_artifact(
+    artifact: Artifact,
+    source: PicturesToChooseFrom,
+    output: str | os.PathLike[str],
+    options: QuantizeOptions,
+    *,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Quantized:
+    """Bring an artifact to lower precision, repair what that spoils, and judge the result.
+
+    Ranges and repairs see only the calibration pictures; fidelity is measured on others.
+
+    Args:
+        artifact: in float32.
+        source: pictures to calibrate and to judge with.
+        output: directory of the new artifact.
+        options: precision, target, floor, repairs.
+        overwrite: whether an artifact that is there may be replaced.
+        report: told what is being done.
+
+    Raises:
+        IncompatibleArtifactError: if the artifact is quantized already.
+        InputError: if there are not enough pictures, or activations are NaN or infinite.
+        BuildError: if the graph cannot be brought to this precision.
+        FidelityError: if the result is below the floor, naming the layers that hurt.
+        ArtifactError: if the output exists or cannot be written.
+    """
+    check_float32(artifact)
+    check_output(output, overwrite=overwrite)
+    run = _Run(artifact, source, options, report)
+    own, judges = run.choose()
+    workshop = _workshop(run, own)
+    deadline = time.monotonic() + options.budget_s
+    plan, steps = _repaired(run, workshop, deadline)
+    curve, sensitivities, chosen = _searched(run, workshop, plan, deadline)
+    plan = curve[chosen].plan
+    model = workshop.build(plan)
+    report("Judging on held-out pictures")
+    questions = run.questions(judges)
+    expected = questions.ask(run.original)
+    found = questions.ask(model.SerializeToString(), expected.class_ids)
+    fidelity = _fidelity(run, questions, judges, (expected, found), model)
+    fidelity = _held_to_floor(run, workshop, plan, fidelity, sensitivities)
+    outcome = Outcome(
+        plan,
+        workshop.kept_share(plan),
+        steps,
+        curve,
+        chosen,
+        sensitivities,
+        *_timed(run, workshop, questions, model, curve),
+        fidelity,
+        judges,
+    )
+    calibration = workshop.prepared(plan.strength)[1]
+    report("Writing the artifact")
+    written = write_quantized(
+        run.artifact, output, model, calibration, outcome, (questions, expected, found), overwrite
+    )
+    return Quantized(written, outcome, run.notes)
+
+
+def _workshop(run: _Run, own: Choice) -> Workshop:
+    tuned = Choice(
+        *(column[: run.options.tuned] for column in (own.indices, own.names, own.sha256))
+    )
+    questions = run.questions(tuned)
+    run.report("Asking the float32 graph")
+    reference = questions.ask(run.original)
+    return Workshop(run.graph, lambda graph: run.calibration(graph, own), questions, reference)
+
+
+def _repaired(run: _Run, workshop: Workshop, deadline: float) -> tuple[Plan, list[RepairStep]]:
+    options = run.options
+    plan = Plan(options.precision, options.target, options.ranges)
+    if options.precision == "fp16":
+        _scan_overflow(workshop)
+        return plan, [RepairStep("plain", workshop.score(plan), True, 0.0)]
+    run.report("Quantizing")
+    half = deadline - options.budget_s / 2
+    return repair_plan(workshop, plan, options.repairs, deadline=half, report=run.report)
+
+
+def _scan_overflow(workshop: Workshop) -> None:
+    """Refuse float16 where an activation would become infinite on the way."""
+    for name, (low, high) in workshop.prepared(None)[1].ranges("minmax").items():
+        if max(-low, high) > LARGEST:
+            raise BuildError(
+                f"the activation {name} reaches {max(-low, high):.4g}, more than float16 holds "
+                f"({LARGEST:g}). Keep fp32, or use --precision int8"
+            )
+
+
+def _searched(
+    run: _Run, workshop: Workshop, plan: Plan, deadline: float
+) -> tuple[list[CurvePoint], list[Sensitivity], int]:
+    """Return the curve, what layers do to it, and the first point that reaches the floor.
+
+    Where none does, the one nearest to float32 is taken, and judged.
+    """
+    start = CurvePoint(plan, workshop.score(plan), 0.0)
+    if "layers" not in run.options.repairs or plan.precision == "fp16":
+        return [start], [], 0
+    curve, found = search_layers(
+        workshop, plan, run.options.floor, deadline=deadline, advance=run.report
+    )
+    reaching = [i for i, point in enumerate(curve) if point.score.reaches(run.options.floor)]
+    errors = [point.score.error for point in curve]
+    return curve, found, reaching[0] if reaching else int(np.argmin(errors))
+
+
+def _fidelity(
+    run: _Run,
+    questions: Questions,
+    judges: Choice,
+    answers: tuple[Answers, Answers],
+    model: onnx.ModelProto,
+) -> FidelityReport:
+    image = run.artifact.manifest.image
+    labels = [run.source.pictures.label(index) for index in judges.indices]
+    fidelity = measure_fidelity(*answers, questions.names, labels, (image.height, image.width))
+    run.report("Measuring AD and IC")
+    before = drop_and_increase(questions, run.original)
+    after = drop_and_increase(questions, model.SerializeToString())
+    drop, increase = (
+        {str(share): after[f"{kind}_{share}"] - before[f"{kind}_{share}"] for share in SHARES}
+        for kind in ("average_drop", "increase")
+    )
+    floor = asdict(run.options.floor)
+    return replace(fidelity, average_drop=drop, increase=increase, floor=floor)
+
+
+def _held_to_floor(
+    run: _Run,
+    workshop: Workshop,
+    plan: Plan,
+    fidelity: FidelityReport,
+    sensitivities: list[Sensitivity],
+) -> FidelityReport:
+    """Return the report, marked if it is below the floor and that is allowed."""
+    shortfalls = run.options.floor.shortfalls(fidelity)
+    if not shortfalls:
+        return fidelity
+    if run.options.allow_low_fidelity:
+        return replace(fidelity, allowed_below=True)
+    if not sensitivities and plan.precision != "fp16":
+        until = time.monotonic() + _BLAME_S
+        sensitivities = measure_sensitivity(workshop, plan, until, run.report)
+    hurting = [one.name for one in sensitivities if one.gain > 0][:5]
+    blame = f" Layers that hurt most: {', '.join(hurting)}." if hurting else ""
+    repairs = [
+        name for name in ("equalize", "ranges", "bias", "layers") if name not in run.options.repairs
+    ]
+    more = f" Repairs not tried: {','.join(repairs)}." if repairs and hurting else ""
+    raise FidelityError(
+        f"{plan.precision} for {plan.target} is below the floor on {fidelity.pictures} held-out "
+        f"pictures: {'; '.join(shortfalls)}.{blame}{more} Nothing was kept. Give the search more "
+        "time (--budget), ask for less (--floor), or record that you allow it "
+        "(--allow-low-fidelity)"
+    )
+
+
+def _timed(
+    run: _Run,
+    workshop: Workshop,
+    questions: Questions,
+    model: onnx.ModelProto,
+    curve: list[CurvePoint],
+) -> tuple[dict[str, dict[str, float]], list[float] | None]:
+    """Return milliseconds by batch size beside float32's, and the speed of the curve's points.
+
+    Only kernels of this machine are measured: a graph for TensorRT is timed by its engine.
+    """
+    if run.options.target != "cpu":
+        return {}, None
+    run.report("Measuring speed")
+    pair = [run.original, model.SerializeToString()]
+    times: dict[str, dict[str, float]] = {}
+    for batch in _BATCHES:
+        before, after = time_models(questions, pair, batch)
+        times[str(batch)] = {"fp32_ms": before, "ms": after, "speedup": before / after}
+    if len(curve) < 2:
+        return times, None
+    speedups: list[float] = []
+    for point in curve:
+        run.report(f"Measuring speed of the curve, {len(speedups) + 1} of {len(curve)}")
+        pair = [run.original, workshop.build(point.plan).SerializeToString()]
+        before, after = time_models(questions, pair, 1)
+        speedups.append(before / after)
+    return times, speedups

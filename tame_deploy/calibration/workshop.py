@@ -1,0 +1,189 @@
+"""From a plan of lower precision to its graph, and to how far that is from float32."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from tame_deploy.calibration.answers import (
+    Answers,
+    Questions,
+    correlations,
+    overlaps,
+    squared_error,
+)
+from tame_deploy.calibration.bias_correction import correct_biases
+from tame_deploy.calibration.equalization import equalize
+from tame_deploy.calibration.fidelity import Floor
+from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.half import QDQ_HALF_OPSET, at_least_opset, halve
+from tame_deploy.calibration.placement import Placement, Target, quantize_graph
+from tame_deploy.calibration.ranges import RangeMethod
+from tame_deploy.calibration.record import Calibration
+from tame_deploy.errors import BackendError
+from tame_deploy.manifest import Precision
+
+__all__ = ["Plan", "Score", "Workshop", "model_sha256"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a graph is brought to lower precision.
+
+    Attributes:
+        precision: what the layers become.
+        target: whose kernels will run it.
+        method: how ranges are set.
+        exceptions: (activation, method) where another method serves better.
+        strength: of cross-layer equalisation; None for none.
+        corrected: whether biases make up for rounded weights.
+        kept: names of the layers that stay in higher precision.
+    """
+
+    precision: Precision
+    target: Target
+    method: RangeMethod = "minmax"
+    exceptions: tuple[tuple[str, RangeMethod], ...] = ()
+    strength: float | None = None
+    corrected: bool = False
+    kept: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far a plan's answers on the tuning pictures are from float32's.
+
+    `error` joins logits and maps (`squared_error`); the others are those of the floor, and
+    `margins` their standard errors.
+    """
+
+    error: float
+    top1: float
+    iou15: float
+    pearson5: float
+    margins: tuple[float, float] = (0.0, 0.0)
+
+    def reaches(self, floor: Floor) -> bool:
+        """Whether the floor is reached with a standard error to spare, as other pictures differ."""
+        return (
+            self.top1 - self.margins[0] >= floor.top1
+            and self.iou15 - self.margins[1] >= floor.iou15
+            and self.pearson5 >= floor.pearson5
+        )
+
+
+#: What a graph that gives NaN is worth.
+HOPELESS = Score(float("inf"), 0.0, 0.0, -1.0)
+
+
+class Workshop:
+    """Builds and scores plans; what was made for one is kept for the next."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        calibrate: Callable[[Graph], Calibration],
+        questions: Questions,
+        reference: Answers,
+    ) -> None:
+        self.graph = graph
+        self._calibrate = calibrate
+        self._questions, self._reference = questions, reference
+        self._prepared: dict[float | None, tuple[Graph, Calibration]] = {}
+        self._corrected: dict[float | None, Graph] = {}
+        self._scores: dict[Plan, Score] = {}
+
+    def prepared(self, strength: float | None) -> tuple[Graph, Calibration]:
+        """Return the graph equalised by a strength, and its calibration.
+
+        Raises:
+            InputError: if the graph cannot be calibrated.
+        """
+        if strength not in self._prepared:
+            graph: Graph | None = self.graph
+            if strength is not None:
+                tensors = self.prepared(None)[1].tensors
+                peaks = {name: tensor.channel_peaks for name, tensor in tensors.items()}
+                graph = equalize(self.graph, peaks, strength)
+            self._prepared[strength] = (
+                self._prepared[None] if graph is None else (graph, self._calibrate(graph))
+            )
+        return self._prepared[strength]
+
+    def can_equalize(self) -> bool:
+        """Whether any channel can be rescaled."""
+        return self.prepared(0.5)[0] is not self.prepared(None)[0]
+
+    def build(self, plan: Plan) -> onnx.ModelProto:
+        """Return a plan's model.
+
+        Raises:
+            BuildError: if it cannot be built.
+        """
+        if plan.precision == "fp16":
+            return halve(self.graph)
+        graph, calibration = self.prepared(plan.strength)
+        ranges = calibration.ranges(plan.method)
+        for name, method in plan.exceptions:
+            ranges[name] = calibration.tensors[name].ranges[method]
+        if plan.corrected:
+            graph = self._corrected_graph(plan.strength)
+        mixed = plan.precision == "int8+fp16"
+        if mixed:
+            graph = at_least_opset(graph, QDQ_HALF_OPSET)
+        model = quantize_graph(graph, Placement(plan.target, ranges, plan.kept))
+        if not mixed:
+            return model
+        return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
+
+    def _corrected_graph(self, strength: float | None) -> Graph:
+        if strength not in self._corrected:
+            graph, calibration = self.prepared(strength)
+            means = {name: seen.channel_means for name, seen in calibration.tensors.items()}
+            self._corrected[strength] = correct_biases(graph, means) or graph
+        return self._corrected[strength]
+
+    def score(self, plan: Plan) -> Score:
+        """Return how far a plan is from float32 on the tuning pictures.
+
+        Raises:
+            BuildError: if it cannot be built.
+        """
+        if plan not in self._scores:
+            self._scores[plan] = self._measure(self.build(plan))
+        return self._scores[plan]
+
+    def _measure(self, model: onnx.ModelProto) -> Score:
+        expected = self._reference
+        try:
+            found = self._questions.ask(model.SerializeToString(), expected.class_ids)
+        except BackendError as error:
+            if "NaN" in str(error):
+                return HOPELESS
+            raise
+        agreed = expected.predicted == found.predicted
+        tops = overlaps(expected, found, 0.15)
+        count = max(len(agreed), 1)
+        share = float(agreed.mean())
+        margins = (np.sqrt(share * (1 - share) / count), tops.std() / np.sqrt(count))
+        return Score(
+            squared_error(expected, found),
+            share,
+            float(tops.mean()),
+            float(np.percentile(correlations(expected, found), 5)),
+            (float(margins[0]), float(margins[1])),
+        )
+
+    def kept_share(self, plan: Plan) -> float:
+        """Return which share of the multiply-adds of all layers stays in higher precision."""
+        costs = {str(layer.name): self.graph.multiply_adds(layer) for layer in self.graph.layers}
+        return sum(costs[name] for name in plan.kept) / max(sum(costs.values()), 1)
+
+
+def model_sha256(graph: Graph) -> str:
+    """Return the sha256 of a graph in memory."""
+    return hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
