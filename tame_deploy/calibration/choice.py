@@ -29,6 +29,17 @@ class Choice:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def part(self, start: int, stop: int) -> Choice:
+        """Return some of them."""
+        rows = slice(start, stop)
+        return Choice(self.indices[rows], self.names[rows], self.sha256[rows])
+
+    def joined(self, other: Choice) -> Choice:
+        """Return these and others."""
+        return Choice(
+            self.indices + other.indices, self.names + other.names, self.sha256 + other.sha256
+        )
+
 
 NOTHING = Choice((), (), ())
 

@@ -24,7 +24,7 @@ class QuantizeOptions:
         precision: "int8", "fp16", or "int8+fp16": what is not quantized is float16.
         target: "cpu" (ONNX Runtime's integer kernels) or "tensorrt".
         floor: the fidelity below which nothing is kept.
-        count: how many pictures calibrate; the first `tuned` of them score the trials.
+        count: how many pictures calibrate; at most as many more help to choose between plans.
         judged: how many others judge, at most, and `least_judged` at least.
         seed: of the choice.
         repairs: what is tried, cheapest first.
@@ -42,7 +42,6 @@ class QuantizeOptions:
     count: int = 128
     judged: int = 1000
     least_judged: int = 32
-    tuned: int = 128
     seed: int = 0
     repairs: tuple[Repair, ...] = REPAIRS
     ranges: RangeMethod = "minmax"
@@ -59,7 +58,7 @@ class QuantizeOptions:
             raise InputError(
                 "int8+fp16 is for --target tensorrt; CPUs compute float16 in float32, and slower"
             )
-        counts = (self.count, self.judged, self.least_judged, self.tuned)
+        counts = (self.count, self.judged, self.least_judged)
         if min(counts) < 1 or self.budget_s < 0:
             raise InputError(
                 f"found {self.count} pictures to calibrate, {self.judged} to judge and "

@@ -91,5 +91,5 @@ def draw_curve(
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.08, y=0.15)
-    figure.suptitle("On the tuning pictures; the dashed line is the floor", fontsize=9)
+    figure.suptitle("On the pictures that chose the plan; the dashed line is the floor", fontsize=9)
     figure.savefig(path, dpi=110)

@@ -32,6 +32,9 @@ _PASSING = frozenset({"Relu", "MaxPool", "Concat", "Add", "AveragePool", "Global
 #: Of those, the ones that only pick values: one range for inputs and output loses nothing.
 _PICKING = frozenset({"MaxPool", "Concat"})
 
+_DEQUANTIZE = "DequantizeLinear"
+_FUSED = {"Conv": "FusedConv", "Gemm": "FusedGemm"}
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -60,6 +63,7 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
         nodes, types = _integer_nodes(graph, placement.kept), sorted(_PASSING)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
         model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, {})
+        _shield(model, placement.kept)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.kept]
         options = {
@@ -152,6 +156,26 @@ def _insert(
         quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
+
+
+def _shield(model: onnx.ModelProto, kept: frozenset[str]) -> None:
+    """Keep ONNX Runtime from quantizing kept layers after all.
+
+    Its WeightBiasQuantization gives any Conv or Gemm between a DequantizeLinear and a
+    QuantizeLinear eight-bit weights. It passes over the fused spelling of the same operation.
+    """
+    dequantized = {
+        name for node in model.graph.node if node.op_type == _DEQUANTIZE for name in node.output
+    }
+    shielded = [
+        node
+        for node in model.graph.node
+        if node.name in kept and node.input[0] in dequantized and node.op_type in _FUSED
+    ]
+    for node in shielded:
+        node.op_type, node.domain = _FUSED[node.op_type], "com.microsoft"
+    if shielded and all(item.domain != "com.microsoft" for item in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from tame_deploy.calibration.sensitivity import (
     search_layers,
 )
 from tame_deploy.calibration.speed import time_models
-from tame_deploy.calibration.workshop import Plan, Workshop, model_sha256
+from tame_deploy.calibration.workshop import Examples, Plan, Workshop, model_sha256
 from tame_deploy.calibration.write import Outcome, write_quantized
 from tame_deploy.errors import BuildError, FidelityError
 from tame_deploy.manifest import FidelityReport
@@ -50,6 +50,8 @@ __all__ = ["Quantized", "quantize_artifact"]
 #: Seconds to find out what hurts, where the floor was missed and nothing was searched.
 _BLAME_S = 60.0
 _BATCHES = (1, 8)
+#: How many calibration pictures compare trials.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,22 @@ class _Run:
         self.graph = load_graph(self.artifact)
         self.original = self.artifact.model.read_bytes()
 
-    def choose(self) -> tuple[Choice, Choice]:
-        """Return the pictures that calibrate, and others that judge."""
+    def choose(self) -> tuple[Choice, Choice, Choice]:
+        """Return the pictures that calibrate, some that help to choose a plan, and the judges."""
         options = self.options
         self.report("Choosing pictures")
         own, unreadable = choose_pictures(self.source, options.count, options.seed)
-        judges, more = choose_pictures(
-            self.source, options.judged, options.seed, least=options.least_judged, beside=own
+        rest, more = choose_pictures(
+            self.source,
+            options.judged + options.count,
+            options.seed,
+            least=options.least_judged,
+            beside=own,
         )
         self.notes += [f"not read: {reason}" for reason in [*unreadable, *more]]
-        return own, judges
+        helping = min(options.count, (len(rest) - options.least_judged) // 3)
+        judges = rest.part(helping, helping + options.judged)
+        return own, rest.part(0, helping), judges
 
     def calibration(self, graph: Graph, chosen: Choice) -> Calibration:
         """Watch a graph; the artifact's own record is taken if it is of the same."""
@@ -132,7 +140,8 @@ def quantize_artifact(
 ) -> Quantized:
     """Bring an artifact to lower precision, repair what that spoils, and judge the result.
 
-    Ranges and repairs see only the calibration pictures; fidelity is measured on others.
+    Ranges and repairs see the calibration pictures, the choice of a plan some more; fidelity is
+    measured on others.
 
     Args:
         artifact: in float32.
@@ -152,8 +161,8 @@ def quantize_artifact(
     check_float32(artifact)
     check_output(output, overwrite=overwrite)
     run = _Run(artifact, source, options, report)
-    own, judges = run.choose()
-    workshop = _workshop(run, own)
+    own, helping, judges = run.choose()
+    workshop = _workshop(run, own, helping)
     deadline = time.monotonic() + options.budget_s
     plan, steps = _repaired(run, workshop, deadline)
     curve, sensitivities, chosen = _searched(run, workshop, plan, deadline)
@@ -184,14 +193,12 @@ def quantize_artifact(
     return Quantized(written, outcome, run.notes)
 
 
-def _workshop(run: _Run, own: Choice) -> Workshop:
-    tuned = Choice(
-        *(column[: run.options.tuned] for column in (own.indices, own.names, own.sha256))
-    )
-    questions = run.questions(tuned)
+def _workshop(run: _Run, own: Choice, helping: Choice) -> Workshop:
+    few = run.questions(own.part(0, _FEW))
+    many = run.questions(own.joined(helping))
     run.report("Asking the float32 graph")
-    reference = questions.ask(run.original)
-    return Workshop(run.graph, lambda graph: run.calibration(graph, own), questions, reference)
+    examples = [Examples(questions, questions.ask(run.original)) for questions in (few, many)]
+    return Workshop(run.graph, lambda graph: run.calibration(graph, own), *examples)
 
 
 def _repaired(run: _Run, workshop: Workshop, deadline: float) -> tuple[Plan, list[RepairStep]]:
@@ -199,7 +206,7 @@ def _repaired(run: _Run, workshop: Workshop, deadline: float) -> tuple[Plan, lis
     plan = Plan(options.precision, options.target, options.ranges)
     if options.precision == "fp16":
         _scan_overflow(workshop)
-        return plan, [RepairStep("plain", workshop.score(plan), True, 0.0)]
+        return plan, [RepairStep("plain", workshop.confirm(plan), True, 0.0)]
     run.report("Quantizing")
     half = deadline - options.budget_s / 2
     return repair_plan(workshop, plan, options.repairs, deadline=half, report=run.report)
@@ -222,7 +229,7 @@ def _searched(
 
     Where none does, the one nearest to float32 is taken, and judged.
     """
-    start = CurvePoint(plan, workshop.score(plan), 0.0)
+    start = CurvePoint(plan, workshop.confirm(plan), 0.0)
     if "layers" not in run.options.repairs or plan.precision == "fp16":
         return [start], [], 0
     curve, found = search_layers(

@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RepairStep:
-    """A repair, and the joint error, top-1 agreement, IoU and correlation after it."""
+    """A repair, and the score after it on the choosing pictures."""
 
     name: str
     score: Score
@@ -78,7 +78,7 @@ def repair_plan(
         "ranges": _with_best_ranges,
         "bias": lambda _workshop, before, *_: replace(before, corrected=True),
     }
-    steps = [RepairStep("plain", workshop.score(plan), True, 0.0)]
+    steps = [RepairStep("plain", workshop.confirm(plan), True, 0.0)]
     for name in (name for name in repairs if name in known):
         started = time.monotonic()
         report(f"Repair: {name}")
@@ -86,7 +86,8 @@ def repair_plan(
         before, after = workshop.score(plan), workshop.score(tried)
         used = after.error < before.error * (1 - _WORTHWHILE)
         plan = tried if used else plan
-        steps.append(RepairStep(name, after, used, time.monotonic() - started))
+        seconds = time.monotonic() - started
+        steps.append(RepairStep(name, workshop.confirm(tried), used, seconds))
     return plan, steps
 
 

@@ -73,7 +73,7 @@ def search_layers(
     Raises:
         BuildError: if a plan cannot be built.
     """
-    curve = [CurvePoint(plan, workshop.score(plan), workshop.kept_share(plan))]
+    curve = [CurvePoint(plan, workshop.confirm(plan), workshop.kept_share(plan))]
     groups = _groups(workshop)
     found = measure_sensitivity(workshop, plan, deadline, advance)
     gains = {one.name: one.gain for one in found if one.gain > 0}
@@ -145,7 +145,7 @@ def _next_point(
             return None
         advance(f"Restoring {name}")
         tried = replace(plan, kept=plan.kept | groups[name])
-        gains[name] = last.score.error - workshop.score(tried).error
+        gains[name] = workshop.score(plan).error - workshop.score(tried).error
     paying = [name for name in promising if gains[name] > 0]
     if not paying:
         return None
@@ -153,4 +153,4 @@ def _next_point(
     chosen = replace(plan, kept=plan.kept | groups[best])
     added = tuple(sorted(groups[best] - plan.kept))
     del gains[best]
-    return CurvePoint(chosen, workshop.score(chosen), workshop.kept_share(chosen), added)
+    return CurvePoint(chosen, workshop.confirm(chosen), workshop.kept_share(chosen), added)

@@ -14,43 +14,39 @@ from tame_deploy.calibration.answers import Questions
 from tame_deploy.preprocess import as_input
 from tame_deploy.runtime.backend import Backend
 
-__all__ = ["Timing", "time_models"]
+__all__ = ["time_models"]
 
-Timing = dict[str, float]
-
-#: Runs in a row: the threads of the other session stop spinning during the first of them.
-_BLOCK = 4
-_ROUNDS = 6
+_ROUNDS = 5
+_WARM_UPS = 3
+_RUNS = 8
 
 
 def time_models(questions: Questions, models: Sequence[bytes], batch: int) -> list[float]:
     """Return the median milliseconds of each model for a batch, measured in turns.
 
-    Every model runs in short blocks, one after the other, so that a noisy moment hits all.
+    A noisy moment hits all. Only one session is open at a time: the idle threads of another would
+    spin, and take the cores from the one that is measured.
 
     Raises:
         BackendError: if one cannot be run.
     """
-    backends = [questions.open(model) for model in models]
     pixels = np.resize(questions.pixels, (batch, *questions.pixels.shape[1:]))
     feeds: dict[str, NDArray[Any]] = {"images": as_input(pixels, questions.manifest.image)}
     if questions.manifest.graph.explain == "selectable":
         feeds["class_ids"] = np.full((batch, 1), -1, np.int64)
-    try:
-        times: list[list[float]] = [[] for _ in models]
-        for _ in range(_ROUNDS):
-            for backend, found in zip(backends, times, strict=True):
-                found.extend(_block(backend, feeds))
-    finally:
-        for backend in backends:
-            backend.close()
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(_ROUNDS):
+        for model, found in zip(models, times, strict=True):
+            with questions.open(model) as backend:
+                found.extend(_runs(backend, feeds))
     return [statistics.median(found) for found in times]
 
 
-def _block(backend: Backend, feeds: dict[str, NDArray[Any]]) -> list[float]:
-    backend.run(feeds)
+def _runs(backend: Backend, feeds: dict[str, NDArray[Any]]) -> list[float]:
+    for _ in range(_WARM_UPS):
+        backend.run(feeds)
     found = []
-    for _ in range(_BLOCK):
+    for _ in range(_RUNS):
         started = time.perf_counter()
         backend.run(feeds)
         found.append(1e3 * (time.perf_counter() - started))

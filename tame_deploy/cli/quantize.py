@@ -45,7 +45,7 @@ def calibrate(
     seed: SeedOption = 0,
     data_root: DataRootOption = None,
 ) -> None:
-    """Watch what an artifact's activations span on some pictures: calibration.json, for any target."""
+    """Watch what an artifact's activations span on some pictures, and keep it for any target."""
     require_extra("quantize", "onnx", "onnxruntime", "scipy")
     from tame_deploy.artifact import open_artifact
     from tame_deploy.calibration.calibrate import calibrate_artifact, check_float32
@@ -133,7 +133,6 @@ def quantize(
         count,
         judge,
         min(32, judge),
-        count,
         seed,
         parse_repairs(repair),
         ranges,
@@ -199,7 +198,7 @@ def _show(made: Quantized) -> None:
                 "",
             ]
         )
-    print_table(score_table("on the tuning pictures", headings, lines))
+    print_table(score_table("on the pictures that chose the plan", headings, lines))
     assert manifest.fidelity is not None
     console.print(fidelity_table(manifest.fidelity))
     for batch, found in outcome.times.items():
