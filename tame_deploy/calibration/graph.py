@@ -103,7 +103,8 @@ class Graph:
     def activations(self) -> list[str]:
         """Float32 values that layers take, or that follow them before the tail; in order."""
         taken = {str(layer.input[0]) for layer in self.layers}
-        return [
+        given = [value.name for value in self.model.graph.input if value.name in taken]
+        return given + [
             name
             for node in self.model.graph.node
             if self.stage(node) in QUANTIZED_STAGES

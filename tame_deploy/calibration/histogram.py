@@ -30,7 +30,8 @@ class Histogram:
 
     def add(self, values: NDArray[np.float32], peak: float) -> None:
         """Count finite values, none of which is larger than `peak` in magnitude."""
-        needed = max(_LEAST_EXPONENT, math.frexp(peak)[1])  # peak < 2^needed
+        # peak < 2^needed
+        needed = max(_LEAST_EXPONENT, math.frexp(peak)[1]) if peak > 0 else _LEAST_EXPONENT
         if not self.counts.any():
             self.exponent = needed
         while self.exponent < needed:

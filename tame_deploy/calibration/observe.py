@@ -103,11 +103,12 @@ def _watching(
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     del model.graph.output[:]
-    for name in tensors:
+    made = [name for name in tensors if name in graph.producers]
+    for name in made:
         model.graph.output.append(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         )
-    outputs = [TensorSpec(name, "float32", ()) for name in tensors]
+    outputs = [TensorSpec(name, "float32", ()) for name in made]
     with OnnxRuntimeBackend(
         model.SerializeToString(), inputs, outputs, BackendOptions()
     ) as backend:
@@ -129,15 +130,20 @@ def _watch_batch(
     if any(spec.name == "class_ids" for spec in backend.inputs):
         feeds["class_ids"] = np.zeros((len(pixels), 1), np.int64)
     values = backend.run(feeds)
+    values |= {name: feeds[name] for name in feeds if name in progress.statistics}
     for name, value in values.items():
         finite = np.isfinite(value.reshape(len(value), -1).sum(axis=1, dtype=np.float64))
         if not finite.all():
             raise InputError(
-                f"the activation {name} ({graph.producers[name].name}) is NaN or infinite for "
+                f"the activation {name} ({_origin(graph, name)}) is NaN or infinite for "
                 f"{names[int(np.argmin(finite))]}; such a model cannot be calibrated"
             )
     progress.add(values)
     return len(pixels)
+
+
+def _origin(graph: Graph, name: str) -> str:
+    return str(graph.producers[name].name) if name in graph.producers else "an input"
 
 
 @dataclass
@@ -156,7 +162,7 @@ class _Progress:
 
     def _resume(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 done = int(stored["done"])
                 found = {
                     name: TensorStatistics.from_state(

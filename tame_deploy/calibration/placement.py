@@ -74,6 +74,7 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
             "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"],
         }
         model = _insert(graph, placement.ranges, nodes, [], QuantType.QInt8, options)
+        _restore_kept_inputs(model, graph, placement.kept)
         _quantize_shortcuts(model, graph, placement, set(nodes))
     return model
 
@@ -190,6 +191,17 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
+def _restore_kept_inputs(model: onnx.ModelProto, graph: Graph, kept: frozenset[str]) -> None:
+    """Give kept layers their inputs as they were.
+
+    The tool sends every reader of a value through the pair of the one that is quantized.
+    """
+    inputs = {str(layer.name): str(layer.input[0]) for layer in graph.layers}
+    for node in model.graph.node:
+        if node.name in kept:
+            node.input[0] = inputs[node.name]
+
+
 def _quantize_shortcuts(
     model: onnx.ModelProto, graph: Graph, placement: Placement, nodes: set[str]
 ) -> None:
@@ -208,8 +220,10 @@ def _quantize_shortcuts(
             if layer_of.get(name) in nodes and len(graph.consumers[name]) == 1
         ]
         others = [name for name in original.input if name not in fusing[:1]]
-        if fusing and len(others) == 1 and others[0] in placement.ranges:
-            _insert_pair(model, added[str(original.name)], others[0], placement.ranges[others[0]])
+        addition = added[str(original.name)]
+        # Where the shortcut's value feeds a single layer, the tool has sent it here as well.
+        if fusing and len(others) == 1 and others[0] in addition.input:
+            _insert_pair(model, addition, others[0], placement.ranges[others[0]])
 
 
 def _insert_pair(model: onnx.ModelProto, node: onnx.NodeProto, name: str, span: Range) -> None:

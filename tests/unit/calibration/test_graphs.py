@@ -1,0 +1,193 @@
+"""What passes over the graph may and may not change."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from tame_deploy.calibration.bias_correction import correct_biases
+from tame_deploy.calibration.equalization import ChannelGroups, equalize
+from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.half import at_least_opset, halve
+from tame_deploy.calibration.placement import Placement, quantize_graph
+from tame_deploy.calibration.ranges import ranges_of
+from tame_deploy.errors import BuildError
+from tests.unit.calibration.graphs import pictures, run_model, small_graph, watch
+
+
+def spans(graph, shown, method="minmax"):
+    return {name: ranges_of(seen)[method] for name, seen in watch(graph, shown).items()}
+
+
+def errors(model, graph, shown):
+    """Return the relative squared error of logits and of maps."""
+    pairs = zip(run_model(graph.model, shown), run_model(model, shown), strict=True)
+    return [float(((a - b) ** 2).sum() / ((a - a.mean()) ** 2).sum()) for a, b in pairs]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_equalisation_is_exact_and_evens_out_the_channels(strength):
+    graph, shown = small_graph(spread=3), pictures()
+    before = {name: seen.channel_peaks for name, seen in watch(graph, shown).items()}
+    balanced = equalize(graph, before, strength)
+    for a, b in zip(run_model(graph.model, shown), run_model(balanced.model, shown), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+    if strength == 1:
+        after = watch(balanced, shown)
+        assert max(before["relu2"]) / min(before["relu2"]) > 1.5
+        for name in ("relu2", "joined"):
+            assert max(after[name].channel_peaks) / min(after[name].channel_peaks) < 1.01
+
+
+def test_what_meets_in_an_addition_is_rescaled_alike():
+    groups = ChannelGroups(small_graph())
+    first, third = (groups.roots(groups.ids[name]) for name in ("relu1", "conv3"))
+    assert (first == third).all()
+    assert not set(first) & set(groups.roots(groups.ids["relu2"]))
+
+
+def test_channels_that_a_sigmoid_reads_are_left_alone():
+    graph, shown = small_graph(end="Sigmoid"), pictures()
+    groups = ChannelGroups(graph)
+    assert set(groups.ids["joined"].tolist()) <= groups.fixed
+    peaks = {name: seen.channel_peaks for name, seen in watch(graph, shown).items()}
+    balanced = equalize(graph, peaks, 0.7)
+    for a, b in zip(run_model(graph.model, shown), run_model(balanced.model, shown), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_equalisation_lowers_the_error_of_eight_bits():
+    graph, shown = small_graph(spread=3), pictures(64)
+    peaks = {name: seen.channel_peaks for name, seen in watch(graph, shown).items()}
+    balanced = equalize(graph, peaks, 0.7)
+    before, after = (
+        sum(errors(quantize_graph(one, Placement("tensorrt", spans(one, shown))), graph, shown))
+        for one in (graph, balanced)
+    )
+    assert after < 0.8 * before
+
+
+def test_bias_correction_takes_the_mean_error_off():
+    graph, shown = small_graph(), pictures(256)
+    coarse = onnx.ModelProto()
+    coarse.CopyFrom(graph.model)
+    # Weights of few levels, so that rounding them shifts the output visibly.
+    random = np.random.default_rng(0)
+    for tensor in coarse.graph.initializer:
+        if tensor.name == "backbone.c4.weight":
+            values = random.uniform(0.01, 0.03, (4, 6, 1, 1)).astype(np.float32)
+            values[:, 0] = 3
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    graph = Graph(onnx.shape_inference.infer_shapes(coarse, data_prop=True))
+    seen = watch(graph, shown)
+    corrected = correct_biases(graph, {name: one.channel_means for name, one in seen.items()})
+    ranges = spans(graph, shown)
+    kept = frozenset(str(layer.name) for layer in graph.layers) - {"backbone/Conv_4"}
+
+    def mean_error(one):
+        model = quantize_graph(one, Placement("tensorrt", ranges, kept))
+        model.graph.output.append(onnx.ValueInfoProto(name="conv4"))
+        exact = onnx.ModelProto()
+        exact.CopyFrom(graph.model)
+        exact.graph.output.append(onnx.ValueInfoProto(name="conv4"))
+        pair = [run_model(m, shown, ["conv4"], optimized=False)[0] for m in (model, exact)]
+        return np.abs((pair[0] - pair[1]).mean(axis=(0, 2, 3))).max()
+
+    only_four = corrected
+    for tensor in only_four.model.graph.initializer:
+        if tensor.name.endswith("bias") and tensor.name != "backbone.c4.bias":
+            tensor.CopyFrom(graph.initializers[tensor.name])
+    assert mean_error(Graph(only_four.model)) < 0.5 * mean_error(graph)
+
+
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_eight_bits_are_close_and_the_tail_stays_out_of_it(target):
+    graph, shown = small_graph(), pictures(64)
+    model = quantize_graph(graph, Placement(target, spans(graph, shown)))
+    onnx.checker.check_model(model, full_check=True)
+    assert max(errors(model, graph, shown)) < 0.01
+    quantized = {name for node in model.graph.node if "Linear" in node.op_type
+                 for name in (*node.input, *node.output)}  # fmt: skip
+    tail = [node for node in model.graph.node if node.name.startswith("tail/")]
+    assert [node.op_type for node in tail] == ["Reshape", "MatMul", "Reshape"]
+    assert "tail.rows" not in quantized
+    assert "product" not in quantized
+
+
+def test_the_cpu_gets_unsigned_activations_and_whole_biases():
+    graph = small_graph()
+    model = quantize_graph(graph, Placement("cpu", spans(graph, pictures())))
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert types["relu1_zero_point"] == TensorProto.UINT8
+    assert types["backbone.c2.weight_quantized"] == TensorProto.INT8
+    assert types["backbone.c2.bias_quantized"] == TensorProto.INT32
+    scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert scales["relu4_scale"] == scales["relu5_scale"]
+    assert scales["backbone.c2.weight_scale"].shape == (6,)
+
+
+def test_tensorrt_can_fuse_layers_with_their_relu_and_addition():
+    graph = small_graph()
+    model = quantize_graph(graph, Placement("tensorrt", spans(graph, pictures())))
+    readers = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    for number in (1, 2, 4, 5, 7):
+        assert readers[f"conv{number}"] == ["Relu"]
+    assert readers["conv3"] == ["Add"]
+    addition = next(node for node in model.graph.node if node.op_type == "Add")
+    assert [name for name in addition.input if "equantize" in name.lower()] != []
+    assert "conv3" in addition.input
+    zero_points = [t for t in model.graph.initializer if t.name.endswith("zero_point")]
+    assert all(not numpy_helper.to_array(tensor).any() for tensor in zero_points)
+
+
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_a_kept_layer_is_exact_even_after_the_runtimes_own_optimisations(target):
+    # ONNX Runtime would give it eight-bit weights between the pairs of its neighbours.
+    graph, shown = small_graph(), pictures(64)
+    ranges = spans(graph, shown)
+    kept = frozenset({"backbone/Conv_2"})
+    model = quantize_graph(graph, Placement(target, ranges, kept))
+    with_all = quantize_graph(graph, Placement(target, ranges))
+    plain, optimised = (run_model(model, shown, optimized=flag)[0] for flag in (False, True))
+    step = np.abs(run_model(with_all, shown)[0] - plain).max()
+    assert np.abs(plain - optimised).max() < 0.25 * step
+    assert not any("c2.weight" in name for node in model.graph.node
+                   if "Linear" in node.op_type for name in node.input)  # fmt: skip
+
+
+def test_float16_stands_only_in_backbone_and_branches():
+    graph, shown = small_graph(), pictures()
+    model = halve(graph)
+    assert max(errors(model, graph, shown)) < 1e-5
+    typed = onnx.shape_inference.infer_shapes(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
+    assert types["conv1"] == types["relu7"] == TensorProto.FLOAT16
+    assert types["product"] == TensorProto.FLOAT
+    assert [v.type.tensor_type.elem_type for v in model.graph.output] == [TensorProto.FLOAT] * 2
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert len(casts) == 3  # pictures in, logits out, branch into the tail
+
+
+def test_a_weight_that_float16_cannot_hold_is_named():
+    graph = small_graph()
+    for tensor in graph.model.graph.initializer:
+        if tensor.name == "backbone.c2.bias":
+            values = np.full(6, 1e5, np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(BuildError, match="backbone.c2.bias reaches 1e.05"):
+        halve(Graph(graph.model))
+
+
+def test_eight_bits_with_float16_around_them():
+    graph, shown = at_least_opset(small_graph(), 19), pictures(64)
+    assert [node.name for node in graph.nodes] == [node.name for node in small_graph().nodes]
+    pairs = quantize_graph(graph, Placement("tensorrt", spans(graph, shown)))
+    model = halve(Graph(onnx.shape_inference.infer_shapes(pairs, data_prop=True)))
+    assert max(errors(model, graph, shown)) < 0.01
+    typed = onnx.shape_inference.infer_shapes(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
+    given = [name for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.output]
+    assert {types[name] for name in given} == {TensorProto.FLOAT16}
