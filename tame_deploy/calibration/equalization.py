@@ -231,14 +231,19 @@ def _weight_peaks(graph: Graph, groups: ChannelGroups, roots: Ids) -> NDArray[np
 def _centre(
     groups: ChannelGroups, roots: Ids, factors: NDArray[np.float64], movable: NDArray[np.bool_]
 ) -> None:
-    """Give the factors that a layer writes a geometric mean of one; joined layers share it."""
-    done: set[int] = set()
-    for _, ids in groups.writers:
-        own = np.unique(roots[ids])
-        own = own[movable[own]]
-        if own.size and int(own[0]) not in done:
+    """Give the factors of all channels that meet in a value a geometric mean of one.
+
+    What meets there shares a range, so its channels must be even among each other; the common
+    factor is free, and limits would bite without this.
+    """
+    together = np.arange(len(roots))
+    for ids in groups.ids.values():
+        own = np.unique(together[roots[ids]])
+        together[np.isin(together, own)] = own[0]
+    for group in np.unique(together[roots]):
+        own = np.flatnonzero((together == group) & movable & (roots == np.arange(len(roots))))
+        if own.size:
             factors[own] /= np.exp(np.log(factors[own]).mean())
-            done.update(own.tolist())
 
 
 def _rescaled(graph: Graph, groups: ChannelGroups, factors: NDArray[np.float64]) -> Graph:

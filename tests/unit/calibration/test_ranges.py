@@ -21,7 +21,7 @@ def seen(values):
 
 
 @given(VALUES, st.integers(1, 6))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_statistics_do_not_depend_on_how_pictures_are_batched(values, size):
     whole, parts = TensorStatistics(), TensorStatistics()
     whole.add(values)
@@ -33,7 +33,7 @@ def test_statistics_do_not_depend_on_how_pictures_are_batched(values, size):
 
 
 @given(VALUES)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_statistics_come_back_from_their_state(values):
     before = TensorStatistics()
     before.add(values)
@@ -42,7 +42,7 @@ def test_statistics_come_back_from_their_state(values):
 
 
 @given(VALUES)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_every_range_holds_zero_and_nothing_that_was_never_seen(values):
     statistics = TensorStatistics()
     statistics.add(values)

@@ -1,0 +1,189 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from tame_deploy import load
+from tame_deploy.artifact import open_artifact
+from tame_deploy.calibration.calibrate import calibrate_artifact, read_calibration
+from tame_deploy.calibration.choice import PicturesToChooseFrom
+from tame_deploy.calibration.fidelity import Floor
+from tame_deploy.calibration.options import QuantizeOptions
+from tame_deploy.calibration.quantize import quantize_artifact
+from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.errors import (
+    FidelityError,
+    IncompatibleArtifactError,
+    InputError,
+    ManifestError,
+    ParityError,
+)
+from tame_deploy.runtime.parity import ParityReference, check_parity
+from tame_deploy.runtime.selection import open_backend
+
+QUICK = {"count": 24, "judged": 48, "budget_s": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAME_DEPLOY_CACHE", str(tmp_path / "cache"))
+
+
+def drawn(artifact, count=120):
+    return PicturesToChooseFrom(
+        DrawnPictures(HELD_OUT_SEED, count), f"demo-held-out:{count}", artifact.manifest.image
+    )
+
+
+@pytest.fixture(scope="module")
+def made(demo_export, tmp_path_factory):
+    """The demo in eight bits for CPUs, all repairs but the search of layers."""
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(**QUICK, repairs=("equalize", "ranges", "bias"))
+    output = tmp_path_factory.mktemp("quantized") / "demo-int8"
+    return quantize_artifact(artifact, drawn(artifact), output, options)
+
+
+def test_a_quantized_artifact_explains_as_its_parent_does(made, demo_export):
+    pictures = [DrawnPictures(0, 12).image(index) for index in range(12)]
+    with load(demo_export) as before, load(made.artifact.path) as after:
+        expected, found = before.explain(pictures), after.explain(pictures)
+    assert (expected.class_ids == found.class_ids).mean() > 0.9
+    assert np.abs(expected.maps - found.maps).mean() < 0.05
+    assert np.abs(expected.maps - found.maps).max() > 0  # it is not the same graph
+
+
+def test_its_manifest_says_what_it_is_and_how_true(made, demo_export):
+    manifest, parent = made.artifact.manifest, open_artifact(demo_export).manifest
+    assert (manifest.precision, manifest.target) == ("int8", "cpu")
+    assert manifest.parents == (f"demo {parent.identity()}",)
+    assert manifest.calibration.pictures == 24
+    fidelity = manifest.fidelity
+    assert fidelity.pictures == 48
+    assert fidelity.top1_agreement > 0.9
+    assert fidelity.iou_15 > 0.85
+    assert fidelity.floor == {"top1": 0.94, "iou15": 0.90, "pearson5": 0.98}
+    assert not fidelity.allowed_below
+    assert set(fidelity.average_drop) == set(fidelity.increase) == {"100", "50", "15"}
+    assert {"calibration.json", "quantization.json", "before-after.png"} <= set(manifest.files)
+
+
+def test_its_records_tell_repairs_speed_and_judges(made):
+    record = json.loads(made.artifact.file("quantization.json").read_text())
+    assert [step["name"] for step in record["steps"]] == ["plain", "equalize", "ranges", "bias"]
+    assert set(record["times"]) == {"1", "8"}
+    assert record["times"]["8"]["ms"] > 0
+    judged = set(record["judged_sha256"].values())
+    calibration = read_calibration(made.artifact)
+    assert len(judged) == 48
+    assert not judged & set(calibration.subject.pictures.sha256)
+
+
+def test_it_is_checked_again_by_verify_and_noticed_when_worse(made, monkeypatch):
+    artifact = made.artifact
+    reference = ParityReference.load(artifact)
+    with open_backend(artifact) as backend:
+        again = check_parity(backend, reference, artifact)
+        assert again.map_error == pytest.approx(artifact.manifest.parity.map_error, abs=0.02)
+        monkeypatch.setattr("tame_deploy.runtime.parity.RECORDED_FACTOR", 0.1)
+        with pytest.raises(ParityError, match="quantize here"):
+            check_parity(backend, reference, artifact)
+
+
+def test_quantized_twice_is_refused(made, tmp_path):
+    with pytest.raises(IncompatibleArtifactError, match="int8 for cpu already; start from"):
+        quantize_artifact(made.artifact, drawn(made.artifact), tmp_path / "o", QuantizeOptions())
+    with pytest.raises(IncompatibleArtifactError):
+        calibrate_artifact(made.artifact, drawn(made.artifact))
+
+
+def test_below_the_floor_nothing_is_kept_and_layers_are_blamed(demo_export, tmp_path):
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(**QUICK, floor=Floor(1, 1, 1), repairs=())
+    with pytest.raises(FidelityError) as caught:
+        quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+    message = str(caught.value)
+    assert "below the floor on 48 held-out pictures" in message
+    assert "Layers that hurt most: " in message
+    assert "Repairs not tried: equalize,ranges,bias,layers" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_allowed_below_the_floor_says_so(demo_export, tmp_path):
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(
+        **QUICK, floor=Floor(1, 1, 1), repairs=(), target="tensorrt", allow_low_fidelity=True
+    )
+    found = quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+    assert found.artifact.manifest.fidelity.allowed_below
+    assert found.outcome.times == {}
+
+
+def test_the_search_restores_layers_until_little_is_lost(demo_export, tmp_path):
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(
+        count=24, judged=48, budget_s=60, floor=Floor(0.999, 0.97, 0.999), repairs=("layers",),
+        allow_low_fidelity=True,
+    )  # fmt: skip
+    found = quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+    curve = found.outcome.curve
+    assert len(curve) > 2
+    assert curve[-1].score.error < 0.5 * curve[0].score.error
+    shares = [point.kept_share for point in curve]
+    assert shares == sorted(shares)
+    assert found.outcome.sensitivities[0].gain > 0
+    model = onnx.load(found.artifact.model)
+    floating = {node.name for node in model.graph.node if node.op_type == "FusedConv"}
+    assert floating <= found.outcome.plan.kept
+    assert "curve.png" in found.artifact.manifest.files
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8+fp16"])
+def test_half_precision_runs_and_is_true(demo_export, tmp_path, precision):
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(
+        **QUICK, precision=precision, target="tensorrt", repairs=("equalize",)
+    )
+    found = quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+    assert found.artifact.manifest.fidelity.iou_15 > (0.98 if precision == "fp16" else 0.9)
+    types = {t.data_type for t in onnx.load(found.artifact.model).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in types
+
+
+def test_calibrating_keeps_all_else_and_is_taken_up_by_quantize(demo_copy, tmp_path):
+    artifact = open_artifact(demo_copy)
+    found = calibrate_artifact(artifact, drawn(artifact), count=24)
+    after = open_artifact(demo_copy)
+    assert after.manifest.calibration.key == found.calibration.key
+    assert after.manifest.files["model.onnx"] == artifact.manifest.files["model.onnx"]
+    assert read_calibration(after) == found.calibration
+    options = QuantizeOptions(**QUICK, repairs=(), allow_low_fidelity=True)
+    same = quantize_artifact(after, drawn(after), tmp_path / "same", options)
+    assert same.notes == []
+    other = quantize_artifact(after, drawn(after, 110), tmp_path / "other", options)
+    assert "was calibrated on other pictures" in other.notes[0]
+
+
+def test_a_calibration_of_another_model_is_refused(demo_copy):
+    artifact = open_artifact(demo_copy)
+    calibrate_artifact(artifact, drawn(artifact), count=8)
+    manifest = json.loads((demo_copy / "manifest.json").read_text())
+    record = json.loads((demo_copy / "calibration.json").read_text())
+    record["subject"]["model_sha256"] = "0" * 64
+    (demo_copy / "calibration.json").write_text(json.dumps(record))
+    from tame_deploy.artifact import file_sha256
+
+    manifest["files"]["calibration.json"] = file_sha256(demo_copy / "calibration.json")
+    (demo_copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match="altered"):
+        read_calibration(open_artifact(demo_copy))
+
+
+def test_too_few_pictures_are_refused_before_anything_runs(demo_export, tmp_path):
+    artifact = open_artifact(demo_export)
+    with pytest.raises(InputError, match="found 20 different pictures .* expected 24"):
+        quantize_artifact(artifact, drawn(artifact, 20), tmp_path / "o", QuantizeOptions(**QUICK))
+    with pytest.raises(InputError, match="besides the 24 chosen first; expected at least 32"):
+        quantize_artifact(artifact, drawn(artifact, 40), tmp_path / "o", QuantizeOptions(**QUICK))
+    assert not (tmp_path / "o").exists()
