@@ -38,6 +38,8 @@ from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
 
 COUNT = 128
+#: For the trials of each variant.
+BUDGET_S = 120.0
 TENSORRT = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -146,7 +148,7 @@ def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
     models: dict[str, bytes] = {}
     for name, asked in OURS.items():
         say(f"ours: {name}")
-        options = QuantizeOptions(count=COUNT, allow_low_fidelity=True, **asked)
+        options = QuantizeOptions(count=COUNT, allow_low_fidelity=True, budget_s=BUDGET_S, **asked)
         made = quantize_artifact(artifact, source, folder / "made", options, overwrite=True)
         judges = made.outcome.judges
         models[name] = made.artifact.model.read_bytes()

@@ -144,6 +144,8 @@ def verify(
         report("Comparing with PyTorch")
         parity = check_parity(backend, reference, opened)
     _show_parity(parity)
+    exact = opened.manifest.precision == "fp32"
+    held = "as in PyTorch" if exact else "as near to PyTorch as when it was made"
     console.print(
-        f"[green]ok[/] {escape(str(opened.path))}: every file as listed, every output as in PyTorch"
+        f"[green]ok[/] {escape(str(opened.path))}: every file as listed, every output {held}"
     )

@@ -13,6 +13,7 @@ from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
 from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.errors import (
+    ArtifactError,
     FidelityError,
     IncompatibleArtifactError,
     InputError,
@@ -187,3 +188,69 @@ def test_too_few_pictures_are_refused_before_anything_runs(demo_export, tmp_path
     with pytest.raises(InputError, match="besides the 24 chosen first; expected at least 32"):
         quantize_artifact(artifact, drawn(artifact, 40), tmp_path / "o", QuantizeOptions(**QUICK))
     assert not (tmp_path / "o").exists()
+
+
+def build_engine(path):
+    """Return the size of an engine that the TensorRT-RTX builder makes; it needs no GPU."""
+    bindings = pytest.importorskip("tensorrt_rtx_bindings.tensorrt_rtx")
+    logger = bindings.Logger(bindings.Logger.ERROR)
+    builder = bindings.Builder(logger)
+    network = builder.create_network(0)
+    parser = bindings.OnnxParser(network, logger)
+    parsed = parser.parse_from_file(str(path))
+    assert parsed, [str(parser.get_error(number)) for number in range(parser.num_errors)]
+    settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    for number in range(network.num_inputs):
+        tensor = network.get_input(number)
+        sizes = [
+            [count if place == 0 and size == -1 else max(size, 1)
+             for place, size in enumerate(tensor.shape)]
+            for count in (1, 4, 4)
+        ]  # fmt: skip
+        profile.set_shape(tensor.name, *sizes)
+    settings.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, settings)
+    assert engine is not None
+    return engine.nbytes
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "int8+fp16"])
+def test_tensorrt_parses_and_builds_the_graph(demo_export, tmp_path, precision):
+    pytest.importorskip("tensorrt_rtx_bindings")
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(
+        **QUICK, precision=precision, target="tensorrt", repairs=(), allow_low_fidelity=True
+    )
+    found = quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+    assert build_engine(found.artifact.model) > 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"explain": "all", "maps": "logits"},
+        {"explain": "predicted", "input": "float32"},
+        {"maps": "sigmoid"},
+    ],
+    ids=str,
+)
+def test_graphs_with_other_contracts_are_quantized_too(tmp_path, asked):
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.options import ExportOptions
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
+    artifact = export_artifact(network, tmp_path / "demo", ExportOptions(**asked))
+    for target in ("cpu", "tensorrt"):
+        options = QuantizeOptions(**QUICK, target=target, repairs=("equalize", "bias"))
+        found = quantize_artifact(artifact, drawn(artifact), tmp_path / target, options)
+        assert found.artifact.manifest.fidelity.maps > 40
+
+
+def test_it_writes_over_nothing_and_leaves_the_parent_alone(demo_copy, tmp_path):
+    artifact = open_artifact(demo_copy)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in demo_copy.iterdir())
+    with pytest.raises(ArtifactError, match="exists; pass --overwrite"):
+        quantize_artifact(artifact, drawn(artifact), demo_copy, QuantizeOptions(**QUICK))
+    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in demo_copy.iterdir())

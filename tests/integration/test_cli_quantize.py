@@ -1,0 +1,55 @@
+import pytest
+
+from tests.integration.test_cli import one_line, run
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {"TAME_DEPLOY_CACHE": str(tmp_path / "cache")}
+
+
+def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings):
+    done = run("calibrate", demo_copy, "--images", "demo:60", "--count", 16, env=settings)
+    assert "calibrated" in done.stdout
+    assert (demo_copy / "calibration.json").is_file()
+    done = run(
+        "quantize", demo_copy, "--images", "demo:60", "--count", 16, "--repair", "equalize,bias",
+        "-o", tmp_path / "small", "--allow-low-fidelity", env=settings,
+    )  # fmt: skip
+    for words in ("equalize", "top-1 agreement", "IoU of the top 15 %", "batch 8", "before-after"):
+        assert words in done.stdout, words
+    assert "other pictures" not in done.stderr
+    shown = run("inspect", tmp_path / "small").stdout
+    assert "int8 for cpu" in shown
+    assert "map Pearson, 5th percentile" in shown
+    assert "every output as in PyTorch" not in run("verify", tmp_path / "small").stdout
+    run("explain", tmp_path / "small", "tame_deploy/data/pictures", "-o", tmp_path / "explained")
+    refused = run(
+        "quantize", tmp_path / "small", "--images", "demo:60", "-o", tmp_path / "x", expect=1
+    )
+    one_line(refused)
+    assert "int8 for cpu already" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", "nowhere"], "no data at nowhere"),
+        (["--images", "demo:40"], "expected 128"),
+        (["--images", "demo:130"], "expected at least 32"),
+        (["--images", "demo:300", "--floor", "iou=1"], "--floor has 'iou=1'"),
+        (["--images", "demo:300", "--repair", "pray"], "--repair has 'pray'"),
+        (["--images", "demo:300", "--precision", "int8+fp16"], "for --target tensorrt"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(demo_export, tmp_path, arguments, words):
+    done = run("quantize", demo_export, *arguments, "-o", tmp_path / "out", expect=1)
+    one_line(done)
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_target_is_a_usage_error(demo_export):
+    done = run("quantize", demo_export, "--images", "demo:99", "--target", "tpu", expect=2)
+    assert "cpu" in done.stderr
+    assert "tensorrt" in done.stderr
