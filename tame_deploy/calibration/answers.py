@@ -40,6 +40,10 @@ class Answers:
         """The most likely class, int64 (N)."""
         return np.asarray(self.logits.argmax(axis=1), np.int64)
 
+    def rows(self, rows: NDArray[np.intp]) -> Answers:
+        """Return the answers to some of the pictures."""
+        return Answers(self.logits[rows], self.class_ids[rows], self.maps[rows], self.flat[rows])
+
 
 @dataclass(frozen=True)
 class Questions:

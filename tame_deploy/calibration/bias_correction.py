@@ -15,17 +15,19 @@ from onnx import numpy_helper
 
 from tame_deploy.calibration.graph import Graph, attribute
 
-__all__ = ["correct_biases", "rounded_weight"]
+__all__ = ["bias_shifts", "correct_biases", "rounded_weight"]
 
 
-def correct_biases(graph: Graph, means: Mapping[str, Sequence[float]]) -> Graph | None:
-    """Return the graph with biases that make up for rounding, or None if no layer has one.
+def bias_shifts(
+    graph: Graph, means: Mapping[str, Sequence[float]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return by how much rounding shifts each output channel of each layer with a bias.
 
     Args:
         graph: the graph before Q/DQ pairs are inserted.
         means: mean of each channel (axis 1), by activation.
     """
-    corrected: dict[str, NDArray[np.float32]] = {}
+    shifts = {}
     for layer in graph.layers:
         if layer.op_type == "MatMul" or len(layer.input) < 3 or not layer.input[2]:
             continue
@@ -34,14 +36,25 @@ def correct_biases(graph: Graph, means: Mapping[str, Sequence[float]]) -> Graph 
             continue
         shift = _mean_shift(graph, layer, mean)
         if shift is not None:
-            corrected[bias] = (graph.weight(bias) - shift).astype(np.float32)
-    if not corrected:
-        return None
+            shifts[str(layer.name)] = shift
+    return shifts
+
+
+def correct_biases(
+    graph: Graph, shifts: Mapping[str, NDArray[np.float64]], kept: frozenset[str] = frozenset()
+) -> Graph:
+    """Return the graph with biases that make up for rounding; layers that are `kept` have none."""
+    corrected = {
+        str(layer.input[2]): graph.weight(layer.input[2]) - shifts[str(layer.name)]
+        for layer in graph.layers
+        if layer.name in shifts and layer.name not in kept
+    }
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     for tensor in model.graph.initializer:
         if tensor.name in corrected:
-            tensor.CopyFrom(numpy_helper.from_array(corrected[tensor.name], tensor.name))
+            values = corrected[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     return Graph(model)
 
 

@@ -87,12 +87,16 @@ class ChannelGroups:
         elif node.op_type == "Add" and len(known) == 2 and self._same_channels(known):
             self._join(self.ids[known[0]], self.ids[known[1]])
             self.ids[output] = self.ids[known[0]]
-        elif node.op_type == "Concat" and attribute(node, "axis") == 1:
+        elif node.op_type == "Concat" and attribute(node, "axis") == 1 and self._sized(node):
             parts = [self._ids_or_fixed(name) for name in node.input]
             self.ids[output] = np.concatenate(parts)
         elif not self._read_by_tail(node):
             for name in known:
                 self._fix(name)
+
+    def _sized(self, node: onnx.NodeProto) -> bool:
+        shapes = [self.graph.shapes.get(name, (None, None)) for name in node.input]
+        return all(len(shape) > 1 and shape[1] is not None for shape in shapes)
 
     def _ids_or_fixed(self, name: str) -> Ids:
         if name in self.ids:
@@ -176,6 +180,8 @@ class ChannelGroups:
         rows = str(products[0].input[0])
         gather = self.graph.producers.get(rows)
         if gather is not None and gather.op_type == "Gather":
+            if len(self.graph.consumers[rows]) != 1:
+                return False
             rows = str(gather.input[0])
         ids = self.ids[str(node.input[0])]
         table = self.graph.initializers.get(rows)

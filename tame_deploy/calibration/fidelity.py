@@ -88,7 +88,7 @@ def measure_fidelity(
     same = np.flatnonzero(expected.class_ids == found.class_ids)
     if not len(same):
         raise InputError("the two graphs explain different classes of every picture")
-    first, second = _rows(expected, same), _rows(found, same)
+    first, second = expected.rows(same), found.rows(same)
     pearson, spearman = correlations(first, second), _rank_correlations(first, second)
     worst, worst_rank = int(pearson.argmin()), int(spearman.argmin())
     known = [i for i, label in enumerate(labels) if label is not None]
@@ -114,12 +114,6 @@ def measure_fidelity(
         peak_shift=float(_peak_shifts(first.maps, second.maps, image_size).mean()),
         flat_maps=int(found.flat.sum()),
         flat_maps_fp32=int(expected.flat.sum()),
-    )
-
-
-def _rows(answers: Answers, rows: NDArray[np.intp]) -> Answers:
-    return Answers(
-        answers.logits[rows], answers.class_ids[rows], answers.maps[rows], answers.flat[rows]
     )
 
 

@@ -18,9 +18,6 @@ from tame_deploy.errors import InputError
 
 __all__ = ["Graph", "attribute", "load_graph", "metadata_of", "set_metadata"]
 
-#: A serialised protobuf cannot be larger.
-MAX_MODEL_BYTES = 2**31 - 2**20
-
 #: Stages whose nodes may leave float32; the tail never does (DESIGN: what spoils maps is there).
 QUANTIZED_STAGES = ("preprocess", "backbone", "branches")
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -142,11 +139,10 @@ def load_graph(artifact: Artifact) -> Graph:
         InputError: if it is too large to be quantized in one piece.
     """
     path: Path = artifact.model
-    size = sum(item.stat().st_size for item in path.parent.glob(path.name + "*"))
-    if size > MAX_MODEL_BYTES:
+    if f"{path.name}.data" in artifact.manifest.files:
         raise InputError(
-            f"{path} has {size / 1e9:.1f} GB; expected less than {MAX_MODEL_BYTES / 1e9:.1f} GB, "
-            "what protobuf holds"
+            f"{path} keeps its weights beside it, because they are too large for one file; only "
+            "graphs in one file can be quantized so far"
         )
     return Graph(onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True))
 

@@ -22,6 +22,8 @@ __all__ = ["QDQ_HALF_OPSET", "at_least_opset", "halve"]
 QDQ_HALF_OPSET = 19
 #: The largest float16.
 LARGEST = 65504.0
+#: The least float16 of full precision.
+LEAST_SCALE = 2.0**-14
 
 _HALF_STAGES = ("backbone", "branches")
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -82,7 +84,9 @@ class _Halving:
         half = self._is_half(node)
         full_inputs = _FULL_INPUTS.get(node.op_type, ())
         for place, name in enumerate(node.input):
-            if self._is_float(name):
+            if node.op_type in _PAIR and place == 1:
+                node.input[place] = self._scale(name)
+            elif self._is_float(name):
                 node.input[place] = self._as(name, half and place not in full_inputs)
         self.nodes.append(node)
         if not half:
@@ -97,6 +101,15 @@ class _Halving:
                 self.made[name, True] = node.output[place]
                 self.nodes.append(_cast(node.output[place], name, half=False))
                 self.made[name, False] = name
+
+    def _scale(self, name: str) -> str:
+        """Return a pair's scale in float16, never so small that it would be rounded to nothing."""
+        made = f"{name}_float16"
+        if (name, True) not in self.made:
+            values = np.maximum(self.graph.weight(name), LEAST_SCALE).astype(np.float16)
+            self.constants.append(numpy_helper.from_array(values, made))
+            self.made[name, True] = made
+        return made
 
     def _is_float(self, name: str) -> bool:
         constant = self.graph.initializers.get(name)

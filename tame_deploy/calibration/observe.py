@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -69,10 +70,11 @@ def observe(
         InputError: if a picture cannot be read any more, or an activation is NaN or infinite.
         BackendError: if the graph cannot be run.
     """
-    if cache is not None and (found := _finished(cache, subject)) is not None:
+    tensors = watched_tensors(graph)
+    found = None if cache is None else _finished(cache, subject)
+    if found is not None and list(found.tensors) == tensors:
         advance(len(subject.pictures))
         return found
-    tensors = watched_tensors(graph)
     progress = _Progress(cache and cache / f"{subject.key}.partial.npz", tensors)
     advance(progress.done)
     with _watching(graph, tensors, inputs) as backend, progress.kept():
@@ -80,8 +82,9 @@ def observe(
             advance(_watch_batch(backend, progress, subject, source, graph))
     record = Calibration.of(subject, progress.statistics)
     if cache is not None:
-        _write_atomically(cache / f"{subject.key}.json", record.to_json().encode())
-        progress.forget()
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            _write_atomically(cache / f"{subject.key}.json", record.to_json().encode())
+            progress.forget()
     return record
 
 
@@ -203,19 +206,22 @@ class _Progress:
 
     def save(self) -> None:
         """Write all of it to disk."""
-        if self.path is None or not self.done or not self._whole:
-            return
+        self._saved = time.monotonic()
+        if self.path is not None and self.done and self._whole:
+            with contextlib.suppress(OSError):  # without a cache, an interrupted run begins anew
+                self._save(self.path)
+
+    def _save(self, path: Path) -> None:
         arrays = {
             f"{number}/{key}": array
             for number, name in enumerate(self.tensors)
             for key, array in self.statistics[name].state().items()
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(f".{os.getpid()}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
         with partial.open("wb") as stream:
             np.savez(stream, done=np.int64(self.done), **arrays)  # type: ignore[arg-type]
-        partial.replace(self.path)
-        self._saved = time.monotonic()
+        partial.replace(path)
 
     def forget(self) -> None:
         """Remove what was saved."""

@@ -6,6 +6,8 @@ convolution pads nothing: a padded zero stands for the mean colour before, for b
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from onnx import numpy_helper
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.ranges import Range
 
-__all__ = ["PIXELS", "SPAN", "fold_pixels"]
+__all__ = ["PIXELS", "SPAN", "fold_pixels", "pixel_means"]
 
 #: The value that the first convolution then takes, and what it spans.
 PIXELS = "pixels"
@@ -51,12 +53,26 @@ def fold_pixels(graph: Graph) -> Graph | None:
     return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
 
 
+def pixel_means(graph: Graph, means: Mapping[str, Sequence[float]]) -> NDArray[np.float64] | None:
+    """Return the mean of each colour in [0, 1], of the means of the normalised pictures."""
+    found = _pattern(graph)
+    if found is None:
+        return None
+    steps, conv = found
+    scale, shift = (_by_channel(graph, step) for step in steps[2:])
+    normalised = means.get(str(conv.input[0]))
+    if scale is None or shift is None or normalised is None:
+        return None
+    colours: NDArray[np.float64] = (np.asarray(normalised) - shift) / (255 * scale)
+    return colours
+
+
 def _pattern(graph: Graph) -> tuple[list[onnx.NodeProto], onnx.NodeProto] | None:
     value, steps = "images", []
     for kind in _STEPS:
         after = graph.consumers.get(value, [])
-        # The batch size is read off the pictures as well.
-        after = [node for node in after if node.op_type != "Shape"]
+        if value == "images":  # the batch size is read off them as well
+            after = [node for node in after if node.op_type != "Shape"]
         if len(after) != 1 or after[0].op_type != kind:
             return None
         steps.append(after[0])

@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
 
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.ranges import Range
+from tame_deploy.errors import BuildError
 
 __all__ = ["TARGETS", "Placement", "Target", "quantize_graph"]
 
@@ -59,6 +60,10 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
     on the shortcut of a residual addition, never between a convolution and its ReLU or addition,
     so that TensorRT fuses them.
     """
+    if not {str(layer.name) for layer in graph.layers} - placement.kept:
+        untouched = onnx.ModelProto()  # to the tool, no nodes would mean all
+        untouched.CopyFrom(graph.model)
+        return untouched
     if placement.target == "cpu":
         nodes, types = _integer_nodes(graph, placement.kept), sorted(_PASSING)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
@@ -133,6 +138,8 @@ def _insert(
     """Have ONNX Runtime's tool insert the pairs."""
     every = dict(ranges)
     for layer in graph.layers:  # the tool asks for the range of what its ReLU hides, too
+        if graph.activated(layer) not in every:
+            raise BuildError(f"the output of {layer.name} has no range; its shape is not known")
         every.setdefault(str(layer.output[0]), every[graph.activated(layer)])
     known = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
@@ -222,7 +229,8 @@ def _quantize_shortcuts(
         others = [name for name in original.input if name not in fusing[:1]]
         addition = added[str(original.name)]
         # Where the shortcut's value feeds a single layer, the tool has sent it here as well.
-        if fusing and len(others) == 1 and others[0] in addition.input:
+        known = len(others) == 1 and others[0] in placement.ranges  # else it is a bias
+        if fusing and known and others[0] in addition.input:
             _insert_pair(model, addition, others[0], placement.ranges[others[0]])
 
 

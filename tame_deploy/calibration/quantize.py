@@ -167,6 +167,7 @@ def quantize_artifact(
     plan, steps = _repaired(run, workshop, deadline)
     curve, sensitivities, chosen = _searched(run, workshop, plan, deadline)
     plan = curve[chosen].plan
+    _scan_overflow(workshop, plan)
     model = workshop.build(plan)
     report("Judging on held-out pictures")
     questions = run.questions(judges)
@@ -205,16 +206,17 @@ def _repaired(run: _Run, workshop: Workshop, deadline: float) -> tuple[Plan, lis
     options = run.options
     plan = Plan(options.precision, options.target, options.ranges)
     if options.precision == "fp16":
-        _scan_overflow(workshop)
         return plan, [RepairStep("plain", workshop.confirm(plan), True, 0.0)]
     run.report("Quantizing")
     half = deadline - options.budget_s / 2
     return repair_plan(workshop, plan, options.repairs, deadline=half, report=run.report)
 
 
-def _scan_overflow(workshop: Workshop) -> None:
+def _scan_overflow(workshop: Workshop, plan: Plan) -> None:
     """Refuse float16 where an activation would become infinite on the way."""
-    for name, (low, high) in workshop.prepared(None)[1].ranges("minmax").items():
+    if plan.precision == "int8":
+        return
+    for name, (low, high) in workshop.prepared(plan.strength)[1].ranges("minmax").items():
         if max(-low, high) > LARGEST:
             raise BuildError(
                 f"the activation {name} reaches {max(-low, high):.4g}, more than float16 holds "
@@ -277,17 +279,20 @@ def _held_to_floor(
     if not sensitivities and plan.precision != "fp16":
         until = time.monotonic() + _BLAME_S
         sensitivities = measure_sensitivity(workshop, plan, until, run.report)
-    hurting = [one.name for one in sensitivities if one.gain > 0][:5]
+    hurting = [
+        one.name for one in sensitivities if one.gain > 0 and not set(one.layers) <= plan.kept
+    ][:5]
     blame = f" Layers that hurt most: {', '.join(hurting)}." if hurting else ""
     repairs = [
         name for name in ("equalize", "ranges", "bias", "layers") if name not in run.options.repairs
     ]
     more = f" Repairs not tried: {','.join(repairs)}." if repairs and hurting else ""
+    searched = "layers" in run.options.repairs and plan.precision != "fp16"
+    longer = "Give the search more time (--budget), a" if searched else "A"
     raise FidelityError(
         f"{plan.precision} for {plan.target} is below the floor on {fidelity.pictures} held-out "
-        f"pictures: {'; '.join(shortfalls)}.{blame}{more} Nothing was kept. Give the search more "
-        "time (--budget), ask for less (--floor), or record that you allow it "
-        "(--allow-low-fidelity)"
+        f"pictures: {'; '.join(shortfalls)}.{blame}{more} Nothing was kept. {longer}sk for less "
+        "(--floor), or record that you allow it (--allow-low-fidelity)"
     )
 
 

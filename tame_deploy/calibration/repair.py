@@ -107,7 +107,7 @@ def _equalized(workshop: Workshop, plan: Plan, deadline: float, report: Report) 
 def _with_best_ranges(workshop: Workshop, plan: Plan, deadline: float, report: Report) -> Plan:
     """Choose the best method for all, then another for each activation that is better off."""
     other = "mse" if plan.target == "tensorrt" else "mse-symmetric"
-    methods = [method for method in METHODS if method != other]
+    methods = [method for method in METHODS if method != other or method == plan.method]
     plans = [replace(plan, method=method) for method in methods]
     best = min(plans, key=lambda one: workshop.score(one).error)
     for name in _doubtful(workshop, best, methods):

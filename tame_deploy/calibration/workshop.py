@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from tame_deploy.calibration.answers import (
     Answers,
@@ -16,12 +17,12 @@ from tame_deploy.calibration.answers import (
     overlaps,
     squared_error,
 )
-from tame_deploy.calibration.bias_correction import correct_biases
+from tame_deploy.calibration.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.equalization import equalize
 from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.half import QDQ_HALF_OPSET, at_least_opset, halve
-from tame_deploy.calibration.pixels import PIXELS, SPAN, fold_pixels
+from tame_deploy.calibration.pixels import PIXELS, SPAN, fold_pixels, pixel_means
 from tame_deploy.calibration.placement import Placement, Target, quantize_graph
 from tame_deploy.calibration.ranges import RangeMethod
 from tame_deploy.calibration.record import Calibration
@@ -84,7 +85,7 @@ class Examples:
 
 
 #: What a graph that gives NaN is worth.
-HOPELESS = Score(float("inf"), 0.0, 0.0, -1.0)
+HOPELESS = Score(1e6, 0.0, 0.0, -1.0)
 
 
 class Workshop:
@@ -101,7 +102,7 @@ class Workshop:
         self._calibrate = calibrate
         self._few, self._many = few, many
         self._prepared: dict[float | None, tuple[Graph, Calibration]] = {}
-        self._corrected: dict[float | None, Graph] = {}
+        self._shifts: dict[float | None, dict[str, NDArray[np.float64]]] = {}
         self._scores: dict[Plan, Score] = {}
         self._confirmed: dict[Plan, Score] = {}
 
@@ -138,24 +139,29 @@ class Workshop:
         ranges = calibration.ranges(plan.method)
         for name, method in plan.exceptions:
             ranges[name] = calibration.tensors[name].ranges[method]
+        if plan.target == "cpu" and (folded := fold_pixels(graph)) is not None:
+            graph, ranges = folded, {**ranges, PIXELS: SPAN}
         if plan.corrected:
-            graph = self._corrected_graph(plan.strength)
+            shifts = self._bias_shifts(graph, plan.strength)
+            graph = correct_biases(graph, shifts, plan.kept)
         mixed = plan.precision == "int8+fp16"
         if mixed:
             graph = at_least_opset(graph, QDQ_HALF_OPSET)
-        if plan.target == "cpu" and (folded := fold_pixels(graph)) is not None:
-            graph, ranges = folded, {**ranges, PIXELS: SPAN}
         model = quantize_graph(graph, Placement(plan.target, ranges, plan.kept))
         if not mixed:
             return model
         return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
 
-    def _corrected_graph(self, strength: float | None) -> Graph:
-        if strength not in self._corrected:
-            graph, calibration = self.prepared(strength)
+    def _bias_shifts(self, graph: Graph, strength: float | None) -> dict[str, NDArray[np.float64]]:
+        """Return the shifts of a graph that is as prepared, or that with its pixels folded."""
+        if strength not in self._shifts:
+            unfolded, calibration = self.prepared(strength)
             means = {name: seen.channel_means for name, seen in calibration.tensors.items()}
-            self._corrected[strength] = correct_biases(graph, means) or graph
-        return self._corrected[strength]
+            colours = pixel_means(unfolded, means)
+            if colours is not None:
+                means[PIXELS] = tuple(colours.tolist())
+            self._shifts[strength] = bias_shifts(graph, means)
+        return self._shifts[strength]
 
     def score(self, plan: Plan) -> Score:
         """Return how far a plan is from float32 on few pictures: enough to compare trials.
@@ -191,9 +197,14 @@ def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
         if "NaN" in str(error):
             return HOPELESS
         raise
+    same = np.flatnonzero(expected.class_ids == found.class_ids)
+    if not len(same):
+        return HOPELESS
+    top1 = float((expected.predicted == found.predicted).mean())
+    expected, found = expected.rows(same), found.rows(same)
     return Score(
         squared_error(expected, found),
-        float((expected.predicted == found.predicted).mean()),
+        top1,
         float(overlaps(expected, found, 0.15).mean()),
         float(np.percentile(correlations(expected, found), 5)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tame_deploy.calibration.record import CALIBRATION_FILE, Calibration
 from tame_deploy.calibration.repair import RepairStep
 from tame_deploy.calibration.sensitivity import CurvePoint, Sensitivity
 from tame_deploy.calibration.workshop import Plan
+from tame_deploy.errors import BuildError
 from tame_deploy.manifest import FidelityReport, Manifest
 from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
 from tame_deploy.runtime.selection import open_backend
@@ -136,4 +138,6 @@ def _with_parity(artifact: Artifact) -> Manifest:
     """Note how far the graph is from PyTorch on the pictures that `verify` will run again."""
     with open_backend(artifact) as backend:
         parity = check_parity(backend, ParityReference.load(artifact), artifact)
+    if not (math.isfinite(parity.logit_error) and math.isfinite(parity.map_error)):
+        raise BuildError("the graph gives NaN or infinity for the pictures of the parity check")
     return replace(artifact.manifest, parity=parity)

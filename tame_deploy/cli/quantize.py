@@ -20,7 +20,7 @@ from tame_deploy.cli.screen import (
     step_spinner,
     warn_speed_only,
 )
-from tame_deploy.errors import require_extra
+from tame_deploy.errors import InputError, require_extra
 from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def quantize(
     from tame_deploy.calibration.quantize import quantize_artifact
     from tame_deploy.calibration.repair import parse_repairs
 
+    if precision == "fp16" and (repair != "all" or ranges != "minmax"):
+        raise InputError("--repair and --ranges are for int8; fp16 has no ranges to repair")
     options = QuantizeOptions(
         precision,
         target,

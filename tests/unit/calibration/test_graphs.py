@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tame_deploy.calibration.bias_correction import correct_biases
+from tame_deploy.calibration.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.equalization import ChannelGroups, equalize
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.half import at_least_opset, halve
@@ -80,7 +80,7 @@ def test_bias_correction_takes_the_mean_error_off():
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     graph = Graph(onnx.shape_inference.infer_shapes(coarse, data_prop=True))
     seen = watch(graph, shown)
-    corrected = correct_biases(graph, {name: one.channel_means for name, one in seen.items()})
+    shifts = bias_shifts(graph, {name: one.channel_means for name, one in seen.items()})
     ranges = spans(graph, shown)
     kept = frozenset(str(layer.name) for layer in graph.layers) - {"backbone/Conv_4"}
 
@@ -93,11 +93,11 @@ def test_bias_correction_takes_the_mean_error_off():
         pair = [run_model(m, shown, ["conv4"], optimized=False)[0] for m in (model, exact)]
         return np.abs((pair[0] - pair[1]).mean(axis=(0, 2, 3))).max()
 
-    only_four = corrected
-    for tensor in only_four.model.graph.initializer:
-        if tensor.name.endswith("bias") and tensor.name != "backbone.c4.bias":
-            tensor.CopyFrom(graph.initializers[tensor.name])
-    assert mean_error(Graph(only_four.model)) < 0.5 * mean_error(graph)
+    corrected = correct_biases(graph, shifts, kept)
+    assert mean_error(corrected) < 0.5 * mean_error(graph)
+    for name, tensor in corrected.initializers.items():
+        if name.endswith("bias") and name != "backbone.c4.bias":  # kept layers round nothing
+            assert tensor == graph.initializers[name]
 
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
@@ -191,3 +191,41 @@ def test_eight_bits_with_float16_around_them():
     types = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
     given = [name for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.output]
     assert {types[name] for name in given} == {TensorProto.FLOAT16}
+
+
+def test_when_every_layer_is_kept_the_graph_is_as_it_was():
+    graph, shown = small_graph(), pictures()
+    every = frozenset(str(layer.name) for layer in graph.layers)
+    for target in ("cpu", "tensorrt"):
+        model = quantize_graph(graph, Placement(target, spans(graph, shown), every))
+        assert max(errors(model, graph, shown)) == 0
+
+
+def test_the_scale_of_a_quiet_channel_is_never_zero_in_float16():
+    graph, shown = at_least_opset(small_graph(), 19), pictures()
+    for tensor in graph.model.graph.initializer:
+        if tensor.name == "backbone.c2.weight":
+            values = numpy_helper.to_array(tensor).copy()
+            values[0] *= 1e-8
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    graph = Graph(graph.model)
+    pairs = quantize_graph(graph, Placement("tensorrt", spans(graph, shown)))
+    model = halve(Graph(onnx.shape_inference.infer_shapes(pairs, data_prop=True)))
+    scales = [
+        numpy_helper.to_array(t) for t in model.graph.initializer if "scale_float16" in t.name
+    ]
+    assert len(scales) > 5
+    assert all((scale > 0).all() for scale in scales)
+
+
+def test_a_bias_after_a_product_is_no_shortcut():
+    graph = small_graph()
+    for node in graph.model.graph.node:
+        if node.op_type == "Add":
+            node.input[1] = "constant_to_add"
+    values = np.ones((1, 6, 1, 1), np.float32)
+    graph.model.graph.initializer.append(numpy_helper.from_array(values, "constant_to_add"))
+    graph = Graph(graph.model)
+    model = quantize_graph(graph, Placement("tensorrt", spans(graph, pictures())))
+    addition = next(node for node in model.graph.node if node.op_type == "Add")
+    assert list(addition.input) == ["conv3", "constant_to_add"]

@@ -1,0 +1,60 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.pixels import PIXELS, fold_pixels, pixel_means
+
+
+def first_layer(pads):
+    random = np.random.default_rng(0)
+    constants = {
+        "scale": np.array([0.017, 0.018, 0.016], np.float32).reshape(1, 3, 1, 1),
+        "shift": np.array([-2.1, -2.0, -1.8], np.float32).reshape(1, 3, 1, 1),
+        "weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "bias": random.standard_normal(4).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["cast"], "preprocess/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["cast"], ["nchw"], "preprocess/T", perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["nchw", "scale"], ["scaled"], "preprocess/Mul"),
+        helper.make_node("Add", ["scaled", "shift"], ["normal"], "preprocess/Add"),
+        helper.make_node("Conv", ["normal", "weight", "bias"], ["out"], "backbone/C", pads=pads),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "first",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 9, 9, 3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+
+
+def run(graph, pixels):
+    import onnxruntime as ort
+
+    return ort.InferenceSession(graph.model.SerializeToString()).run(None, {"images": pixels})[0]
+
+
+def test_normalisation_folds_into_a_convolution_without_padding():
+    graph = first_layer([0, 0, 0, 0])
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
+    folded = fold_pixels(graph)
+    assert [n.op_type for n in folded.nodes] == ["Transpose", "DequantizeLinear", "Conv"]
+    np.testing.assert_allclose(run(folded, pixels), run(graph, pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_with_padding_it_would_not_be_exact_and_is_left_alone():
+    assert fold_pixels(first_layer([1, 1, 1, 1])) is None
+
+
+def test_the_means_of_colours_are_those_before_normalisation():
+    graph = first_layer([0, 0, 0, 0])
+    colours = np.array([0.2, 0.5, 0.9])
+    scale, shift = (graph.weight(name).ravel() for name in ("scale", "shift"))
+    found = pixel_means(graph, {"normal": tuple(255 * colours * scale + shift)})
+    assert found == pytest.approx(colours, rel=1e-5)
+    assert PIXELS in fold_pixels(graph).shapes
