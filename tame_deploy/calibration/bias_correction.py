@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from tame_deploy.calibration.graph import Graph, attribute
 
@@ -49,13 +48,7 @@ def correct_biases(
         for layer in graph.layers
         if layer.name in shifts and layer.name not in kept
     }
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    for tensor in model.graph.initializer:
-        if tensor.name in corrected:
-            values = corrected[tensor.name].astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return Graph(model)
+    return graph.with_weights(corrected)
 
 
 def _mean_shift(

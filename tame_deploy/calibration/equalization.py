@@ -268,10 +268,4 @@ def _rescaled(graph: Graph, groups: ChannelGroups, factors: NDArray[np.float64])
             scale(str(node.input[2]), 0, by)
     for name, axis, ids in groups.readers:
         scale(name, axis, factors[ids])
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    for tensor in model.graph.initializer:
-        if tensor.name in changed:
-            values = changed[tensor.name].astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return Graph(model)
+    return graph.with_weights(changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +79,16 @@ class Graph:
         if name not in self._weights:
             self._weights[name] = numpy_helper.to_array(self.initializers[name])
         return self._weights[name]
+
+    def with_weights(self, changed: Mapping[str, NDArray[Any]]) -> Graph:
+        """Return the graph with other values, as float32, for some of its constants."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in changed:
+                values = changed[tensor.name].astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return Graph(model)
 
     def stage(self, node: onnx.NodeProto) -> str:
         """Return the stage that a node's name begins with."""

@@ -43,12 +43,7 @@ def fold_pixels(graph: Graph) -> Graph | None:
         str(conv.input[1]): weight * scale[None, :, None, None] * 255,
         str(conv.input[2]): bias + np.einsum("ocij,c->o", weight, shift),
     }
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    for tensor in model.graph.initializer:
-        if tensor.name in folded:
-            values = folded[tensor.name].astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    model = graph.with_weights(folded).model
     _rewire(model, {str(step.name) for step in steps}, str(conv.name))
     return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from tame_deploy.artifact import Artifact, check_output
-from tame_deploy.calibration.answers import Answers, Questions
+from tame_deploy.calibration.answers import Questions
 from tame_deploy.calibration.calibrate import (
     calibration_cache,
     check_float32,
@@ -40,7 +40,7 @@ from tame_deploy.calibration.sensitivity import (
 )
 from tame_deploy.calibration.speed import time_models
 from tame_deploy.calibration.workshop import Examples, Plan, Workshop, model_sha256
-from tame_deploy.calibration.write import Outcome, write_quantized
+from tame_deploy.calibration.write import Judged, Outcome, write_quantized
 from tame_deploy.errors import BuildError, FidelityError
 from tame_deploy.manifest import FidelityReport
 from tame_deploy.metrics.families import SHARES
@@ -169,29 +169,24 @@ def quantize_artifact(
     plan = curve[chosen].plan
     _scan_overflow(workshop, plan)
     model = workshop.build(plan)
-    report("Judging on held-out pictures")
-    questions = run.questions(judges)
-    expected = questions.ask(run.original)
-    found = questions.ask(model.SerializeToString(), expected.class_ids)
-    fidelity = _fidelity(run, questions, judges, (expected, found), model)
+    shown = _judged(run, judges, model)
+    fidelity = _fidelity(run, shown, judges, model)
     fidelity = _held_to_floor(run, workshop, plan, fidelity, sensitivities)
-    outcome = Outcome(
-        plan,
-        workshop.kept_share(plan),
-        steps,
-        curve,
-        chosen,
-        sensitivities,
-        *_timed(run, workshop, questions, model, curve),
-        fidelity,
-        judges,
-    )
+    times = _timed(run, workshop, shown[0], model, curve)
+    share = workshop.kept_share(plan)
+    outcome = Outcome(plan, share, steps, curve, chosen, sensitivities, *times, fidelity, judges)
     calibration = workshop.prepared(plan.strength)[1]
     report("Writing the artifact")
-    written = write_quantized(
-        run.artifact, output, model, calibration, outcome, (questions, expected, found), overwrite
-    )
+    written = write_quantized(artifact, output, model, calibration, outcome, shown, overwrite)
     return Quantized(written, outcome, run.notes)
+
+
+def _judged(run: _Run, judges: Choice, model: onnx.ModelProto) -> Judged:
+    """Return what float32 and the model say of the judging pictures."""
+    run.report("Judging on held-out pictures")
+    questions = run.questions(judges)
+    expected = questions.ask(run.original)
+    return questions, expected, questions.ask(model.SerializeToString(), expected.class_ids)
 
 
 def _workshop(run: _Run, own: Choice, helping: Choice) -> Workshop:
@@ -242,16 +237,13 @@ def _searched(
     return curve, found, reaching[0] if reaching else int(np.argmin(errors))
 
 
-def _fidelity(
-    run: _Run,
-    questions: Questions,
-    judges: Choice,
-    answers: tuple[Answers, Answers],
-    model: onnx.ModelProto,
-) -> FidelityReport:
+def _fidelity(run: _Run, shown: Judged, judges: Choice, model: onnx.ModelProto) -> FidelityReport:
+    questions, expected, found = shown
     image = run.artifact.manifest.image
     labels = [run.source.pictures.label(index) for index in judges.indices]
-    fidelity = measure_fidelity(*answers, questions.names, labels, (image.height, image.width))
+    fidelity = measure_fidelity(
+        expected, found, questions.names, labels, (image.height, image.width)
+    )
     run.report("Measuring AD and IC")
     before = drop_and_increase(questions, run.original)
     after = drop_and_increase(questions, model.SerializeToString())

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 
@@ -27,9 +27,12 @@ from tame_deploy.manifest import FidelityReport, Manifest
 from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
 from tame_deploy.runtime.selection import open_backend
 
-__all__ = ["QUANTIZATION_FILE", "Outcome", "write_quantized"]
+__all__ = ["QUANTIZATION_FILE", "Judged", "Outcome", "write_quantized"]
 
 QUANTIZATION_FILE = "quantization.json"
+
+#: Pictures that judge, float32's answers to them, and the other graph's.
+Judged: TypeAlias = tuple[Questions, Answers, Answers]
 PICTURES_FILE = "before-after.png"
 CURVE_FILE = "curve.png"
 
@@ -83,7 +86,7 @@ def write_quantized(
     model: onnx.ModelProto,
     calibration: Calibration,
     outcome: Outcome,
-    shown: tuple[Questions, Answers, Answers],
+    shown: Judged,
     overwrite: bool,
 ) -> Artifact:
     """Write the artifact and return it, opened and checked.

@@ -46,7 +46,8 @@ def calibrate(
     data_root: DataRootOption = None,
 ) -> None:
     """Watch what an artifact's activations span on some pictures, and keep it for any target."""
-    require_extra("quantize", "onnx", "onnxruntime", "scipy")
+    require_extra("quantize", "onnx", "scipy")
+    require_extra("cpu", "onnxruntime")
     from tame_deploy.artifact import open_artifact
     from tame_deploy.calibration.calibrate import calibrate_artifact, check_float32
 
@@ -118,7 +119,8 @@ def quantize(
     overwrite: Annotated[bool, typer.Option(help="Replace an artifact that is there.")] = False,
 ) -> None:
     """Make an INT8 or FP16 artifact whose explanations are held to float32's."""
-    require_extra("quantize", "onnx", "onnxruntime", "scipy", "matplotlib")
+    require_extra("quantize", "onnx", "scipy", "matplotlib")
+    require_extra("cpu", "onnxruntime")
     from tame_deploy.artifact import open_artifact
     from tame_deploy.calibration.calibrate import check_float32
     from tame_deploy.calibration.fidelity import parse_floor

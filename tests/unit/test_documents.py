@@ -107,3 +107,27 @@ def test_names_in_the_manifest_page_are_the_manifests():
     text = (ROOT / "docs" / "artifact.md").read_text()
     for field in fields(Manifest):
         assert f"`{field.name}`" in text, field.name
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quantization.md"])
+def test_the_figures_of_lower_precision_are_those_of_the_committed_results(name):
+    text = (ROOT / name).read_text()
+    results = json.loads((ROOT / "benchmarks" / "results" / "quantization.json").read_text())
+    found = results["squeezenet1_1"]
+    table = re.search(r"<!-- quantization -->\n(.*?)\n<!-- /quantization -->", text, re.DOTALL)
+    rows = [line for line in table[1].splitlines()[2:] if line.startswith("|")]
+    assert len(rows) >= 6
+    for row in rows:
+        variant, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        one = found["variants"][variant]
+        kept, speed = one.get("kept_share"), one.get("speedup_batch_1")
+        assert cells == [
+            f"{100 * one['agreement']:.1f} %",
+            f"{one['pearson_5th']:.4f}",
+            f"{one['iou_15']:.3f}",
+            "" if kept is None else f"{100 * kept:.0f} %",
+            "" if speed is None else f"{speed:.2f}x / {one['speedup_batch_8']:.2f}x",
+        ], variant
+    assert f"{found['judged']} others" in text.replace("\n", " ")
+    assert f"{results['resnet50']['speedup_batch_8']:.2f}x" in text
+    assert results["machine"]["processor"] in text

@@ -1,19 +1,27 @@
 """The manifest: a round trip for whatever is valid, one clear line for whatever is not."""
 
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tame_deploy.errors import IncompatibleArtifactError, ManifestError
-from tame_deploy.manifest import GraphSpec, Manifest, ParityReport, WeightsSource
+from tame_deploy.manifest import (
+    CalibrationSummary,
+    FidelityReport,
+    GraphSpec,
+    Manifest,
+    ParityReport,
+    WeightsSource,
+)
 from tame_deploy.types import VARIANTS, ImageSpec, TensorSpec, variant_config
 
 names = st.text(min_size=1, max_size=20)
 unit = st.floats(0, 1, allow_nan=False)
 triples = st.tuples(unit, unit, unit)
+COUNTS = st.integers(0, 10**6)
 
 
 CLASS_IDS = TensorSpec("class_ids", "int64", ("batch", "k"))
@@ -25,6 +33,19 @@ def outputs(classes):
         TensorSpec("explained", "int64", ("batch", "k")),
         TensorSpec("maps", "float32", ("batch", "k", 28, 28)),
     )
+
+
+@st.composite
+def fidelities(draw) -> FidelityReport:
+    counts = ("pictures", "maps", "flat_maps", "flat_maps_fp32")
+    values = {
+        field.name: draw(st.integers(0, 10**6) if field.name in counts else unit)
+        for field in fields(FidelityReport)
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    worst = {name: draw(names) for name in ("pearson_worst_picture", "spearman_worst_picture")}
+    floor = draw(st.dictionaries(names, unit, max_size=3))
+    return FidelityReport(**values | worst, floor=floor, allowed_below=draw(st.booleans()))
 
 
 @st.composite
@@ -54,6 +75,10 @@ def manifests(draw) -> Manifest:
             "backbone": WeightsSource(draw(names)),
         },
         files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
+        precision=draw(st.sampled_from(["fp32", "fp16", "int8", "int8+fp16"])),
+        target=draw(st.sampled_from([None, "cpu", "tensorrt"])),
+        calibration=draw(st.none() | st.builds(CalibrationSummary, names, names, COUNTS, COUNTS)),
+        fidelity=draw(st.none() | fidelities()),
     )
 
 

@@ -68,6 +68,14 @@ def test_metrics_on_an_artifact_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_quantizing_needs_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None\n"
+        "import tame_deploy.calibration.quantize, tame_deploy.calibration.calibrate"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_missing_extra_is_named_with_its_pip_command():
     with pytest.raises(errors.MissingExtraError, match=r"nonsense.*pip install 'tame-deploy\[x\]'"):
         errors.require_extra("x", "json", "nonsense")
