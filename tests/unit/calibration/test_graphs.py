@@ -229,3 +229,12 @@ def test_a_bias_after_a_product_is_no_shortcut():
     model = quantize_graph(graph, Placement("tensorrt", spans(graph, pictures())))
     addition = next(node for node in model.graph.node if node.op_type == "Add")
     assert list(addition.input) == ["conv3", "constant_to_add"]
+
+
+def test_a_kept_layer_reads_its_input_as_it_was():
+    graph = small_graph()
+    kept = frozenset({"backbone/Conv_5"})  # its neighbour is the one quantized reader
+    model = quantize_graph(graph, Placement("tensorrt", spans(graph, pictures()), kept))
+    inputs = {node.name: node.input[0] for node in model.graph.node}
+    assert inputs["backbone/Conv_5"] == "relu3"
+    assert "relu3" in inputs["backbone/Conv_4"] != "relu3"
