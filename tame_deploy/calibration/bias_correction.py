@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tame_deploy.calibration.graph import Graph, attribute
 
-__all__ = ["bias_shifts", "correct_biases", "rounded_weight"]
+__all__ = ["bias_shifts", "correct_biases"]
 
 
 def bias_shifts(
@@ -58,7 +58,7 @@ def _mean_shift(
     weight = graph.weight(layer.input[1]).astype(np.float64)
     if layer.op_type == "Gemm" and not attribute(layer, "transB"):
         weight = weight.T
-    error = rounded_weight(weight) - weight
+    error = _rounded(weight) - weight
     by_input = error.reshape(*error.shape[:2], -1).sum(axis=2)  # (O, I / groups)
     groups = attribute(layer, "group", 1) if layer.op_type == "Conv" else 1
     if len(mean) != by_input.shape[1] * groups or len(by_input) % groups:
@@ -67,7 +67,7 @@ def _mean_shift(
     return np.concatenate([rows @ part for rows, part in parts])
 
 
-def rounded_weight(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rounded(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a weight (O, ...) as int8 by output channel holds it."""
     peaks = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     steps = np.where(peaks > 0, peaks / 127, 1).reshape(-1, *[1] * (weight.ndim - 1))

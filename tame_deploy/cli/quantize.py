@@ -35,6 +35,7 @@ ImagesOption = Annotated[
     ),
 ]
 CountOption = Annotated[int, typer.Option(min=1, help="Pictures that calibrate.")]
+BUDGET_S = 300.0
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of their choice.")]
 
 
@@ -111,7 +112,7 @@ def quantize(
         int, typer.Option(min=1, help="Other pictures that judge, at most; at least 32 if so many.")
     ] = 1000,
     seed: SeedOption = 0,
-    budget: Annotated[float, typer.Option(min=0, help="Seconds for trials of repairs.")] = 300.0,
+    budget: Annotated[float, typer.Option(min=0, help="Seconds for trials of repairs.")] = BUDGET_S,
     allow_low_fidelity: Annotated[
         bool, typer.Option("--allow-low-fidelity", help="Keep what is below the floor, and say so.")
     ] = False,
@@ -128,8 +129,8 @@ def quantize(
     from tame_deploy.calibration.quantize import quantize_artifact
     from tame_deploy.calibration.repair import parse_repairs
 
-    if precision == "fp16" and (repair != "all" or ranges != "minmax"):
-        raise InputError("--repair and --ranges are for int8; fp16 has no ranges to repair")
+    if precision == "fp16" and (repair, ranges, budget) != ("all", "minmax", BUDGET_S):
+        raise InputError("--repair, --ranges and --budget are for int8; fp16 needs no trials")
     options = QuantizeOptions(
         precision,
         target,

@@ -40,6 +40,7 @@ def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings)
         (["--images", "demo:300", "--floor", "iou=1"], "--floor has 'iou=1'"),
         (["--images", "demo:300", "--repair", "pray"], "--repair has 'pray'"),
         (["--images", "demo:300", "--precision", "int8+fp16"], "for --target tensorrt"),
+        (["--images", "demo:300", "--precision", "fp16", "--budget", "9"], "needs no trials"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(demo_export, tmp_path, arguments, words):
