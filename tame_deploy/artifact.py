@@ -15,6 +15,7 @@ from tame_deploy.errors import ArtifactError, ChecksumError, ManifestError
 from tame_deploy.manifest import Manifest
 
 __all__ = [
+    "ENGINES_FOLDER",
     "MANIFEST_NAME",
     "Artifact",
     "check_output",
@@ -25,11 +26,13 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
+#: Compiled engines lie there; each has its own sidecar, because they come and go.
+ENGINES_FOLDER = "engines"
 
-#: All that export, calibrate and quantize write; a directory with anything else is not replaced.
+#: All that tame-deploy writes into one; a directory with anything else is not replaced.
 _OWN_NAMES = frozenset(
     {MANIFEST_NAME, MODEL_NAME, MODEL_NAME + ".data", "labels.txt", "parity.npz"}
-    | {"calibration.json", "quantization.json", "before-after.png", "curve.png"}
+    | {"calibration.json", "quantization.json", "before-after.png", "curve.png", ENGINES_FOLDER}
 )
 MAX_MANIFEST_BYTES = 16 * 2**20
 

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tame_deploy.artifact import Artifact, check_output, create_artifact, file_sha256, open_artifact
+from tame_deploy.artifact import (
+    ENGINES_FOLDER,
+    Artifact,
+    check_output,
+    create_artifact,
+    file_sha256,
+    open_artifact,
+)
 from tame_deploy.calibration.choice import Choice, PicturesToChooseFrom, choose_pictures
 from tame_deploy.calibration.graph import load_graph
 from tame_deploy.calibration.observe import observe
@@ -79,6 +86,9 @@ def calibrate_artifact(
     )
     with create_artifact(artifact.path.resolve(), overwrite=True) as staging:
         copy_files(artifact, staging)
+        if (artifact.path / ENGINES_FOLDER).is_dir():
+            # Their graph is the same as before.
+            shutil.copytree(artifact.path / ENGINES_FOLDER, staging / ENGINES_FOLDER)
         (staging / CALIBRATION_FILE).write_text(record.to_json(), encoding="utf-8")
         files = {
             **artifact.manifest.files,

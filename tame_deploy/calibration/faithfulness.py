@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from tame_deploy.calibration.answers import BATCH, Questions
+from tame_deploy.metrics.answers import BATCH, Questions
 from tame_deploy.metrics.families import ExplainedBatch, average_drop_and_increase
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.metrics.subject import Subject

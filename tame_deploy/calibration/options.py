@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.placement import TARGETS, Target
 from tame_deploy.calibration.ranges import RangeMethod
 from tame_deploy.calibration.repair import REPAIRS, Repair
 from tame_deploy.errors import InputError
 from tame_deploy.manifest import Precision
+from tame_deploy.metrics.fidelity import Floor
 
 __all__ = ["PRECISIONS", "QuantizeOptions"]
 

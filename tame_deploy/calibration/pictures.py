@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.calibration.answers import Answers, Questions, correlations, overlaps
-from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.sensitivity import CurvePoint
+from tame_deploy.metrics.answers import Answers, Questions, correlations, overlaps
+from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.overlay import blend, colorize, contact_sheet
 
 __all__ = ["draw_before_after", "draw_curve"]

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 
 from tame_deploy.artifact import Artifact, check_output
-from tame_deploy.calibration.answers import Questions
 from tame_deploy.calibration.calibrate import (
     calibration_cache,
     check_float32,
@@ -25,7 +24,6 @@ from tame_deploy.calibration.choice import (
     prepared,
 )
 from tame_deploy.calibration.faithfulness import drop_and_increase
-from tame_deploy.calibration.fidelity import measure_fidelity
 from tame_deploy.calibration.graph import Graph, load_graph
 from tame_deploy.calibration.half import LARGEST
 from tame_deploy.calibration.observe import observe
@@ -43,7 +41,9 @@ from tame_deploy.calibration.workshop import Examples, Plan, Workshop, model_sha
 from tame_deploy.calibration.write import Judged, Outcome, write_quantized
 from tame_deploy.errors import BuildError, FidelityError
 from tame_deploy.manifest import FidelityReport
+from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.families import SHARES
+from tame_deploy.metrics.fidelity import measure_fidelity
 
 __all__ = ["Quantized", "quantize_artifact"]
 

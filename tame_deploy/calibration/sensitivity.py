@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.workshop import Plan, Score, Workshop
+from tame_deploy.metrics.fidelity import Floor
 
 __all__ = ["CurvePoint", "Sensitivity", "measure_sensitivity", "search_layers"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.calibration.answers import Questions
+from tame_deploy.metrics.answers import Questions
 from tame_deploy.preprocess import as_input
 from tame_deploy.runtime.backend import Backend
 

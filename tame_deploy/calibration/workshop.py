@@ -10,16 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tame_deploy.calibration.answers import (
-    Answers,
-    Questions,
-    correlations,
-    overlaps,
-    squared_error,
-)
 from tame_deploy.calibration.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.equalization import equalize
-from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.half import QDQ_HALF_OPSET, at_least_opset, halve
 from tame_deploy.calibration.pixels import PIXELS, SPAN, fold_pixels, pixel_means
@@ -28,6 +20,14 @@ from tame_deploy.calibration.ranges import RangeMethod
 from tame_deploy.calibration.record import Calibration
 from tame_deploy.errors import BackendError
 from tame_deploy.manifest import Precision
+from tame_deploy.metrics.answers import (
+    Answers,
+    Questions,
+    correlations,
+    overlaps,
+    squared_error,
+)
+from tame_deploy.metrics.fidelity import Floor
 
 __all__ = ["Examples", "Plan", "Score", "Workshop", "model_sha256"]
 

@@ -12,10 +12,8 @@ from typing import Any, TypeAlias
 import onnx
 
 from tame_deploy.artifact import Artifact, create_artifact, file_sha256, open_artifact
-from tame_deploy.calibration.answers import Answers, Questions
 from tame_deploy.calibration.calibrate import copy_files, summary_of
 from tame_deploy.calibration.choice import Choice
-from tame_deploy.calibration.fidelity import Floor
 from tame_deploy.calibration.graph import metadata_of, set_metadata
 from tame_deploy.calibration.pictures import draw_before_after, draw_curve
 from tame_deploy.calibration.record import CALIBRATION_FILE, Calibration
@@ -24,6 +22,8 @@ from tame_deploy.calibration.sensitivity import CurvePoint, Sensitivity
 from tame_deploy.calibration.workshop import Plan
 from tame_deploy.errors import BuildError
 from tame_deploy.manifest import FidelityReport, Manifest
+from tame_deploy.metrics.answers import Answers, Questions
+from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity
 from tame_deploy.runtime.selection import open_backend
 
@@ -139,7 +139,7 @@ def _manifest(
 
 def _with_parity(artifact: Artifact) -> Manifest:
     """Note how far the graph is from PyTorch on the pictures that `verify` will run again."""
-    with open_backend(artifact) as backend:
+    with open_backend(artifact, "onnxruntime") as backend:
         parity = check_parity(backend, ParityReference.load(artifact), artifact)
     if not (math.isfinite(parity.logit_error) and math.isfinite(parity.map_error)):
         raise BuildError("the graph gives NaN or infinity for the pictures of the parity check")

@@ -124,10 +124,10 @@ def quantize(
     require_extra("cpu", "onnxruntime")
     from tame_deploy.artifact import open_artifact
     from tame_deploy.calibration.calibrate import check_float32
-    from tame_deploy.calibration.fidelity import parse_floor
     from tame_deploy.calibration.options import QuantizeOptions
     from tame_deploy.calibration.quantize import quantize_artifact
     from tame_deploy.calibration.repair import parse_repairs
+    from tame_deploy.metrics.fidelity import parse_floor
 
     if precision == "fp16" and (repair, ranges, budget) != ("all", "minmax", BUDGET_S):
         raise InputError("--repair, --ranges and --budget are for int8; fp16 needs no trials")

@@ -64,7 +64,7 @@ def export_artifact(
         manifest = replace(manifest, files=_checksums(staging))
         report("Comparing ONNX Runtime with PyTorch")
         artifact = Artifact(staging, manifest)
-        with open_backend(artifact) as backend:
+        with open_backend(artifact, "onnxruntime") as backend:
             parity = check_parity(backend, ParityReference.load(artifact), artifact)
         # The graph may give one class a picture; whether classes differ, PyTorch knows.
         parity = replace(parity, same_for_classes=same_for_classes)

@@ -43,6 +43,7 @@ class TorchBackend:
                 "torch sees no CUDA device here; leave --device out to run on the CPU"
             )
         self.network = network
+        self.name = f"PyTorch on {device}"
         self.image: ImageSpec = network.backbone.image.for_input(graph_input)
         classes = network.head.config.classes
         self._fused: FusedNetwork | None = FusedNetwork(

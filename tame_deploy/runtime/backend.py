@@ -9,26 +9,59 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from tame_deploy.errors import InputError
 from tame_deploy.types import TensorSpec
 
-__all__ = ["Backend", "BackendOptions"]
+__all__ = ["CPU", "CUDA", "Backend", "BackendOptions"]
+
+#: ONNX Runtime's names for where it runs.
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+MOST_STREAMS = 64
 
 
 @dataclass(frozen=True)
 class BackendOptions:
     """How a backend runs.
 
-    `threads` is for one operation, None being one a core. `providers` are ONNX Runtime's execution
-    providers in order of preference; one that is named and not obtained is an error.
+    Attributes:
+        threads: for one operation on the CPU; None is one a core.
+        providers: ONNX Runtime's execution providers in order of preference; one that is named and
+            not obtained is an error. The CPU's by default.
+        device: number of the GPU.
+        engine: name of the engine in the artifact's engines/, to take no other.
+        cuda_graphs: whether to replay what a GPU did for a size before, instead of starting its
+            kernels one by one.
+        streams: how many calls of different threads a GPU runs at a time; each holds its own
+            buffers for the largest profile.
+
+    Raises:
+        InputError: for a number outside its range.
     """
 
     threads: int | None = None
-    providers: Sequence[str] = ("CPUExecutionProvider",)
+    providers: Sequence[str] | None = None
+    device: int = 0
+    engine: str | None = None
+    cuda_graphs: bool = True
+    streams: int = 2
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}; expected at least 1")
+        if self.device < 0:
+            raise InputError(f"device is {self.device}; expected 0 or more")
+        if not 1 <= self.streams <= MOST_STREAMS:
+            raise InputError(f"streams is {self.streams}; expected 1 to {MOST_STREAMS}")
 
 
 class Backend(Protocol):
-    """Runs a graph on numpy arrays; a context manager. `run` may be called from many threads."""
+    """Runs a graph on numpy arrays; a context manager. `run` may be called from many threads.
 
+    `name` says what runs and where, in words.
+    """
+
+    name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

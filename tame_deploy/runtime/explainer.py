@@ -188,22 +188,29 @@ def _load_all(images: Images) -> list[Any]:
 def load(
     path: str | os.PathLike[str],
     *,
-    backend: str = "onnxruntime",
+    backend: str = "auto",
     threads: int | None = None,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] | None = None,
+    options: BackendOptions | None = None,
 ) -> Explainer:
     """Open an artifact for explaining.
 
     Args:
         path: the artifact's directory.
-        backend: "onnxruntime".
-        threads: how many threads one operation may use; one a core by default.
-        providers: ONNX Runtime's execution providers, by preference.
+        backend: "tensorrt", "tensorrt-rtx", "onnxruntime", or "auto": the first of them that can
+            be used here (`tame-deploy doctor` says which, and why).
+        threads: how many threads one operation may use; one a core by default. For ONNX Runtime.
+        providers: ONNX Runtime's execution providers, by preference; the CPU's by default.
+        options: everything that a backend can be told, in place of the two before.
 
     Raises:
         ArtifactError: if the artifact is missing, altered or too new.
         BackendError: if the backend is not installed or a provider is not obtained.
+        InputError: for options that do not belong together, or to the backend.
     """
+    if options is not None and (threads is not None or providers is not None):
+        raise InputError("found options beside threads or providers; expected one or the other")
+    chosen = tuple(providers) if providers is not None else None
     artifact = open_artifact(path)
-    opened = open_backend(artifact, backend, BackendOptions(threads, tuple(providers)))
+    opened = open_backend(artifact, backend, options or BackendOptions(threads, chosen))
     return Explainer(artifact, opened)

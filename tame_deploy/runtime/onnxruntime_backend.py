@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +16,9 @@ from tame_deploy.errors import (
     BackendNotInstalledError,
     DeviceError,
     IncompatibleArtifactError,
-    InputError,
 )
-from tame_deploy.runtime.backend import BackendOptions
+from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.onnxruntime_binding import BoundSession
 from tame_deploy.types import TensorSpec, check_feeds
 
 try:
@@ -29,6 +30,7 @@ __all__ = ["OnnxRuntimeBackend"]
 
 MANIFEST_KEY = "tame.manifest"
 _SEVERE_ONLY = 3
+CPU_ONLY = (CPU,)
 
 
 class OnnxRuntimeBackend:
@@ -49,7 +51,18 @@ class OnnxRuntimeBackend:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self._names = [spec.name for spec in self.outputs]
-        self._session = _open_session(model, options)
+        asked = list(CPU_ONLY if options.providers is None else options.providers)
+        _check_providers(asked)
+        on_gpu = asked[:1] == [CUDA]
+        self._session, captures = _open_session(model, options, asked)
+        self._bound = (
+            BoundSession(self._session, self.outputs, "cuda", options.device, captures=captures)
+            if on_gpu
+            else None
+        )
+        self.name = f"onnxruntime on {_place(asked[0])}"
+        if on_gpu and options.cuda_graphs and not captures:
+            self.name += ", without CUDA graphs"
 
     @classmethod
     def of_artifact(cls, artifact: Artifact, options: BackendOptions) -> OnnxRuntimeBackend:
@@ -65,6 +78,8 @@ class OnnxRuntimeBackend:
             raise BackendError("this backend is closed; open it again")
         check_feeds(self.inputs, feeds)
         try:
+            if self._bound is not None:
+                return self._bound.run(feeds)
             values = self._session.run(self._names, dict(feeds))
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -73,7 +88,7 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Free the session."""
-        self._session = None
+        self._session = self._bound = None
 
     def __enter__(self) -> OnnxRuntimeBackend:
         return self
@@ -87,8 +102,11 @@ class OnnxRuntimeBackend:
         self.close()
 
 
-def _open_session(model: Path | bytes, options: BackendOptions) -> Any:
-    asked = list(options.providers)
+def _place(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")
+
+
+def _check_providers(asked: list[str]) -> None:
     available = ort.get_available_providers()
     missing = [provider for provider in asked if provider not in available]
     if missing or not asked:
@@ -96,15 +114,23 @@ def _open_session(model: Path | bytes, options: BackendOptions) -> Any:
             f"provider {', '.join(missing) or 'list'} is not in this onnxruntime, which has "
             f"{', '.join(available)}; CUDA needs pip install 'tame-deploy[cuda]'"
         )
+
+
+def _open_session(
+    model: Path | bytes, options: BackendOptions, asked: list[str]
+) -> tuple[Any, bool]:
+    """Return a session, and whether it captures CUDA graphs."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _SEVERE_ONLY
     if options.threads is not None:
-        if options.threads < 1:
-            raise InputError(f"threads is {options.threads}; expected at least 1")
         settings.intra_op_num_threads = options.threads
+    captures = options.cuda_graphs and asked[:1] == [CUDA]
     try:
-        session = ort.InferenceSession(model, settings, providers=asked)
+        session = ort.InferenceSession(model, settings, _configured(asked, options, captures))
     except Exception as error:
+        if captures:
+            # It refuses graphs of which it keeps a part on the CPU; they run well without.
+            return _open_session(model, replace(options, cuda_graphs=False), asked)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = model if isinstance(model, Path) else "the graph"
         raise BackendError(f"onnxruntime cannot load {what}: {reason:.300}") from error
@@ -116,7 +142,13 @@ def _open_session(model: Path | bytes, options: BackendOptions) -> Any:
             f"provider {', '.join(lost)} was asked for and not obtained (running would use "
             f"{', '.join(obtained)}). Check the driver and its libraries, or leave the provider out"
         )
-    return session
+    return session, captures
+
+
+def _configured(asked: list[str], options: BackendOptions, captures: bool) -> list[Any]:
+    """Return the providers with their settings."""
+    cuda = {"device_id": str(options.device), "enable_cuda_graph": str(int(captures))}
+    return [(provider, cuda) if provider == CUDA else provider for provider in asked]
 
 
 def _check_identity(session: Any, artifact: Artifact) -> None:

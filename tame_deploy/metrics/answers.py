@@ -59,21 +59,28 @@ class Questions:
         return OnnxRuntimeBackend(model, manifest.inputs, manifest.outputs, BackendOptions())
 
     def ask(self, model: bytes, class_ids: NDArray[np.int64] | None = None) -> Answers:
-        """Return what a graph answers.
+        """Return what a graph, an ONNX file's bytes, answers (see `ask_backend`)."""
+        with self.open(model) as backend:
+            return self.ask_backend(backend, class_ids)
+
+    def ask_backend(
+        self, backend: Backend, class_ids: NDArray[np.int64] | None = None, batch: int = BATCH
+    ) -> Answers:
+        """Return what a backend answers.
 
         Args:
-            model: an ONNX file's bytes.
+            backend: keeps the contract of the manifest.
             class_ids: int64 (N), the classes to explain; the graph's own most likely by default.
                 A graph without such an input explains its own.
+            batch: how many pictures are run at a time.
 
         Raises:
             BackendError: if it cannot be run, or gives NaN or infinity.
         """
-        with self.open(model) as backend:
-            parts = [
-                self._ask(backend, slice(start, start + BATCH), class_ids)
-                for start in range(0, len(self.pixels), BATCH)
-            ]
+        parts = [
+            self._ask(backend, slice(start, start + batch), class_ids)
+            for start in range(0, len(self.pixels), batch)
+        ]
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         if not all(np.isfinite(values).all() for values in joined):
             raise BackendError("the graph gives NaN or infinity")

@@ -1,0 +1,250 @@
+"""`compile`: an artifact gets an engine, built once and found again afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tame_deploy.artifact import ENGINES_FOLDER, Artifact, file_sha256
+from tame_deploy.download import cache_directory
+from tame_deploy.engine.build import build_plan, check_options
+from tame_deploy.engine.layers import LAYERS_NAME, layers_to_json
+from tame_deploy.engine.store import (
+    engine_key,
+    engines_cache,
+    find_engine,
+    install,
+    locked,
+    new_folder,
+)
+from tame_deploy.engine.timing import TimingCache
+from tame_deploy.errors import ArtifactError, IncompatibleArtifactError, InputError
+from tame_deploy.runtime import cuda
+from tame_deploy.runtime.tensorrt.engines import StoredEngine, compile_command, read_engine
+from tame_deploy.runtime.tensorrt.library import Library, load_library
+from tame_deploy.sidecar import (
+    SIDECAR_NAME,
+    EngineOptions,
+    EngineSidecar,
+    FlavourName,
+    Profile,
+    parse_capability,
+)
+
+__all__ = ["CompileRequest", "Compiled", "compile_artifact", "profiles_for"]
+
+PLAN_NAME = "model.plan"
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What to compile for, and how.
+
+    Attributes:
+        flavour: "tensorrt" or "tensorrt-rtx".
+        options: of the engine.
+        device: number of the GPU that TensorRT builds on.
+        rebuild: build again, and replace what is there.
+        use_cache: take a finished engine from the user's cache, and keep a new one there.
+        use_timings: start from the tactics of earlier builds (TensorRT).
+    """
+
+    flavour: FlavourName
+    options: EngineOptions
+    device: int = 0
+    rebuild: bool = False
+    use_cache: bool = True
+    use_timings: bool = True
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine in an artifact, and where it came from."""
+
+    engine: StoredEngine
+    origin: Literal["built", "cache", "artifact"]
+
+
+def profiles_for(
+    artifact: Artifact, batches: list[tuple[int, int, int]], explained: tuple[int, int, int] | None
+) -> tuple[Profile, ...]:
+    """Return profiles for an artifact's graph.
+
+    Args:
+        artifact: whose graph may take class ids.
+        batches: least, best and most pictures, one profile for each.
+        explained: least, best and most classes for each picture; by default as many as the graph
+            ranks. Only for a graph that takes class ids.
+
+    Raises:
+        InputError: for sizes out of order, or more classes than there are, or classes for a graph
+            that does not take any.
+    """
+    manifest = artifact.manifest
+    if manifest.graph.explain != "selectable":
+        if explained is not None:
+            raise InputError(
+                f"--explained has no meaning: this graph always explains {manifest.graph.explain}"
+            )
+        return tuple(Profile(batch) for batch in batches)
+    ranks = max(manifest.graph.ranks, 1)
+    chosen = explained or (1, 1, ranks)
+    if not ranks <= chosen[2] <= manifest.classes:
+        raise InputError(
+            f"--explained is {','.join(map(str, chosen))}; expected at most {manifest.classes} "
+            f"classes, and no less than the {ranks} that the graph ranks"
+        )
+    return tuple(Profile(batch, chosen) for batch in batches)
+
+
+def compile_artifact(
+    artifact: Artifact,
+    request: CompileRequest,
+    *,
+    tell: Callable[[float, str], None] = lambda *_: None,
+) -> Compiled:
+    """Put an engine of the artifact's graph into its engines/, unless the same is there.
+
+    Raises:
+        BackendNotInstalledError: without the library.
+        DeviceError: without a GPU where the library needs one.
+        InputError: for an option that the library cannot honour.
+        IncompatibleArtifactError: for a graph that is made for CPUs.
+        ArtifactError: if another engine is there and `rebuild` is off, or it cannot be written.
+        BuildError: if the builder fails, or was stopped.
+    """
+    _check_target(artifact)
+    device = cuda.probe(request.device) if request.flavour == "tensorrt" else None
+    library = load_library(request.flavour)
+    check_options(library, request.options)
+    blank = _blank_sidecar(artifact, request, library, device)
+    target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
+    place = hashlib.sha256(str(target.resolve()).encode()).hexdigest()
+    with locked(place, lambda: tell(0.0, "Waiting for another process that compiles this")):
+        if not request.rebuild:
+            there = find_engine(target, blank.key)
+            if there is not None:
+                return Compiled(there, "artifact")
+            if target.exists():
+                raise ArtifactError(
+                    f"{target} holds another engine, or a damaged one. To replace it: "
+                    f"{compile_command(artifact, blank)}"
+                )
+        if not request.use_cache:
+            built = _build(artifact, blank, library, target, request, device, tell)
+            return Compiled(built, "built")
+        return _through_cache(artifact, blank, library, target, request, device, tell)
+
+
+def _through_cache(
+    artifact: Artifact,
+    blank: EngineSidecar,
+    library: Library,
+    target: Path,
+    request: CompileRequest,
+    device: cuda.Device | None,
+    tell: Callable[[float, str], None],
+) -> Compiled:
+    kept = engines_cache() / blank.key
+    with locked(blank.key, lambda: tell(0.0, "Waiting for another process that builds this")):
+        found = None if request.rebuild else find_engine(kept, blank.key)
+        origin: Literal["built", "cache"] = "built" if found is None else "cache"
+        if found is None:
+            found = _build(artifact, blank, library, kept, request, device, tell)
+        return Compiled(install(found, target), origin)
+
+
+def _check_target(artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    if manifest.target == "cpu" and manifest.precision != "fp16":
+        parents = ", ".join(manifest.parents)
+        raise IncompatibleArtifactError(
+            f"{artifact.path} is {manifest.precision} for CPUs, which TensorRT does not take; "
+            "quantize its float32 artifact with tame-deploy quantize --target tensorrt "
+            f"({parents})"
+        )
+
+
+def _blank_sidecar(
+    artifact: Artifact, request: CompileRequest, library: Library, device: cuda.Device | None
+) -> EngineSidecar:
+    """Return the sidecar as far as it is known before the plan is."""
+    manifest, options = artifact.manifest, request.options
+    timings = request.use_timings and "timing_cache" not in library.flavour.lacks
+    capabilities = tuple(sorted(options.compute_capabilities, key=parse_capability))
+    if device is not None:
+        capabilities = (".".join(map(str, device.capability)),)
+    blank = EngineSidecar(
+        flavour=request.flavour,
+        version=library.version,
+        precision=manifest.precision,
+        compute_capabilities=capabilities,
+        device=device.name if device else None,
+        options=options,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        manifest=manifest.identity(),
+        onnx_sha256=manifest.files["model.onnx"],
+        plan=PLAN_NAME,
+        plan_sha256="",
+        plan_bytes=0,
+        key="",
+        build_s=0.0,
+        timing_cache=timings,
+        calibration=manifest.calibration.key if manifest.calibration else None,
+    )
+    return replace(blank, key=engine_key(_inputs(blank, artifact)))
+
+
+def _inputs(blank: EngineSidecar, artifact: Artifact) -> dict[str, Any]:
+    described = asdict(blank)
+    # Whether tactics were timed before changes how long it takes, not what is asked for.
+    for later in ("plan", "plan_sha256", "plan_bytes", "key", "build_s", "timing_cache"):
+        del described[later]
+    weights = {
+        name: sha256
+        for name, sha256 in artifact.manifest.files.items()
+        if name.startswith("model.onnx")
+    }
+    return {**described, "weights": weights}
+
+
+def _folder_name(sidecar: EngineSidecar) -> str:
+    capabilities = [f"sm{text.replace('.', '')}" for text in sidecar.compute_capabilities]
+    precision = sidecar.shown_precision.replace("+", "-")
+    return "-".join([sidecar.flavour, precision, *capabilities])
+
+
+def _build(
+    artifact: Artifact,
+    blank: EngineSidecar,
+    library: Library,
+    target: Path,
+    request: CompileRequest,
+    device: cuda.Device | None,
+    tell: Callable[[float, str], None],
+) -> StoredEngine:
+    if device is not None:
+        device.make_current()
+    timing = None
+    if blank.timing_cache and device is not None:
+        timing = TimingCache(cache_directory() / "timing", library.version, device.name)
+    built = build_plan(
+        library, artifact.model, artifact.manifest.inputs, request.options, timing, tell
+    )
+    with new_folder(target) as staging:
+        plan = staging / PLAN_NAME
+        plan.write_bytes(built.plan)
+        sidecar = replace(
+            blank,
+            options=built.options,
+            plan_sha256=file_sha256(plan),
+            plan_bytes=len(built.plan),
+            build_s=round(built.seconds, 3),
+        )
+        (staging / LAYERS_NAME).write_text(layers_to_json(built.layers), encoding="utf-8")
+        (staging / SIDECAR_NAME).write_text(sidecar.to_json(), encoding="utf-8")
+    return read_engine(target)

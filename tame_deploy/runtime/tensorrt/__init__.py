@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: which library, which engine, and running it."""

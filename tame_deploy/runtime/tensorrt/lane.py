@@ -1,0 +1,221 @@
+"""One stream with all it needs to run: buffers for the largest profile, contexts, CUDA graphs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.errors import BackendError
+from tame_deploy.runtime.cuda import DeviceMemory, Event, Graph, PinnedMemory, Stream, copy
+from tame_deploy.runtime.tensorrt.loaded import LoadedEngine
+from tame_deploy.types import TensorSpec
+
+__all__ = ["Lane", "Sizes", "shape_of"]
+
+#: Sizes of a call: pictures and, where the graph takes class ids, classes, by their symbols.
+Sizes: TypeAlias = Mapping[str, int]
+Key: TypeAlias = "tuple[int, tuple[tuple[int, ...], ...], tuple[int, ...]]"
+
+#: Each captured graph keeps a context; more sizes or addresses than this run without one.
+_MOST_GRAPHS = 16
+_MOST_SEEN = 64
+
+
+def shape_of(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
+    """Return a tensor's shape for the sizes of a call."""
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+
+
+@dataclass
+class _Captured:
+    """A CUDA graph; its context holds what the graph reads, and serves nothing else."""
+
+    context: Any
+    graph: Graph
+
+
+class Lane:
+    """Runs one call at a time; threads take turns, or each has its own.
+
+    Everything is allocated here, once, for the largest profile.
+    """
+
+    def __init__(self, engine: LoadedEngine, largest: Sizes, capture: bool) -> None:
+        self._engine = engine
+        self._capture = capture and not engine.own_graphs
+        self._contexts: dict[int, Any] = {}
+        self._captured: dict[Key, _Captured] = {}
+        self._seen: OrderedDict[Key, None] = OrderedDict()
+        self._open: list[Any] = []
+        self._pinned_in_use = False
+        try:
+            self.stream = self._kept(Stream())
+            self._done = self._kept(Event())
+            self._scratch = self._kept(DeviceMemory(engine.scratch_bytes))
+            self._device: dict[str, DeviceMemory] = {}
+            self._host: dict[str, PinnedMemory] = {}
+            for spec in (*engine.inputs, *engine.outputs):
+                size = _bytes(spec, largest)
+                self._device[spec.name] = self._kept(DeviceMemory(size))
+                self._host[spec.name] = self._kept(PinnedMemory(size))
+        except BaseException:
+            self.close()
+            raise
+
+    def _kept(self, resource: Any) -> Any:
+        self._open.append(resource)
+        return resource
+
+    def run(
+        self, profile: int, sizes: Sizes, feeds: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Return new arrays of the outputs for arrays of the inputs.
+
+        Raises:
+            BackendError: if the engine fails.
+        """
+        stream = self.stream.handle
+        self.wait_for_last(stream)
+        try:
+            for spec in self._engine.inputs:
+                self.stage(spec, feeds[spec.name], stream)
+            addresses = {name: memory.handle for name, memory in self._device.items()}
+            self.enqueue(profile, sizes, addresses, stream)
+            found = {}
+            for spec in self._engine.outputs:
+                pinned = self._host[spec.name]
+                found[spec.name] = pinned.array(shape_of(spec, sizes), spec.dtype)
+                size = found[spec.name].nbytes
+                copy(pinned.handle, self._device[spec.name].handle, size, stream)
+        finally:
+            self.stream.synchronize()
+            self._pinned_in_use = False
+        return {name: array.copy() for name, array in found.items()}
+
+    def stage(self, spec: TensorSpec, array: NDArray[Any], stream: int) -> int:
+        """Queue the copy of a host array to the GPU; return its address there."""
+        if self._pinned_in_use:
+            # The host writes it at once, which no stream's order holds back.
+            self._done.synchronize()
+        pinned = self._host[spec.name].array(array.shape, spec.dtype)
+        np.copyto(pinned, array, casting="no")
+        address = self._device[spec.name].handle
+        copy(address, self._host[spec.name].handle, pinned.nbytes, stream)
+        return address
+
+    def wait_for_last(self, stream: int) -> None:
+        """Let a stream go on only when this lane's last work is done."""
+        self._done.hold(stream)
+
+    def mark_done(self, stream: int) -> None:
+        """Note that this lane is in use until a stream has done what it was given so far."""
+        self._done.record(stream)
+        self._pinned_in_use = True
+
+    def enqueue(
+        self, profile: int, sizes: Sizes, addresses: Mapping[str, int], stream: int
+    ) -> None:
+        """Queue one execution: as a CUDA graph, where the same was asked for twice before.
+
+        The first time runs plainly. The second runs in a context of its own and is captured from
+        it: a graph refers to its context, which must not see other sizes afterwards.
+
+        Raises:
+            BackendError: if the engine fails, or cannot be captured.
+        """
+        specs = (*self._engine.inputs, *self._engine.outputs)
+        shapes = {spec.name: shape_of(spec, sizes) for spec in specs}
+        key = (profile, tuple(shapes.values()), tuple(addresses[spec.name] for spec in specs))
+        known = self._captured.get(key)
+        if known is not None:
+            known.graph.launch(stream)
+            return
+        if not self._worth_capturing(key):
+            context = self._context(profile)
+            self._execute(context, shapes, addresses, stream)
+            return
+        context = self._engine.context(profile, self._scratch, self.stream.handle)
+        self._execute(context, shapes, addresses, stream)
+        try:
+            graph = Graph(self.stream, lambda: self._start(context, self.stream.handle))
+        except BackendError as error:
+            raise BackendError(
+                f"the engine cannot be captured as a CUDA graph ({error}); open the backend with "
+                "cuda_graphs=False"
+            ) from error
+        self._captured[key] = _Captured(context, self._kept(graph))
+
+    def _worth_capturing(self, key: Key) -> bool:
+        if not self._capture or len(self._captured) >= _MOST_GRAPHS:
+            return False
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > _MOST_SEEN:
+            self._seen.popitem(last=False)
+        return False
+
+    def _context(self, profile: int) -> Any:
+        if profile not in self._contexts:
+            self._contexts[profile] = self._engine.context(
+                profile, self._scratch, self.stream.handle
+            )
+        return self._contexts[profile]
+
+    def _execute(
+        self,
+        context: Any,
+        shapes: Mapping[str, tuple[int, ...]],
+        addresses: Mapping[str, int],
+        stream: int,
+    ) -> None:
+        with self._engine.library.listening() as said:
+            for spec in self._engine.inputs:
+                if not context.set_input_shape(spec.name, shapes[spec.name]):
+                    reason = said.first_error("no reason was given")
+                    raise BackendError(f"{spec.name} {shapes[spec.name]} was refused: {reason}")
+            missing = context.infer_shapes()
+            if missing:
+                raise BackendError(f"the engine needs more to know the shape of {missing}")
+            for name, address in addresses.items():
+                if tuple(context.get_tensor_shape(name)) != shapes[name]:
+                    found = tuple(context.get_tensor_shape(name))
+                    raise BackendError(f"the engine gives {name} {found}; expected {shapes[name]}")
+                context.set_tensor_address(name, address)
+            self._start(context, stream)
+
+    def _start(self, context: Any, stream: int) -> None:
+        with self._engine.library.listening() as said:
+            if not context.execute_async_v3(stream):
+                reason = said.first_error("no reason was given")
+                raise BackendError(f"{self._engine.library.flavour.name} failed: {reason:.300}")
+
+    def close(self) -> None:
+        """Free everything, after the work that still uses it."""
+        if not self._open:
+            return
+        if hasattr(self, "_done"):
+            self._done.synchronize()
+        # Graphs before contexts, contexts before the memory that they use.
+        for resource in [one for one in self._open if isinstance(one, Graph)]:
+            resource.close()
+        self._captured.clear()
+        self._contexts.clear()
+        for resource in reversed(self._open):
+            resource.close()
+        self._open = []
+
+
+def _bytes(spec: TensorSpec, sizes: Sizes) -> int:
+    count = int(np.prod(shape_of(spec, sizes), dtype=np.int64))
+    return count * np.dtype(spec.dtype).itemsize
+
+
+def largest_sizes(extents: Sequence[Sizes]) -> dict[str, int]:
+    """Return the largest of each size."""
+    return {name: max(extent[name] for extent in extents) for name in extents[0]}
