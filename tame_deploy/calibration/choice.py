@@ -15,7 +15,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.preprocess import prepare
 from tame_deploy.types import MAX_UNREADABLE, ImageSpec
 
-__all__ = ["Choice", "PicturesToChooseFrom", "choose_pictures", "prepared"]
+__all__ = ["NOTHING", "Choice", "PicturesToChooseFrom", "choose_pictures", "prepared"]
 
 
 @dataclass(frozen=True)

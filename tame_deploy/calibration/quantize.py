@@ -23,7 +23,6 @@ from tame_deploy.calibration.choice import (
     choose_pictures,
     prepared,
 )
-from tame_deploy.calibration.faithfulness import drop_and_increase
 from tame_deploy.calibration.graph import Graph, load_graph
 from tame_deploy.calibration.half import LARGEST
 from tame_deploy.calibration.observe import observe
@@ -42,8 +41,7 @@ from tame_deploy.calibration.write import Judged, Outcome, write_quantized
 from tame_deploy.errors import BuildError, FidelityError
 from tame_deploy.manifest import FidelityReport
 from tame_deploy.metrics.answers import Questions
-from tame_deploy.metrics.families import SHARES
-from tame_deploy.metrics.fidelity import measure_fidelity
+from tame_deploy.metrics.faithfulness import drop_and_increase, judge
 
 __all__ = ["Quantized", "quantize_artifact"]
 
@@ -239,20 +237,13 @@ def _searched(
 
 def _fidelity(run: _Run, shown: Judged, judges: Choice, model: onnx.ModelProto) -> FidelityReport:
     questions, expected, found = shown
-    image = run.artifact.manifest.image
     labels = [run.source.pictures.label(index) for index in judges.indices]
-    fidelity = measure_fidelity(
-        expected, found, questions.names, labels, (image.height, image.width)
-    )
     run.report("Measuring AD and IC")
-    before = drop_and_increase(questions, run.original)
-    after = drop_and_increase(questions, model.SerializeToString())
-    drop, increase = (
-        {str(share): after[f"{kind}_{share}"] - before[f"{kind}_{share}"] for share in SHARES}
-        for kind in ("average_drop", "increase")
-    )
-    floor = asdict(run.options.floor)
-    return replace(fidelity, average_drop=drop, increase=increase, floor=floor)
+    with questions.open(run.original) as backend:
+        float32 = (expected, drop_and_increase(questions, backend))
+    with questions.open(model.SerializeToString()) as backend:
+        fidelity = judge(questions, labels, float32, backend, found)
+    return replace(fidelity, floor=asdict(run.options.floor))
 
 
 def _held_to_floor(

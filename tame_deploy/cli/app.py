@@ -7,11 +7,22 @@ from typing import Annotated
 import typer
 
 from tame_deploy import __version__
-from tame_deploy.cli import backbones, evaluate, explain, export, inspect, quantize, train
+from tame_deploy.cli import (
+    backbones,
+    compile,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    quantize,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="tame-deploy",
-    help="Image classifiers that explain themselves: train, export, quantize, explain, evaluate.",
+    help="Image classifiers that explain themselves: train, export, quantize, compile, explain.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,13 +47,15 @@ def _root(
 app.command("train")(train.train)
 app.command("find-lr")(train.find_lr)
 app.command("export")(export.export)
-app.command("verify")(export.verify)
+app.command("verify")(verify.verify)
 app.command("calibrate")(quantize.calibrate)
 app.command("quantize")(quantize.quantize)
+app.command("compile")(compile.compile_)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("ablate")(train.ablate)
 app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
 app.command("layers")(backbones.layers)
 app.command("import-checkpoint")(backbones.import_checkpoint)

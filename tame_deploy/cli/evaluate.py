@@ -11,9 +11,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tame_deploy.cli.options import (
+    BackendOption,
     ClassesOption,
     CropOption,
     DataRootOption,
+    EngineOption,
     ImageSizeOption,
     LayersOption,
     MeanOption,
@@ -88,6 +90,8 @@ def evaluate(
     limit: LimitOption = None,
     batch_size: BatchSizeOption = 16,
     max_unreadable: UnreadableOption = MAX_UNREADABLE,
+    backend: BackendOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     output: Annotated[
@@ -105,7 +109,7 @@ def evaluate(
         raise InputError("found both an artifact and --backbone; expected one of them")
     choice = SubjectChoice(
         artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
-        std, labels, device, threads, provider,
+        std, labels, device, threads, provider, backend, engine,
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     with choice.open() as (subject, _):
@@ -172,6 +176,8 @@ def compare(
     limit: LimitOption = None,
     batch_size: BatchSizeOption = 16,
     max_unreadable: UnreadableOption = MAX_UNREADABLE,
+    backend: BackendOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     output: Annotated[
@@ -187,7 +193,7 @@ def compare(
 
     choice = SubjectChoice(
         artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
-        std, labels, device, threads, provider,
+        std, labels, device, threads, provider, backend, engine,
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))

@@ -10,7 +10,13 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tame_deploy.cli.options import ArtifactArgument, ProviderOption, ThreadsOption
+from tame_deploy.cli.options import (
+    ArtifactArgument,
+    BackendOption,
+    EngineOption,
+    ProviderOption,
+    ThreadsOption,
+)
 from tame_deploy.cli.screen import console, notes, printable, warn_speed_only
 from tame_deploy.errors import InputError
 
@@ -29,6 +35,8 @@ def explain(
         int | None, typer.Option(help="Explain this many of the likeliest classes.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    backend: BackendOption = "auto",
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     overwrite: Annotated[bool, typer.Option(help="Write into a folder that holds files.")] = False,
@@ -37,12 +45,13 @@ def explain(
     ] = False,
 ) -> None:
     """Classify pictures and show where the classifier looked: overlays, panels, results.jsonl."""
+    from tame_deploy.runtime.backend import BackendOptions
     from tame_deploy.runtime.explain_files import explain_files, find_images, prepare_output
     from tame_deploy.runtime.explainer import load
 
     paths = find_images(images, output)
-    providers = tuple(provider or ["CPUExecutionProvider"])
-    with load(artifact, threads=threads, providers=providers) as explainer:
+    options = BackendOptions(threads, tuple(provider) if provider else None, engine=engine)
+    with load(artifact, backend=backend, options=options) as explainer:
         warn_speed_only(explainer.artifact.manifest)
         named = [explainer.class_id(name) for name in label or []]
         chosen = list(dict.fromkeys([*(class_id or []), *named]))
@@ -68,7 +77,8 @@ def explain(
                 advance=lambda count: progress.advance(task, count),
             )
     console.print(
-        f"[green]explained[/] {summary.explained} of {len(paths)} pictures: {escape(str(target))}"
+        f"[green]explained[/] {summary.explained} of {len(paths)} pictures with "
+        f"{explainer.backend.name}: {escape(str(target))}"
     )
     if summary.sheet is not None:
         console.print(f"look at   {escape(str(summary.sheet))}")

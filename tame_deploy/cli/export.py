@@ -1,4 +1,4 @@
-"""`export` and `verify`: making an artifact, and holding it to PyTorch again."""
+"""`export`: making an artifact, held to PyTorch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import typer
 from rich.markup import escape
 
 from tame_deploy.cli.options import (
-    ArtifactArgument,
     BackboneOption,
     ClassesOption,
     CropOption,
     ImageSizeOption,
     LayersOption,
     MeanOption,
-    ProviderOption,
     StdOption,
-    ThreadsOption,
     TokensOption,
     VariantOption,
     WeightsOption,
@@ -30,12 +27,11 @@ from tame_deploy.cli.screen import (
     console,
     download_bar,
     notes,
-    parity_table,
+    show_parity,
     step_spinner,
     warn_speed_only,
 )
 from tame_deploy.errors import InputError, require_extra
-from tame_deploy.manifest import ParityReport
 
 
 def export(
@@ -111,41 +107,9 @@ def export(
     with step_spinner() as report:
         artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
     assert artifact.manifest.parity is not None
-    _show_parity(artifact.manifest.parity)
+    show_parity(artifact.manifest.parity)
     warn_speed_only(artifact.manifest)
     megabytes = artifact.model.stat().st_size / 1e6
     path = escape(str(artifact.path))
     console.print(f"[green]made[/] {path} ({megabytes:.0f} MB)")
     console.print(f"try    tame-deploy explain {path} PICTURES… -o out")
-
-
-def _show_parity(parity: ParityReport) -> None:
-    console.print(parity_table(parity))
-    for warning in parity.warnings:
-        notes.print(f"[yellow]warning:[/] {warning}")
-
-
-def verify(
-    artifact: ArtifactArgument,
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-) -> None:
-    """Check an artifact's files, and hold its graph on this machine to what PyTorch gave."""
-    from tame_deploy.artifact import open_artifact
-    from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.parity import ParityReference, check_parity
-    from tame_deploy.runtime.selection import open_backend
-
-    opened = open_artifact(artifact)
-    warn_speed_only(opened.manifest)
-    options = BackendOptions(threads, tuple(provider or ["CPUExecutionProvider"]))
-    reference = ParityReference.load(opened)
-    with step_spinner() as report, open_backend(opened, "onnxruntime", options) as backend:
-        report("Comparing with PyTorch")
-        parity = check_parity(backend, reference, opened)
-    _show_parity(parity)
-    exact = opened.manifest.precision == "fp32"
-    held = "as in PyTorch" if exact else "as near to PyTorch as when it was made"
-    console.print(
-        f"[green]ok[/] {escape(str(opened.path))}: every file as listed, every output {held}"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tame_deploy.artifact import open_artifact
-from tame_deploy.cli.options import ArtifactArgument
+from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
     fidelity_table,
@@ -17,14 +18,22 @@ from tame_deploy.cli.screen import (
     parity_table,
     warn_speed_only,
 )
+from tame_deploy.errors import TameError
 from tame_deploy.manifest import CalibrationSummary, Manifest, WeightsSource
+from tame_deploy.runtime.tensorrt.engines import engine_folders, read_engine
 
 
 def inspect(
-    artifact: ArtifactArgument,
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="Artifact directory, or an engine in it.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
-    """Show what an artifact is, after checking its files."""
+    """Show what an artifact or an engine in it is, after checking its files."""
+    folder = engine_folder(artifact)
+    if folder is not None:
+        inspect_engine(folder, as_json=json)
+        return
     opened = open_artifact(artifact)
     manifest = opened.manifest
     warn_speed_only(manifest)
@@ -39,6 +48,8 @@ def inspect(
     for name in manifest.files:
         size = (opened.path / name).stat().st_size / 1e6
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
+    for folder in engine_folders(opened):
+        card.add_row(f"engines/{folder.name}", Text(_engine(folder)))
     console.print(card)
     if manifest.parity is not None:
         console.print(parity_table(manifest.parity, "when it was made"))
@@ -75,6 +86,18 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
     ]
+
+
+def _engine(folder: Path) -> str:
+    try:
+        sidecar = read_engine(folder).sidecar
+    except TameError as error:
+        return f"damaged: {error}"
+    verified = f"verified on {sidecar.verified_on}" if sidecar.verified_on else "not verified"
+    return (
+        f"{sidecar.flavour} {sidecar.version}, {sidecar.plan_bytes / 1e6:.1f} MB, for "
+        f"{sidecar.runs_where}; {verified}"
+    )
 
 
 def _precision(manifest: Manifest) -> str:

@@ -51,6 +51,17 @@ ProviderOption = Annotated[
     list[str] | None,
     typer.Option(help="ONNX Runtime execution provider, repeatable; CPUExecutionProvider."),
 ]
+BackendOption = Annotated[
+    Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"],
+    typer.Option(help="What runs it; auto takes the fastest that can (see doctor)."),
+]
+TargetOption = Annotated[
+    Literal["tensorrt", "tensorrt-rtx"], typer.Option(help="Whose engine it is.")
+]
+GpuOption = Annotated[int, typer.Option("--device", min=0, help="Number of the GPU.")]
+EngineOption = Annotated[
+    str | None, typer.Option(help="Which engine in the artifact's engines/; the best for here.")
+]
 
 DataRootOption = Annotated[
     str | None,

@@ -55,7 +55,7 @@ def calibrate(
     opened = open_artifact(artifact)
     check_float32(opened)
     warn_speed_only(opened.manifest)
-    source = _source(opened, images, data_root)
+    source = picture_source(opened, images, data_root)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,7 +73,7 @@ def calibrate(
             choosing=lambda more: bar.advance(choosing, more),
             advance=lambda more: bar.advance(watching, more),
         )
-    _show_notes([f"not read: {reason}" for reason in found.unreadable])
+    show_notes([f"not read: {reason}" for reason in found.unreadable])
     record = found.calibration
     path = escape(str(found.artifact.path))
     console.print(
@@ -147,18 +147,19 @@ def quantize(
     opened = open_artifact(artifact)
     check_float32(opened)
     warn_speed_only(opened.manifest)
-    source = _source(opened, images, data_root)
+    source = picture_source(opened, images, data_root)
     given = Path(artifact).absolute()
     target_path = output or str(given.with_name(f"{given.name}-{precision.replace('+', '-')}"))
     with step_spinner() as report:
         made = quantize_artifact(
             opened, source, target_path, options, overwrite=overwrite, report=report
         )
-    _show_notes(made.notes)
-    _show(made)
+    show_notes(made.notes)
+    show_quantized(made)
 
 
-def _source(artifact: Artifact, images: str, data_root: str | None) -> PicturesToChooseFrom:
+def picture_source(artifact: Artifact, images: str, data_root: str | None) -> PicturesToChooseFrom:
+    """Return the pictures of --images, as the artifact's network sees them."""
     from tame_deploy.calibration.choice import PicturesToChooseFrom
     from tame_deploy.dataset.sources import PictureSource, open_pictures
 
@@ -170,12 +171,14 @@ def _source(artifact: Artifact, images: str, data_root: str | None) -> PicturesT
     return PicturesToChooseFrom(pictures, images, artifact.manifest.image)
 
 
-def _show_notes(lines: list[str]) -> None:
+def show_notes(lines: list[str]) -> None:
+    """Print what a user should know besides the result."""
     for line in lines:
         notes.print(f"[yellow]note:[/] {escape(printable(line))}")
 
 
-def _show(made: Quantized) -> None:
+def show_quantized(made: Quantized) -> None:
+    """Print how a quantization came about and what it is like."""
     outcome, manifest = made.outcome, made.artifact.manifest
     headings = ["repair", "joint error", "top-1", "IoU 15 %", "Pearson 5th", "", "seconds"]
     lines = [

@@ -32,6 +32,7 @@ __all__ = [
     "print_table",
     "printable",
     "score_table",
+    "show_parity",
     "step_spinner",
     "warn_speed_only",
 ]
@@ -91,7 +92,8 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
     table = Table(
         title=f"against the PyTorch network, {when}", title_justify="left", show_header=False
     )
-    table.add_row("pictures", f"{parity.pictures}, at batch 1 and {parity.pictures}")
+    sizes = "" if when.startswith("batch") else f", at batch 1 and {parity.pictures}"
+    table.add_row("pictures", f"{parity.pictures}{sizes}")
     table.add_row("top-1 agreement", f"{parity.top1_agreement:.0%}")
     table.add_row("largest logit error", f"{parity.logit_error:.1e} of the range")
     table.add_row("largest map error", f"{parity.map_error:.1e} of the range")
@@ -99,10 +101,17 @@ def parity_table(parity: ParityReport, when: str = "now") -> Table:
     return table
 
 
-def fidelity_table(fidelity: FidelityReport) -> Table:
-    """Return a fidelity report for the screen."""
+def show_parity(parity: ParityReport) -> None:
+    """Print a parity report, and what is odd about the maps."""
+    console.print(parity_table(parity))
+    for warning in parity.warnings:
+        notes.print(f"[yellow]warning:[/] {warning}")
+
+
+def fidelity_table(fidelity: FidelityReport, when: str = "") -> Table:
+    """Return a fidelity report for the screen; `when` says under which circumstances."""
     table = Table(
-        title=f"against float32, on {fidelity.pictures} held-out pictures",
+        title=f"against float32, on {fidelity.pictures} held-out pictures{when and f', {when}'}",
         title_justify="left",
         show_header=False,
     )

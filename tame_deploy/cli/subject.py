@@ -15,11 +15,13 @@ from tame_deploy.types import TokenUse
 if TYPE_CHECKING:
     from tame_deploy.metrics.subject import Subject
     from tame_deploy.model.network import ExplainedNetwork
+    from tame_deploy.runtime.selection import BackendName
 
 __all__ = ["SubjectChoice"]
 
 #: Options that are for an artifact's backend; the others, but for these, are PyTorch's.
-_FOR_ARTIFACT = ("threads", "provider")
+_FOR_ARTIFACT = ("threads", "provider", "backend", "engine")
+_DEFAULTS = (("device", "cpu"), ("backend", "auto"))
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SubjectChoice:
     device: str
     threads: int | None
     provider: list[str] | None
+    backend: BackendName = "auto"
+    engine: str | None = None
 
     @contextmanager
     def open(self) -> Iterator[tuple[Subject, ExplainedNetwork | None]]:
@@ -64,14 +68,14 @@ class SubjectChoice:
             raise InputError("found neither an artifact nor --backbone; expected one of them")
         for field in fields(self)[2:]:
             name, value = field.name.replace("_", "-"), getattr(self, field.name)
-            if value in (None, "default") or (name == "device" and value == "cpu"):
+            if value in (None, "default") or (name, value) in _DEFAULTS:
                 continue
             if name in _FOR_ARTIFACT and self.artifact is None:
                 raise InputError(f"--{name} is for an artifact's backend, not for PyTorch")
             if name not in _FOR_ARTIFACT and self.backbone is None:
                 raise InputError(f"--{name} has no meaning without --backbone")
             if name == "device" and self.artifact is not None:
-                raise InputError("--device is where PyTorch runs; an artifact has --provider")
+                raise InputError("--device is where PyTorch runs; an artifact has --backend")
 
     def _beside_artifact(self) -> SubjectChoice:
         """Return the choice with the artifact's layers and no head, where an artifact answers.
@@ -118,9 +122,9 @@ class SubjectChoice:
         from tame_deploy.runtime.selection import open_backend
 
         opened = open_artifact(self.artifact)
-        providers = tuple(self.provider or ["CPUExecutionProvider"])
-        options = BackendOptions(self.threads, providers)
-        return subject_of_artifact(opened, open_backend(opened, options=options))
+        providers = tuple(self.provider) if self.provider else None
+        options = BackendOptions(self.threads, providers, engine=self.engine)
+        return subject_of_artifact(opened, open_backend(opened, self.backend, options))
 
 
 def _check_same(subject: Subject, network: ExplainedNetwork) -> None:

@@ -98,7 +98,7 @@ def build_plan(
         network = _parse(library, builder, model, said)
         settings = _configure(library, builder, inputs, options, said)
         layers = network_layers(network)
-        progress = BuildProgress(tell, [layer.name for layer in layers])
+        progress = BuildProgress(tell, _names(network, layers))
         settings.progress_monitor = make_monitor(trt, progress)
         if timing is not None:
             timing.offer(settings)
@@ -111,6 +111,13 @@ def build_plan(
             timing.keep(settings)
     honoured = _read_back(library, settings, options)
     return Built(bytes(plan), honoured, layers, time.monotonic() - started)
+
+
+def _names(network: Any, layers: Sequence[Layer]) -> list[str]:
+    """Return what the builder goes through step by step: inputs, layers, outputs."""
+    inputs = [network.get_input(number).name for number in range(network.num_inputs)]
+    outputs = [network.get_output(number).name for number in range(network.num_outputs)]
+    return [*inputs, *(layer.name for layer in layers), *outputs]
 
 
 def _parse(library: Library, builder: Any, model: Path, said: Messages) -> Any:

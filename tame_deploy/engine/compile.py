@@ -21,7 +21,13 @@ from tame_deploy.engine.store import (
     new_folder,
 )
 from tame_deploy.engine.timing import TimingCache
-from tame_deploy.errors import ArtifactError, IncompatibleArtifactError, InputError
+from tame_deploy.errors import (
+    ArtifactError,
+    DeviceError,
+    IncompatibleArtifactError,
+    InputError,
+    TameError,
+)
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.tensorrt.engines import StoredEngine, compile_command, read_engine
 from tame_deploy.runtime.tensorrt.library import Library, load_library
@@ -49,7 +55,7 @@ class CompileRequest:
         device: number of the GPU that TensorRT builds on.
         rebuild: build again, and replace what is there.
         use_cache: take a finished engine from the user's cache, and keep a new one there.
-        use_timings: start from the tactics of earlier builds (TensorRT).
+        use_timings: start from the tactics of earlier builds; None is where that works.
     """
 
     flavour: FlavourName
@@ -57,7 +63,7 @@ class CompileRequest:
     device: int = 0
     rebuild: bool = False
     use_cache: bool = True
-    use_timings: bool = True
+    use_timings: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,7 @@ def compile_artifact(
         BuildError: if the builder fails, or was stopped.
     """
     _check_target(artifact)
-    device = cuda.probe(request.device) if request.flavour == "tensorrt" else None
-    library = load_library(request.flavour)
-    check_options(library, request.options)
+    library, device = check_request(request)
     blank = _blank_sidecar(artifact, request, library, device)
     target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
     place = hashlib.sha256(str(target.resolve()).encode()).hexdigest()
@@ -130,13 +134,41 @@ def compile_artifact(
                 return Compiled(there, "artifact")
             if target.exists():
                 raise ArtifactError(
-                    f"{target} holds another engine, or a damaged one. To replace it: "
+                    f"{target} holds {_held(target, blank)}. To replace it: "
                     f"{compile_command(artifact, blank)}"
                 )
         if not request.use_cache:
             built = _build(artifact, blank, library, target, request, device, tell)
             return Compiled(built, "built")
         return _through_cache(artifact, blank, library, target, request, device, tell)
+
+
+def check_request(request: CompileRequest) -> tuple[Library, cuda.Device | None]:
+    """Return the library, and the GPU where it needs one, if they can do what is asked.
+
+    Raises:
+        BackendNotInstalledError: without the library.
+        DeviceError: without a GPU where the library needs one.
+        InputError: for an option that the library cannot honour.
+    """
+    device = _builder_device(request.device) if request.flavour == "tensorrt" else None
+    library = load_library(request.flavour)
+    check_options(library, request.options)
+    if request.use_timings and "timing_cache" in library.flavour.lacks:
+        reason = library.flavour.lacks["timing_cache"]
+        raise InputError(f"{request.flavour} has no --timing-cache: {reason}")
+    return library, device
+
+
+def _builder_device(index: int) -> cuda.Device:
+    """Look for the GPU before the library is imported, parts of which crash without a driver."""
+    try:
+        return cuda.probe(index)
+    except DeviceError as error:
+        raise DeviceError(
+            f"{error}. TensorRT builds on the GPU that will run its engine; --target tensorrt-rtx "
+            "builds anywhere"
+        ) from None
 
 
 def _through_cache(
@@ -157,6 +189,22 @@ def _through_cache(
         return Compiled(install(found, target), origin)
 
 
+def _held(target: Path, wanted: EngineSidecar) -> str:
+    """Say what is in an engine's folder that is not the engine that is wanted."""
+    try:
+        found = read_engine(target).sidecar
+    except TameError as error:
+        return f"a damaged engine ({error})"
+    if found.key == wanted.key:
+        return "the same engine with a damaged plan"
+    if found.version != wanted.version:
+        return f"an engine of {found.flavour} {found.version}, not {wanted.version}"
+    if found.onnx_sha256 != wanted.onnx_sha256:
+        return "an engine of another graph"
+    profiles = "; ".join(map(str, found.options.profiles))
+    return f"an engine made with other options ({profiles})"
+
+
 def _check_target(artifact: Artifact) -> None:
     manifest = artifact.manifest
     if manifest.target == "cpu" and manifest.precision != "fp16":
@@ -173,7 +221,7 @@ def _blank_sidecar(
 ) -> EngineSidecar:
     """Return the sidecar as far as it is known before the plan is."""
     manifest, options = artifact.manifest, request.options
-    timings = request.use_timings and "timing_cache" not in library.flavour.lacks
+    timings = request.use_timings is not False and "timing_cache" not in library.flavour.lacks
     capabilities = tuple(sorted(options.compute_capabilities, key=parse_capability))
     if device is not None:
         capabilities = (".".join(map(str, device.capability)),)

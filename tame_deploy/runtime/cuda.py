@@ -30,9 +30,9 @@ def _cudart() -> Any:
     """Import cuda-python when it is needed: that takes a tenth of a second."""
     try:
         from cuda.bindings import runtime
-    except ImportError as error:  # or a version of it from before 12.6
+    except ImportError as error:  # or a version from before 12.6
         raise BackendNotInstalledError(
-            "cuda-python is not installed: pip install 'tame-deploy[tensorrt]' "
+            "CUDA's Python bindings are not installed: pip install 'tame-deploy[tensorrt]' "
             "(or 'tame-deploy[tensorrt-rtx]', 'tame-deploy[cuda]')"
         ) from error
     return runtime
@@ -61,7 +61,7 @@ def probe(index: int = 0) -> Device:
     """Return a GPU that can be used.
 
     Raises:
-        BackendNotInstalledError: without cuda-python.
+        BackendNotInstalledError: without cuda-bindings.
         DeviceError: without a driver, a GPU, or a GPU of that number.
     """
     cudart = _cudart()

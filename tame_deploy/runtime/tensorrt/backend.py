@@ -16,11 +16,11 @@ from tame_deploy.errors import BackendError, InputError
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.device_arrays import DeviceArray, view_of
-from tame_deploy.runtime.tensorrt.engines import choose_engine
+from tame_deploy.runtime.tensorrt.engines import StoredEngine, choose_engine
 from tame_deploy.runtime.tensorrt.lane import Lane, largest_sizes, shape_of
 from tame_deploy.runtime.tensorrt.library import load_library
 from tame_deploy.runtime.tensorrt.loaded import LoadedEngine, load_engine
-from tame_deploy.sidecar import EngineSidecar, FlavourName, Profile
+from tame_deploy.sidecar import FlavourName, Profile
 from tame_deploy.types import TensorSpec, check_feeds
 
 __all__ = ["TensorRTBackend"]
@@ -37,12 +37,13 @@ class TensorRTBackend:
     def __init__(
         self,
         engine: LoadedEngine,
-        sidecar: EngineSidecar,
+        stored: StoredEngine,
         device: cuda.Device,
         options: BackendOptions,
     ) -> None:
+        sidecar = stored.sidecar
         self.inputs, self.outputs = sidecar.inputs, sidecar.outputs
-        self.sidecar = sidecar
+        self.stored = stored
         self.device = device
         self.name = f"{sidecar.flavour} {sidecar.shown_precision} on {device.name}"
         self._engine: LoadedEngine | None = engine
@@ -73,7 +74,7 @@ class TensorRTBackend:
         library = load_library(flavour)
         stored = choose_engine(artifact, flavour, library.version, device, options.engine)
         engine = load_engine(artifact, stored, library, device, options.cuda_graphs)
-        return cls(engine, stored.sidecar, device, options)
+        return cls(engine, stored, device, options)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the outputs by name (see `Backend.run`)."""

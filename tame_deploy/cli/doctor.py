@@ -1,0 +1,88 @@
+"""`doctor`: what is installed, what the device is, what will run, and why nothing faster does."""
+
+from __future__ import annotations
+
+import json as json_
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tame_deploy import __version__
+from tame_deploy.cli.options import GpuOption
+from tame_deploy.cli.screen import console, print_table, score_table
+from tame_deploy.errors import TameError
+
+if TYPE_CHECKING:
+    from tame_deploy.runtime.selection import Prospect
+
+
+def doctor(
+    artifact: Annotated[
+        str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact to be run.")
+    ] = None,
+    device: GpuOption = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say which backends can be used here, which one will be, and what the others lack."""
+    from tame_deploy.artifact import open_artifact
+    from tame_deploy.runtime.backend import BackendOptions
+    from tame_deploy.runtime.selection import prospects
+
+    opened = open_artifact(artifact) if artifact else None
+    found = list(prospects(opened, BackendOptions(device=device)))
+    chosen = next((one for one in found if one.refusal is None), None)
+    facts = _facts(device)
+    if json:
+        backends = [{**asdict(one), "title": one.title} for one in found]
+        chosen_title = chosen.title if chosen else None
+        print(json_.dumps({**facts, "backends": backends, "chosen": chosen_title}, indent=2))
+        return
+    for name, value in facts.items():
+        console.print(f"{name:10} {escape(str(value))}")
+    print_table(_table(found, chosen))
+    what = escape(str(opened.path)) if opened else "artifacts"
+    if chosen is None:
+        console.print(f"nothing here can run {what}: pip install 'tame-deploy\\[cpu]'")
+        raise typer.Exit(1)
+    console.print(f"[green]will run[/]   {what} with {chosen.title}")
+    if opened is None:
+        console.print("try        tame-deploy doctor ARTIFACT, which looks at its engines as well")
+
+
+def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
+    lines = []
+    for one in found:
+        state = "will be used" if one is chosen else one.refusal or "could be used"
+        lines.append([escape(one.title), one.version or "no", escape(state)])
+    table = score_table("backends, fastest first", ["backend", "installed", "here"], lines)
+    for column in table.columns:
+        column.justify, column.overflow = "left", "fold"
+    return table
+
+
+def _facts(device: int) -> dict[str, str]:
+    from tame_deploy.download import cache_directory
+    from tame_deploy.runtime import cuda
+
+    try:
+        gpu = cuda.probe(device)
+        shown = f"{gpu}, driver for CUDA {'.'.join(map(str, gpu.driver_cuda))}"
+    except TameError as error:
+        shown = f"none: {error}"
+    cache = cache_directory()
+    return {
+        "version": f"tame-deploy {__version__}",
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "GPU": shown,
+        "cache": f"{cache} ({_size(cache) / 1e6:.0f} MB)",
+    }
+
+
+def _size(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,164 @@
+"""An engine on its device beside PyTorch and float32, at the sizes it was compiled for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tame_deploy.artifact import Artifact, open_artifact
+from tame_deploy.errors import ArtifactError, FidelityError, IncompatibleArtifactError
+from tame_deploy.manifest import FidelityReport, ParityReport
+from tame_deploy.metrics.answers import Questions
+from tame_deploy.metrics.faithfulness import drop_and_increase, judge
+from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.runtime.backend import Backend
+from tame_deploy.runtime.parity import ParityReference, check_parity
+from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.tensorrt.engines import StoredEngine
+from tame_deploy.sidecar import SIDECAR_NAME, EngineSidecar
+
+__all__ = ["Verdict", "batches_to_verify", "float32_parent", "keep_verdict", "verify_backend"]
+
+#: TF32 multiplies with ten bits: its errors are some times those of float32 kernels.
+_TF32_SLACK = 10.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far from PyTorch, and with pictures from float32, by batch size."""
+
+    parity: dict[str, ParityReport]
+    fidelity: dict[str, FidelityReport]
+    floor: Floor
+
+    def check(self) -> None:
+        """Hold every batch size to the floor.
+
+        Raises:
+            FidelityError: naming the batch size and what is below.
+        """
+        for batch, report in self.fidelity.items():
+            shortfalls = self.floor.shortfalls(report)
+            if shortfalls:
+                raise FidelityError(
+                    f"below the floor at batch {batch}, on {report.pictures} pictures: "
+                    f"{'; '.join(shortfalls)}. Compile at another precision, or ask for less "
+                    "(--floor)"
+                )
+
+
+def batches_to_verify(sidecar: EngineSidecar) -> list[int]:
+    """Return 1, the profiles' best sizes and the largest: kernels differ from size to size."""
+    batches = [profile.batch for profile in sidecar.options.profiles]
+    return sorted({1, *(best for _, best, _ in batches), max(most for *_, most in batches)})
+
+
+def float32_parent(artifact: Artifact, named: str | None) -> Artifact:
+    """Return the float32 artifact that an artifact is judged by: itself, or what it was made of.
+
+    Args:
+        artifact: in any precision.
+        named: where the parent is; by default beside the artifact, under its own name.
+
+    Raises:
+        IncompatibleArtifactError: if it is not there, or another one.
+        ArtifactError: if it cannot be opened.
+    """
+    if not artifact.manifest.parents:
+        if named is not None:
+            raise IncompatibleArtifactError(f"{artifact.path} was made of no other artifact")
+        return artifact
+    name, _, identity = artifact.manifest.parents[-1].rpartition(" ")
+    path = Path(named) if named is not None else artifact.path.absolute().parent / name
+    if named is None and not path.is_dir():
+        raise IncompatibleArtifactError(
+            f"{artifact.path} was made of {name}, which is not beside it; say where: --against DIR"
+        )
+    parent = open_artifact(path)
+    if parent.manifest.identity() != identity:
+        raise IncompatibleArtifactError(
+            f"{path} is not the artifact that {artifact.path} was made of ({name}); say where that "
+            "is: --against DIR"
+        )
+    return parent
+
+
+def verify_backend(
+    artifact: Artifact,
+    backend: Backend,
+    batches: Sequence[int],
+    *,
+    tf32: bool = False,
+    judges: tuple[Questions, Sequence[int | None], Artifact] | None = None,
+    floor: Floor | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Verdict:
+    """Compare a backend with PyTorch, and with the float32 graph on pictures, at batch sizes.
+
+    Args:
+        artifact: whose graph the backend runs.
+        backend: what is judged.
+        batches: how many pictures at a time.
+        tf32: whether float32 layers round to TF32.
+        judges: pictures, their classes, and the float32 artifact.
+        floor: of fidelity; by default the one that the artifact was held to.
+        report: told what is being done.
+
+    Raises:
+        ParityError: if it disagrees with PyTorch by more than it may.
+        BackendError: if it cannot be run.
+    """
+    reference = ParityReference.load(artifact)
+    slack = _TF32_SLACK if tf32 else 1.0
+    parity = {}
+    for batch in batches:
+        report(f"Comparing with PyTorch at batch {batch}")
+        parity[str(batch)] = check_parity(
+            backend, reference, artifact, batches=[batch], slack=slack
+        )
+    recorded = artifact.manifest.fidelity
+    floor = floor or (Floor(**recorded.floor) if recorded and recorded.floor else Floor())
+    if judges is None:
+        return Verdict(parity, {}, floor)
+    questions, labels, parent = judges
+    report("Asking the float32 graph")
+    # On the CPU: it must owe nothing to what is judged.
+    with open_backend(parent, "onnxruntime") as float32:
+        expected = questions.ask_backend(float32)
+        scores = drop_and_increase(questions, float32)
+    fidelity = {}
+    for batch in batches:
+        report(f"Judging at batch {batch}")
+        found = questions.ask_backend(backend, expected.class_ids, batch)
+        judged = judge(questions, labels, (expected, scores), backend, found, batch=batch)
+        fidelity[str(batch)] = replace(judged, floor=asdict(floor))
+    return Verdict(parity, fidelity, floor)
+
+
+def keep_verdict(engine: StoredEngine, verdict: Verdict, device: str) -> EngineSidecar:
+    """Write what was measured into an engine's sidecar.
+
+    Raises:
+        ArtifactError: if it cannot be written.
+    """
+    sidecar = replace(
+        engine.sidecar,
+        parity=verdict.parity,
+        fidelity=verdict.fidelity or engine.sidecar.fidelity,
+        verified_on=device,
+    )
+    text = sidecar.to_json()
+    EngineSidecar.from_json(text)  # what cannot be read back is not kept
+    path = engine.folder / SIDECAR_NAME
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=engine.folder, prefix=".")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from error
+    return sidecar
