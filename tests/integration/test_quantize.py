@@ -8,7 +8,6 @@ from tame_deploy import load
 from tame_deploy.artifact import open_artifact
 from tame_deploy.calibration.calibrate import calibrate_artifact, read_calibration
 from tame_deploy.calibration.choice import PicturesToChooseFrom
-from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
 from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
@@ -20,6 +19,7 @@ from tame_deploy.errors import (
     ManifestError,
     ParityError,
 )
+from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.parity import ParityReference, check_parity
 from tame_deploy.runtime.selection import open_backend
 

@@ -1,0 +1,368 @@
+"""Running an engine: batches, threads, CUDA graphs and memory, on a GPU made of host memory."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from tame_deploy import load
+from tame_deploy.artifact import open_artifact
+from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
+from tame_deploy.runtime.backend import BackendOptions
+from tame_deploy.runtime.device_arrays import DeviceArray
+from tame_deploy.runtime.parity import ParityReference, check_parity
+from tame_deploy.runtime.selection import open_backend
+from tests.simulated.engines import opened, simulate, write_engine
+from tests.simulated.tensorrt import at
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return simulate(monkeypatch)[0]
+
+
+@pytest.fixture
+def engine(demo_copy, gpu):
+    write_engine(demo_copy)
+    return demo_copy
+
+
+def feeds_of(path, count, explained=1, seed=0):
+    height, width = (
+        getattr(open_artifact(path).manifest.image, side) for side in ("height", "width")
+    )
+    random = np.random.default_rng(seed)
+    return {
+        "images": random.integers(0, 256, (count, height, width, 3), np.uint8),
+        "class_ids": np.tile(np.arange(explained, dtype=np.int64), (count, 1)),
+    }
+
+
+def expected_of(path, feeds):
+    with open_backend(open_artifact(path), "onnxruntime") as backend:
+        return backend.run(feeds)
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 20])
+def test_any_number_of_pictures_is_split_over_the_profile(engine, count):
+    feeds = feeds_of(engine, count)
+    with opened(engine) as backend:
+        assert_same(backend.run(feeds), expected_of(engine, feeds))
+
+
+def test_more_classes_than_the_profile_are_split_as_well(engine):
+    feeds = feeds_of(engine, 9, explained=6)
+    with opened(engine) as backend:
+        assert_same(backend.run(feeds), expected_of(engine, feeds))
+        feeds["class_ids"][:, 5] = -1
+        with pytest.raises(InputError, match="place 6 or later; this engine ranks 5"):
+            backend.run(feeds)
+
+
+def test_fewer_pictures_than_the_least_are_filled_up(demo_copy, gpu):
+    write_engine(demo_copy, batches=((4, 4, 4),), explained=(2, 2, 5))
+    feeds = feeds_of(demo_copy, 5)
+    with opened(demo_copy) as backend:
+        assert_same(backend.run(feeds), expected_of(demo_copy, feeds))
+
+
+def test_the_tightest_profile_runs(demo_copy, monkeypatch):
+    _, trt = simulate(monkeypatch)
+    write_engine(demo_copy, batches=((1, 1, 2), (4, 8, 16)))
+    feeds = feeds_of(demo_copy, 2)
+    with opened(demo_copy, cuda_graphs=False) as backend:
+        backend.run(feeds)
+        assert [context.profile for context in trt.contexts] == [0]
+        more = feeds_of(demo_copy, 3)
+        assert_same(backend.run(more), expected_of(demo_copy, more))
+        assert [context.profile for context in trt.contexts] == [0, 1]
+
+
+def test_a_size_is_captured_when_it_comes_back_and_answers_stay_its_own(demo_copy, monkeypatch):
+    gpu, trt = simulate(monkeypatch)
+    write_engine(demo_copy)
+    with opened(demo_copy) as backend:
+        for round_ in range(4):
+            for count in (2, 5):
+                feeds = feeds_of(demo_copy, count, seed=round_)
+                assert_same(backend.run(feeds), expected_of(demo_copy, feeds))
+        assert gpu.calls.count("cudaGraphInstantiate") == 2
+        assert gpu.calls.count("cudaGraphLaunch") == 4
+    # One for plain runs, one for each captured size.
+    assert len(trt.contexts) == 3
+
+
+def test_graphs_can_be_switched_off(engine, gpu):
+    feeds = feeds_of(engine, 2)
+    with opened(engine, cuda_graphs=False) as backend:
+        for _ in range(3):
+            backend.run(feeds)
+    assert "cudaGraphLaunch" not in gpu.calls
+
+
+def test_rtx_captures_by_itself(demo_copy, monkeypatch):
+    gpu, trt = simulate(monkeypatch, rtx=True)
+    write_engine(demo_copy)
+    feeds = feeds_of(demo_copy, 2)
+    with opened(demo_copy) as backend:
+        for _ in range(3):
+            assert_same(backend.run(feeds), expected_of(demo_copy, feeds))
+    assert "cudaGraphLaunch" not in gpu.calls
+    assert trt.contexts[0].settings.cuda_graph_strategy == 1
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_threads_get_their_own_answers(engine, streams):
+    asked = [feeds_of(engine, 1 + number % 4, seed=number) for number in range(24)]
+    expected = [expected_of(engine, feeds) for feeds in asked]
+    with opened(engine, streams=streams) as backend, ThreadPoolExecutor(6) as pool:
+        for found, right in zip(pool.map(backend.run, asked), expected, strict=True):
+            assert_same(found, right)
+
+
+def test_close_frees_everything_and_ends_waiting_calls(engine, gpu):
+    with opened(engine) as backend:
+        for _ in range(3):
+            backend.run(feeds_of(engine, 2))
+        assert gpu.blocks
+    assert not gpu.blocks
+    assert not gpu.graphs
+    assert not gpu.events
+    assert set(gpu.streams) == {0, 1}
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(feeds_of(engine, 1))
+
+
+def test_close_waits_for_the_call_that_runs(engine, gpu, monkeypatch):
+    entered, go_on = threading.Event(), threading.Event()
+    wait = type(gpu).cudaStreamSynchronize
+
+    def slow(self, stream):
+        entered.set()
+        go_on.wait(10)
+        return wait(self, stream)
+
+    with opened(engine, streams=1) as backend:
+        monkeypatch.setattr(type(gpu), "cudaStreamSynchronize", slow)
+        with ThreadPoolExecutor(2) as pool:
+            running = pool.submit(backend.run, feeds_of(engine, 1))
+            assert entered.wait(10)
+            closing = pool.submit(backend.close)
+            assert not closing.done()
+            go_on.set()
+            assert running.result(10)["logits"].shape[0] == 1
+            closing.result(10)
+    assert not gpu.blocks
+
+
+def test_a_device_that_is_too_small_is_an_error_that_leaves_nothing(demo_copy, monkeypatch):
+    gpu, _ = simulate(monkeypatch, memory=100_000)
+    write_engine(demo_copy)
+    with pytest.raises(DeviceError, match="MiB left; compile a smaller profile"), opened(demo_copy):
+        pass
+    assert not gpu.blocks
+
+
+def test_parity_holds_at_every_batch_size(engine):
+    artifact = open_artifact(engine)
+    reference = ParityReference.load(artifact)
+    with opened(engine) as backend:
+        for batch in (1, 4, 8, 11):
+            report = check_parity(backend, reference, artifact, batches=[batch])
+            assert (report.pictures, report.same_for_pictures) == (batch, 0)
+
+
+def test_load_takes_an_engine_before_the_graph(engine, monkeypatch):
+    from tame_deploy.runtime import selection
+    from tame_deploy.runtime.tensorrt import backend as backend_module
+
+    # The machine as `auto` sees it has this library installed.
+    monkeypatch.setattr(selection, "installed_version", lambda name: name == "tensorrt" or None)
+    monkeypatch.setattr(selection, "load_library", backend_module.load_library)
+    with load(engine) as explainer:
+        assert explainer.backend.name == "tensorrt fp32 on Simulated"
+        found = explainer.explain("tame_deploy/data/pictures/ring-1.png")
+    with load(engine, backend="onnxruntime") as explainer:
+        expected = explainer.explain("tame_deploy/data/pictures/ring-1.png")
+    np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+
+# On the device
+
+
+class OnDevice:
+    """An array on the simulated GPU, as PyCUDA and Numba offer theirs."""
+
+    def __init__(self, gpu, values, stream=None, **changes):
+        _, self.address = gpu.cudaMalloc(values.nbytes)
+        at(self.address, values.shape, values.dtype)[...] = values
+        self.__cuda_array_interface__ = {
+            "shape": values.shape,
+            "typestr": values.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            "stream": stream,
+            "version": 3,
+            **changes,
+        }
+
+
+def read(array):
+    return at(array.address, array.shape, array.dtype).copy()
+
+
+def test_inputs_and_outputs_stay_on_the_device(engine, gpu):
+    feeds = feeds_of(engine, 3)
+    with opened(engine) as backend:
+        gpu.calls.clear()
+        found = backend.run_on_device({name: OnDevice(gpu, value) for name, value in feeds.items()})
+        assert "cudaMemcpyAsync" not in gpu.calls
+        assert_same(
+            {name: read(array) for name, array in found.items()}, expected_of(engine, feeds)
+        )
+        described = found["maps"].__cuda_array_interface__
+        assert described["shape"] == found["maps"].shape
+        assert described["data"] == (found["maps"].address, False)
+        kept = found.pop("maps")
+        blocks = len(gpu.blocks)
+        del found
+        assert len(gpu.blocks) == blocks - 2
+        assert read(kept).any()
+
+
+def test_the_callers_stream_orders_the_work(engine, gpu):
+    feeds, stream = feeds_of(engine, 2), gpu.cudaStreamCreateWithFlags(1)[1]
+    images = OnDevice(gpu, np.zeros_like(feeds["images"]), stream=None)
+    # The caller's earlier work, still waiting, fills the pictures.
+    target = at(images.address, feeds["images"].shape, np.uint8)
+    gpu.push(stream, lambda: np.copyto(target, feeds["images"]))
+    out = {"maps": OnDevice(gpu, np.zeros(expected_of(engine, feeds)["maps"].shape, np.float32))}
+    with opened(engine) as backend:
+        found = backend.run_on_device({**feeds, "images": images}, out=out, stream=stream)
+        assert found["maps"].address == out["maps"].address
+        assert not read(found["maps"]).any()  # queued, not done
+        # Host memory that the queued work reads is not written over by the next call.
+        others = feeds_of(engine, 2, seed=9)
+        backend.run({**others, "class_ids": others["class_ids"] + 1})
+        gpu.cudaStreamSynchronize(stream)
+        assert_same(
+            {name: read(array) for name, array in found.items()}, expected_of(engine, feeds)
+        )
+        del found
+        gpu.cudaStreamSynchronize(stream)
+
+
+def test_an_array_of_another_stream_is_waited_for(engine, gpu):
+    feeds, producer = feeds_of(engine, 2), gpu.cudaStreamCreateWithFlags(1)[1]
+    images = OnDevice(gpu, np.zeros_like(feeds["images"]), stream=producer)
+    target = at(images.address, feeds["images"].shape, np.uint8)
+    gpu.push(producer, lambda: np.copyto(target, feeds["images"]))
+    with opened(engine) as backend:
+        found = backend.run_on_device({**feeds, "images": images})
+        assert_same(
+            {name: read(array) for name, array in found.items()}, expected_of(engine, feeds)
+        )
+
+
+def test_captured_graphs_serve_the_device_path_too(engine, gpu):
+    feeds = feeds_of(engine, 2)
+    images = OnDevice(gpu, feeds["images"])
+    expected = expected_of(engine, feeds)
+    out = {name: OnDevice(gpu, np.zeros_like(value)) for name, value in expected.items()}
+    with opened(engine) as backend:
+        for _ in range(4):
+            found = backend.run_on_device({**feeds, "images": images}, out=out)
+        assert gpu.calls.count("cudaGraphLaunch") == 2
+        assert_same({name: read(array) for name, array in found.items()}, expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda gpu, a: OnDevice(gpu, a, strides=(1, 2, 3, 4)), "C-contiguous"),
+        (lambda gpu, a: OnDevice(gpu, a, typestr="<f4"), "expected images: uint8"),
+        (lambda gpu, a: OnDevice(gpu, a, data=None), "malformed __cuda_array_interface__"),
+        (
+            lambda gpu, a: OnDevice(gpu, np.concatenate([a] * 5)),
+            r"expected class_ids: int64 \[batch",
+        ),
+        (lambda _, a: a.tolist(), "images is list; expected a numpy array"),
+        (lambda _, a: torch.from_numpy(a), "images is on the CPU"),
+    ],
+)
+def test_device_arrays_that_do_not_fit_are_refused(engine, gpu, spoil, message):
+    feeds = feeds_of(engine, 2)
+    with opened(engine) as backend, pytest.raises(InputError, match=message):
+        backend.run_on_device({**feeds, "images": spoil(gpu, feeds["images"])})
+
+
+def test_more_than_a_profile_is_not_split_on_the_device(engine, gpu):
+    feeds = {name: OnDevice(gpu, value) for name, value in feeds_of(engine, 9).items()}
+    with (
+        opened(engine) as backend,
+        pytest.raises(InputError, match="no profile holds it .batch 1,4,8"),
+    ):
+        backend.run_on_device(feeds)
+
+
+def test_outputs_that_do_not_fit_are_refused(engine, gpu):
+    feeds = feeds_of(engine, 2)
+    with opened(engine) as backend:
+        out = {"logits": OnDevice(gpu, np.zeros(1, np.float32))}
+        with pytest.raises(InputError, match=r"out has logits: float32 \[1\]"):
+            backend.run_on_device(feeds, out=out)
+        with pytest.raises(InputError, match="out names \\['x'\\]"):
+            backend.run_on_device(feeds, out={"x": None})
+
+
+def test_a_device_array_describes_itself():
+    array = DeviceArray(4096, (2, 3), "float32", device=1, stream=0)
+    assert (array.ndim, array.size_bytes, array.__dlpack_device__()) == (2, 24, (2, 1))
+    assert array.__cuda_array_interface__["stream"] == 1
+
+
+# Engines that do not fit
+
+
+def test_an_engine_with_other_tensors_than_its_sidecar_is_refused(demo_copy, gpu):
+    manifest = open_artifact(demo_copy).manifest
+    wrong = (
+        *manifest.outputs[:2],
+        type(manifest.outputs[2])("maps", "float32", ("batch", "k", 9, 9)),
+    )
+    write_engine(demo_copy, outputs=wrong)
+    with pytest.raises(IncompatibleArtifactError, match="its sidecar lists"), opened(demo_copy):
+        pass
+
+
+def test_a_plan_that_the_library_refuses_is_one_line(demo_copy, gpu):
+    folder = write_engine(demo_copy)
+    (folder / "model.plan").write_bytes(b"not a plan")
+    from tame_deploy.artifact import file_sha256
+    from tame_deploy.runtime.tensorrt.engines import read_engine
+
+    sidecar = read_engine(folder).sidecar
+    text = sidecar.to_json().replace(sidecar.plan_sha256, file_sha256(folder / "model.plan"))
+    text = text.replace(f'"plan_bytes": {sidecar.plan_bytes}', '"plan_bytes": 10')
+    (folder / "engine.json").write_text(text)
+    refused = pytest.raises(IncompatibleArtifactError, match="magicTag failed.*--rebuild")
+    with refused, opened(demo_copy):
+        pass
+
+
+def test_streams_and_device_are_checked():
+    for wrong in ({"streams": 0}, {"device": -1}, {"threads": 0}, {"streams": 1000}):
+        with pytest.raises(InputError):
+            BackendOptions(**wrong)
