@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ __all__ = ["BuildCancelledError", "Built", "build_plan", "check_options", "suppo
 
 _WAIT_S = 0.1
 _MIB = 2**20
-#: The builder's message where a layer's workspace is larger than allowed.
-_TOO_SMALL = re.compile(r"(?:OutOfMemory.*Requested size was (\d+)|increase the workspace)")
+#: The builder's messages where a layer's workspace is larger than allowed; the size that the first
+#: of them names is the limit and the weights together, not what is needed.
+_TOO_SMALL = re.compile(
+    r"OutOfMemory.*Requested size|increase the workspace|within workspace limit"
+)
 
 
 class BuildCancelledError(BuildError):
@@ -203,37 +207,31 @@ def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
     An exception out of a callback would tear through C++; here it becomes a question that the
     builder is asked at each of its steps.
     """
-    found: list[Any] = []
-    problems: list[BaseException] = []
+    outcome: Future[Any] = Future()
 
     def run() -> None:
         try:
-            found.append(work())
+            outcome.set_result(work())
         except BaseException as problem:  # handed over to the thread that waits
-            problems.append(problem)
+            outcome.set_exception(problem)
 
-    thread = threading.Thread(target=run, name="tame-deploy build")
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=run, name="tame-deploy build").start()
+    while True:
         try:
-            thread.join(_WAIT_S)
+            # Not Thread.join: Ctrl-C within it can make a running thread count as ended.
+            while not outcome.done():
+                wait([outcome], _WAIT_S)
+            return outcome.result()
         except KeyboardInterrupt:
             progress.cancelled.set()
-    if problems:
-        raise problems[0]
-    return found[0]
 
 
 def _failure(library: Library, said: Messages, options: EngineOptions) -> BuildError:
-    for message in said.errors:
-        too_small = _TOO_SMALL.search(message)
-        if too_small and options.workspace_mib is not None:
-            asked = too_small.group(1)
-            needed = f"a layer asked for {int(asked) / _MIB:.0f} MiB" if asked else "layers need it"
-            return BuildError(
-                f"a workspace of {options.workspace_mib} MiB is too small ({needed}); "
-                "raise --workspace, or leave it out"
-            )
+    limit = options.workspace_mib
+    if limit is not None and any(_TOO_SMALL.search(message) for message in said.errors):
+        return BuildError(
+            f"a workspace of {limit} MiB is too small; raise --workspace, or leave it out"
+        )
     reason = said.first_error("the builder gave no reason")
     return BuildError(f"{library.flavour.name} {library.version} cannot compile it: {reason:.400}")
 

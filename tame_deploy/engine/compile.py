@@ -28,6 +28,7 @@ from tame_deploy.errors import (
     InputError,
     TameError,
 )
+from tame_deploy.manifest import Manifest
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.tensorrt.engines import StoredEngine, compile_command, read_engine
 from tame_deploy.runtime.tensorrt.library import Library, load_library
@@ -242,9 +243,15 @@ def _blank_sidecar(
         key="",
         build_s=0.0,
         timing_cache=timings,
-        calibration=manifest.calibration.key if manifest.calibration else None,
+        calibration=_calibration_key(manifest),
     )
     return replace(blank, key=engine_key(_inputs(blank, artifact)))
+
+
+def _calibration_key(manifest: Manifest) -> str | None:
+    """A float32 graph's calibration, kept for later, has no part in its engine."""
+    quantized = manifest.precision != "fp32" and manifest.calibration is not None
+    return manifest.calibration.key if quantized and manifest.calibration else None
 
 
 def _inputs(blank: EngineSidecar, artifact: Artifact) -> dict[str, Any]:

@@ -1,0 +1,388 @@
+"""Engines from real graphs, compiled ahead of time by the TensorRT-RTX builder, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import onnx
+import pytest
+
+from tame_deploy.artifact import ENGINES_FOLDER, open_artifact
+from tame_deploy.calibration.calibrate import calibrate_artifact
+from tame_deploy.calibration.choice import PicturesToChooseFrom
+from tame_deploy.calibration.graph import load_graph
+from tame_deploy.calibration.half import halve
+from tame_deploy.calibration.placement import Placement, quantize_graph
+from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.engine.build import BuildCancelledError, build_plan, check_options
+from tame_deploy.engine.compile import CompileRequest, compile_artifact, profiles_for
+from tame_deploy.engine.layers import layers_from_json, precision_counts
+from tame_deploy.engine.verify import (
+    batches_to_verify,
+    float32_parent,
+    keep_verdict,
+    verify_backend,
+)
+from tame_deploy.errors import (
+    ArtifactError,
+    BuildError,
+    DeviceError,
+    FidelityError,
+    IncompatibleArtifactError,
+    InputError,
+)
+from tame_deploy.metrics.answers import Questions
+from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.runtime import cuda
+from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
+from tame_deploy.runtime.tensorrt.library import load_library
+from tame_deploy.sidecar import EngineOptions, Profile
+from tame_deploy.types import TensorSpec
+from tests.simulated.cudart import SimulatedCuda
+
+pytest.importorskip("tensorrt_rtx")
+
+TWO_PROFILES = [(1, 1, 4), (8, 16, 32)]
+ANY = (TensorSpec("x", "float32", ("n", 3)),)
+ONE = EngineOptions((Profile((1, 1, 1)),))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAME_DEPLOY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def library():
+    return load_library("tensorrt-rtx")
+
+
+def options_for(artifact, batches=((1, 4, 8),), explained=None, **settings):
+    return EngineOptions(profiles_for(artifact, list(batches), explained), **settings)
+
+
+def request_for(path, batches=((1, 4, 8),), *, rebuild=False, use_cache=True, **settings):
+    options = options_for(open_artifact(path), batches, **settings)
+    return CompileRequest("tensorrt-rtx", options, rebuild=rebuild, use_cache=use_cache)
+
+
+def compiled(path, **settings):
+    return compile_artifact(open_artifact(path), request_for(path, **settings))
+
+
+# Builds
+
+
+@pytest.fixture(scope="module", params=["demo", "resnet50", "vgg16"])
+def artifact(request, demo_export, tmp_path_factory):
+    """The fused graph of a backbone; small pictures, because weights alone make it large."""
+    if request.param == "demo":
+        yield open_artifact(demo_export)
+        return
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.options import ExportOptions
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    loaded = load_backbone(BackboneRequest(request.param, "random", image_size=(64, 64)))
+    network = build_network(loaded, HeadRequest("random"))
+    folder = tmp_path_factory.mktemp(request.param)
+    yield export_artifact(network, folder / request.param, ExportOptions())
+    shutil.rmtree(folder)  # VGG-16 is half a gigabyte
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_fused_graphs_compile_with_two_profiles(artifact, library, tmp_path, precision):
+    model = artifact.model
+    if precision != "fp32":
+        graph, model = load_graph(artifact), tmp_path / "model.onnx"
+        ranges = dict.fromkeys(graph.activations, (-4.0, 4.0))
+        placed = Placement("tensorrt", ranges, frozenset())
+        onnx.save(halve(graph) if precision == "fp16" else quantize_graph(graph, placed), model)
+    options = options_for(artifact, TWO_PROFILES)
+    built = build_plan(library, model, artifact.manifest.inputs, options)
+    assert built.options == options
+    assert len(built.plan) > 0.2 * artifact.model.stat().st_size
+    counts = precision_counts(built.layers)
+    assert counts["fp32"] > 0
+    for kind in ("fp16", "int8"):
+        assert (kind in counts) == (kind == precision)
+    assert {"backbone", "branches", "tail"} <= {layer.stage for layer in built.layers}
+
+
+def test_an_engine_and_its_sidecar_lie_in_the_artifact(demo_copy):
+    told = []
+    artifact = open_artifact(demo_copy)
+    made = compile_artifact(
+        artifact, request_for(demo_copy, TWO_PROFILES), tell=lambda *now: told.append(now)
+    )
+    engine, sidecar = made.engine, made.engine.sidecar
+    assert made.origin == "built"
+    assert engine.folder == demo_copy / ENGINES_FOLDER / "tensorrt-rtx-fp32"
+    check_plan(artifact, engine)
+    assert sidecar.version == load_library("tensorrt-rtx").version
+    assert [profile.batch for profile in sidecar.options.profiles] == TWO_PROFILES
+    assert sidecar.onnx_sha256 == artifact.manifest.files["model.onnx"]
+    assert sidecar.runs_where == "compute capability 8.0 and later"
+    assert not sidecar.options.tf32
+    layers = layers_from_json((engine.folder / "layers.json").read_text())
+    assert any(layer.name.startswith("backbone/Conv") for layer in layers)
+    assert told[-1][0] == pytest.approx(1, abs=0.3)
+    assert any("backbone/Conv" in words for _, words in told)
+    open_artifact(demo_copy)  # still whole
+    assert batches_to_verify(sidecar) == [1, 16, 32]
+
+
+def test_several_compute_capabilities_and_tf32_are_read_back(demo_copy):
+    made = compiled(demo_copy, compute_capabilities=("8.6", "8.9"), tf32=True)
+    assert made.engine.folder.name == "tensorrt-rtx-tf32-sm86-sm89"
+    assert made.engine.sidecar.options.compute_capabilities == ("8.6", "8.9")
+    assert made.engine.sidecar.options.tf32
+
+
+# What cannot be built
+
+
+def unsupported(tmp_path, text):
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def test_an_unsupported_operator_is_named_with_its_node(library, tmp_path):
+    path = unsupported(
+        tmp_path,
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[n, 3] x) => (int64[2, m] y)'
+        " { y = NonZero(x) }",
+    )
+    model = onnx.load(path)
+    model.graph.node[0].name = "find/NonZero_1"
+    onnx.save(model, path)
+    with pytest.raises(BuildError, match=r"node find/NonZero_1 \(NonZero\)"):
+        build_plan(library, path, ANY, ONE)
+    path.write_bytes(b"garbage" * 100)
+    with pytest.raises(BuildError, match="Failed to parse the ONNX model"):
+        build_plan(library, path, ANY, ONE)
+    with pytest.raises(BuildError, match="cannot be found"):
+        build_plan(library, tmp_path / "none.onnx", ANY, ONE)
+
+
+def test_too_small_a_workspace_is_told(demo_copy):
+    with pytest.raises(BuildError, match=r"workspace of 1 MiB is too small; raise --workspace"):
+        compiled(demo_copy, workspace_mib=1)
+    assert compiled(demo_copy, workspace_mib=1024).engine.sidecar.options.workspace_mib == 1024
+
+
+def test_a_gpu_too_old_for_float32_is_named_by_the_builder(demo_copy):
+    with pytest.raises(BuildError, match=r"Turing \(SM75\): FP32 GEMM is not supported"):
+        compiled(demo_copy, compute_capabilities=("7.5",))
+    assert not (demo_copy / ENGINES_FOLDER).exists() or not list(
+        (demo_copy / ENGINES_FOLDER).iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"refit": True}, "tensorrt-rtx has no --refit: "),
+        ({"strip": True}, "tensorrt-rtx has no --strip: "),
+        ({"version_compatible": True}, "no --version-compatible: it ships no lean runtime"),
+        ({"hardware_compatible": True}, "no --hardware-compatible: its engines are portable"),
+        ({"compute_capabilities": ("9.0",)}, "found 9.0; H100, H200 and A100 belong to"),
+    ],
+    ids=str,
+)
+def test_what_a_flavour_lacks_is_refused_by_name(library, settings, message):
+    with pytest.raises(InputError, match=message):
+        check_options(library, replace(ONE, **settings))
+
+
+def test_a_timing_cache_is_refused_where_nothing_is_timed(demo_copy):
+    request = replace(request_for(demo_copy), use_timings=True)
+    with pytest.raises(InputError, match="has no --timing-cache: it times nothing"):
+        compile_artifact(open_artifact(demo_copy), request)
+
+
+def test_tensorrt_is_not_touched_without_a_driver(demo_copy, monkeypatch):
+    monkeypatch.setattr(cuda, "_cudart", lambda: SimulatedCuda(driver=0))
+    request = replace(request_for(demo_copy), flavour="tensorrt")
+    with pytest.raises(
+        DeviceError, match="no NVIDIA driver.*--target tensorrt-rtx builds anywhere"
+    ):
+        compile_artifact(open_artifact(demo_copy), request)
+    compiled(demo_copy)
+    with pytest.raises(DeviceError, match="found no NVIDIA driver"):
+        open_backend(open_artifact(demo_copy), "tensorrt-rtx")
+
+
+def test_profiles_follow_the_graph(demo_copy):
+    artifact = open_artifact(demo_copy)
+    ranks, classes = artifact.manifest.graph.ranks, artifact.manifest.classes
+    assert profiles_for(artifact, [(1, 1, 2)], None)[0].explained == (1, 1, ranks)
+    for wrong in ((1, 1, ranks - 1), (1, 1, classes + 1)):
+        with pytest.raises(InputError, match="--explained is"):
+            profiles_for(artifact, [(1, 1, 2)], wrong)
+
+
+def test_ctrl_c_stops_the_builder_and_leaves_nothing(demo_copy, cache):
+    sent = []
+
+    def interrupt(share, _):
+        if share > 0 and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    with pytest.raises(BuildCancelledError, match="nothing was kept"):
+        compile_artifact(open_artifact(demo_copy), request_for(demo_copy), tell=interrupt)
+    assert not list(cache.rglob("*.plan"))
+    assert not list(demo_copy.rglob("*.plan"))
+    assert compiled(demo_copy).origin == "built"
+
+
+# Found again
+
+
+def test_same_inputs_same_engine_other_inputs_another(demo_copy, tmp_path):
+    first = compiled(demo_copy)
+    assert compiled(demo_copy).origin == "artifact"
+    twin = shutil.copytree(demo_copy, tmp_path / "twin")
+    shutil.rmtree(twin / ENGINES_FOLDER)
+    again = compiled(twin)
+    assert again.origin == "cache"
+    assert again.engine.plan.read_bytes() == first.engine.plan.read_bytes()
+    for changes in ({"batches": ((1, 4, 9),)}, {"tf32": True}, {"optimization_level": 2}):
+        shutil.rmtree(twin / ENGINES_FOLDER)
+        other = compiled(twin, **changes)
+        assert other.origin == "built"
+        assert other.engine.sidecar.key != first.engine.sidecar.key
+
+
+def test_another_engine_in_the_same_place_is_replaced_only_when_told(demo_copy):
+    compiled(demo_copy)
+    with pytest.raises(ArtifactError, match=r"other options \(batch 1,4,8 .*--batch 1,2,3 .*build"):
+        compiled(demo_copy, batches=((1, 2, 3),))
+    made = compiled(demo_copy, batches=((1, 2, 3),), rebuild=True)
+    assert (made.origin, made.engine.sidecar.options.profiles[0].batch) == ("built", (1, 2, 3))
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_truncated_engine_is_told_and_rebuilt(demo_copy, use_cache):
+    made = compiled(demo_copy, use_cache=use_cache)
+    made.engine.plan.write_bytes(made.engine.plan.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match="the same engine with a damaged plan.*--rebuild"):
+        compiled(demo_copy, use_cache=use_cache)
+    rebuilt = compiled(demo_copy, rebuild=True, use_cache=use_cache)
+    check_plan(open_artifact(demo_copy), rebuilt.engine)
+    (rebuilt.engine.folder / "engine.json").write_text("{")
+    with pytest.raises(ArtifactError, match="a damaged engine"):
+        compiled(demo_copy, use_cache=use_cache)
+    assert compiled(demo_copy, rebuild=True, use_cache=use_cache).origin == "built"
+
+
+def test_a_damaged_engine_in_the_cache_is_built_anew(demo_copy, cache):
+    compiled(demo_copy)
+    (plan,) = cache.rglob("*.plan")
+    plan.write_bytes(b"")
+    shutil.rmtree(demo_copy / ENGINES_FOLDER)
+    assert compiled(demo_copy).origin == "built"
+
+
+def test_without_the_cache_nothing_is_kept_there(demo_copy, cache):
+    assert compiled(demo_copy, use_cache=False).origin == "built"
+    assert not list(cache.rglob("*.plan"))
+
+
+def test_engines_outlive_a_calibration_of_the_same_graph(demo_copy):
+    made = compiled(demo_copy)
+    artifact = open_artifact(demo_copy)
+    pictures = PicturesToChooseFrom(
+        DrawnPictures(HELD_OUT_SEED, 20), "demo-held-out:20", artifact.manifest.image
+    )
+    calibrated = calibrate_artifact(artifact, pictures, count=4)
+    check_plan(calibrated.artifact, read_engine(made.engine.folder))
+    assert compiled(demo_copy).origin == "artifact"
+
+
+def test_a_graph_for_cpus_is_refused(demo_copy):
+    artifact = open_artifact(demo_copy)
+    manifest = replace(artifact.manifest, precision="int8", target="cpu", parents=("demo 1",))
+    with pytest.raises(IncompatibleArtifactError, match="int8 for CPUs.*--target tensorrt"):
+        compile_artifact(replace(artifact, manifest=manifest), request_for(demo_copy))
+
+
+# Judged on its device, for which ONNX Runtime stands here: a backend is a backend
+
+
+def judges_of(artifact, count=12):
+    from tame_deploy.calibration.choice import choose_pictures, prepared
+
+    source = PicturesToChooseFrom(
+        DrawnPictures(HELD_OUT_SEED, 40), "demo-held-out:40", artifact.manifest.image
+    )
+    chosen, _ = choose_pictures(source, count, 0)
+    labels = [source.pictures.label(index) for index in chosen.indices]
+    return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels, artifact
+
+
+def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
+    engine = compiled(demo_copy, batches=((1, 4, 6),)).engine
+    artifact = open_artifact(demo_copy)
+    with open_backend(artifact, "onnxruntime") as backend:
+        verdict = verify_backend(
+            artifact, backend, batches_to_verify(engine.sidecar), judges=judges_of(artifact)
+        )
+    verdict.check()
+    assert set(verdict.parity) == set(verdict.fidelity) == {"1", "4", "6"}
+    assert verdict.fidelity["6"].pearson_5th == pytest.approx(1)
+    assert verdict.fidelity["6"].average_drop["100"] == pytest.approx(0, abs=1e-3)
+    keep_verdict(engine, verdict, "Some GPU")
+    kept = read_engine(engine.folder).sidecar
+    assert (kept.parity, kept.fidelity) == (verdict.parity, verdict.fidelity)
+    assert kept.verified_on == "Some GPU"
+    assert compiled(demo_copy, batches=((1, 4, 6),)).origin == "artifact"  # still the same
+
+
+def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
+    artifact = open_artifact(demo_copy)
+
+    class WrongAbove1:
+        """Right one by one, wrong in batches: it has been seen on devices."""
+
+        name, inputs, outputs = "wrong", artifact.manifest.inputs, artifact.manifest.outputs
+
+        def __init__(self, backend):
+            self.backend = backend
+
+        def run(self, feeds):
+            found = self.backend.run(feeds)
+            if len(feeds["images"]) > 1:
+                found["maps"] = found["maps"][:, :, ::-1]
+            return found
+
+    with open_backend(artifact, "onnxruntime") as backend:
+        judges = judges_of(artifact)
+        loose = replace(
+            artifact, manifest=replace(artifact.manifest, precision="fp16", parity=None)
+        )
+        verdict = verify_backend(loose, WrongAbove1(backend), [1, 4], judges=judges, floor=Floor())
+    with pytest.raises(FidelityError, match="below the floor at batch 4, on 12 pictures: IoU"):
+        verdict.check()
+
+
+def test_the_float32_parent_is_found_beside_its_child(demo_copy, tmp_path):
+    artifact = open_artifact(demo_copy)
+    assert float32_parent(artifact, None) is artifact
+    parents = (f"demo {artifact.manifest.identity()}",)
+    child = replace(artifact, manifest=replace(artifact.manifest, parents=parents))
+    assert float32_parent(child, None).path == demo_copy
+    elsewhere = shutil.move(demo_copy, tmp_path / "elsewhere")
+    with pytest.raises(IncompatibleArtifactError, match="which is not beside it; say where"):
+        float32_parent(child, None)
+    assert float32_parent(child, str(elsewhere))
+    other = replace(child, manifest=replace(child.manifest, parents=("demo 123",)))
+    with pytest.raises(IncompatibleArtifactError, match="is not the artifact"):
+        float32_parent(other, str(elsewhere))
