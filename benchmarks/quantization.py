@@ -25,15 +25,15 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from rich.console import Console
 
 from tame_deploy.artifact import Artifact
-from tame_deploy.metrics.answers import Answers, Questions
 from tame_deploy.calibration.choice import Choice, PicturesToChooseFrom, choose_pictures, prepared
-from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
 from tame_deploy.calibration.speed import time_models
 from tame_deploy.dataset.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
+from tame_deploy.metrics.answers import Answers, Questions
+from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
 

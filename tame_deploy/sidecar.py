@@ -15,7 +15,6 @@ from tame_deploy.types import TensorSpec
 
 __all__ = [
     "MAX_SIDECAR_BYTES",
-    "PORTABLE",
     "SIDECAR_NAME",
     "EngineOptions",
     "EngineSidecar",
@@ -29,9 +28,12 @@ MAX_SIDECAR_BYTES = 2**20
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 
-#: The least compute capability of engines that are tied to none (TensorRT-RTX without one;
-#: TensorRT with hardware compatibility).
-PORTABLE = (8, 0)
+#: The least compute capability of engines that are tied to none.
+_PORTABLE = (8, 0)
+#: TensorRT-RTX leaves the data centre's Hopper and Blackwell, from here ...
+_NOT_RTX = (9, 0)
+#: ... up to here, to TensorRT.
+_RTX_AGAIN = (12, 0)
 #: More pictures or classes in a profile are a mistake.
 _MAX_EXTENT = 65536
 
@@ -108,6 +110,8 @@ class EngineOptions:
             parse_capability(text)
         if len(set(self.compute_capabilities)) < len(self.compute_capabilities):
             raise InputError(f"found {', '.join(self.compute_capabilities)}; one is there twice")
+        in_order = tuple(sorted(self.compute_capabilities, key=parse_capability))
+        object.__setattr__(self, "compute_capabilities", in_order)
 
 
 def parse_capability(text: str) -> tuple[int, int]:
@@ -117,7 +121,7 @@ def parse_capability(text: str) -> tuple[int, int]:
         InputError: for another form.
     """
     major, _, minor = text.partition(".")
-    if not (major.isdecimal() and minor.isdecimal() and len(text) <= 5):
+    if not (text.isascii() and major.isdecimal() and minor.isdecimal() and len(text) <= 5):
         raise InputError(f"found compute capability {text!r}; expected MAJOR.MINOR as in 8.9")
     return int(major), int(minor)
 
@@ -176,16 +180,20 @@ class EngineSidecar:
 
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether it was made for GPUs of a compute capability."""
-        if not self.compute_capabilities or self.options.hardware_compatible:
-            return capability >= PORTABLE
-        return capability in map(parse_capability, self.compute_capabilities)
+        if self.compute_capabilities:
+            return capability in map(parse_capability, self.compute_capabilities)
+        if self.flavour == "tensorrt-rtx" and _NOT_RTX <= capability < _RTX_AGAIN:
+            return False
+        return capability >= _PORTABLE
 
     @property
     def runs_where(self) -> str:
         """The GPUs that it was made for, in words."""
-        if not self.compute_capabilities or self.options.hardware_compatible:
-            return "compute capability 8.0 and later"
-        return f"compute capability {' or '.join(self.compute_capabilities)}"
+        if self.compute_capabilities:
+            return f"compute capability {' or '.join(self.compute_capabilities)}"
+        if self.flavour == "tensorrt-rtx":
+            return "compute capability 8.x, and 12.0 and later"
+        return "compute capability 8.0 and later"
 
     def to_json(self) -> str:
         """Return the text of engine.json."""

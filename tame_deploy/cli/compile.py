@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tame_deploy.cli.options import ArtifactArgument, DataRootOption, GpuOption, TargetOption
-from tame_deploy.cli.quantize import CountOption, picture_source, show_notes, show_quantized
+from tame_deploy.cli.quantize import picture_source, show_notes, show_quantized
 from tame_deploy.cli.screen import console, notes, step_spinner, warn_speed_only
 from tame_deploy.errors import ArtifactError, InputError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.artifact import Artifact
-    from tame_deploy.engine.compile import Compiled, CompileRequest
+    from tame_deploy.engine.compile import Compiled
 
 #: What a shell says of a program that Ctrl-C ended.
 _INTERRUPTED = 130
@@ -35,7 +35,7 @@ def compile_(
     images: Annotated[
         str | None, typer.Option("--images", help="Pictures that quantize, as for quantize.")
     ] = None,
-    count: CountOption = 128,
+    count: Annotated[int | None, typer.Option(min=1, help="Pictures that calibrate; 128.")] = None,
     data_root: DataRootOption = None,
     batch: Annotated[
         list[str] | None,
@@ -89,7 +89,12 @@ def compile_(
     require_extra(target, "filelock")
     from tame_deploy.artifact import open_artifact
     from tame_deploy.engine.build import BuildCancelledError
-    from tame_deploy.engine.compile import CompileRequest, compile_artifact, profiles_for
+    from tame_deploy.engine.compile import (
+        CompileRequest,
+        check_request,
+        compile_artifact,
+        profiles_for,
+    )
     from tame_deploy.sidecar import EngineOptions
 
     opened = open_artifact(artifact)
@@ -107,9 +112,11 @@ def compile_(
         strip,
     )
     request = CompileRequest(target, options, device, rebuild, cache, timing_cache)
-    _check_early(request)
+    check_request(request)  # before anything is quantized for it
+    if images is None and (count is not None or data_root is not None):
+        raise InputError("--count and --data-root have no meaning without --images")
     warn_speed_only(opened.manifest)
-    opened = _in_precision(opened, precision, images, count, data_root)
+    opened = _in_precision(opened, precision, images, count or 128, data_root)
     try:
         with _build_bar() as tell:
             made = compile_artifact(opened, request, tell=tell)
@@ -119,17 +126,11 @@ def compile_(
     _show(opened, made)
 
 
-def _check_early(request: CompileRequest) -> None:
-    """Refuse what the library lacks before anything is quantized for it."""
-    from tame_deploy.engine.compile import check_request
-
-    check_request(request)
-
-
 def parse_extent(name: str, text: str) -> tuple[int, int, int]:
     """Return (1, 8, 64) of "1,8,64"; one number is least, best and most at once."""
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) not in (1, 3) or not all(part.isdecimal() and len(part) < 9 for part in parts):
+    numeric = all(part.isascii() and part.isdecimal() and len(part) < 9 for part in parts)
+    if len(parts) not in (1, 3) or not numeric:
         raise InputError(f"--{name} is {text!r}; expected least,best,most as in 1,8,64")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]

@@ -20,7 +20,6 @@ from tame_deploy.cli.screen import (
 )
 from tame_deploy.errors import TameError
 from tame_deploy.manifest import CalibrationSummary, Manifest, WeightsSource
-from tame_deploy.runtime.tensorrt.engines import engine_folders, read_engine
 
 
 def inspect(
@@ -34,6 +33,8 @@ def inspect(
     if folder is not None:
         inspect_engine(folder, as_json=json)
         return
+    from tame_deploy.runtime.tensorrt.engines import engine_folders
+
     opened = open_artifact(artifact)
     manifest = opened.manifest
     warn_speed_only(manifest)
@@ -89,6 +90,8 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _engine(folder: Path) -> str:
+    from tame_deploy.runtime.tensorrt.engines import read_engine
+
     try:
         sidecar = read_engine(folder).sidecar
     except TameError as error:

@@ -20,8 +20,7 @@ from tame_deploy.cli.screen import (
     print_table,
     score_table,
 )
-from tame_deploy.errors import TameError
-from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
+from tame_deploy.errors import ManifestError, TameError
 from tame_deploy.sidecar import SIDECAR_NAME, EngineSidecar
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def inspect_engine(folder: Path, *, as_json: bool) -> None:
     """Show an engine's sidecar, memory and layers, as a card and a table or as JSON."""
     from tame_deploy.artifact import open_artifact
     from tame_deploy.engine.layers import precision_counts
+    from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
 
     engine = read_engine(folder)
     # engines/NAME lies in its artifact.
@@ -80,13 +80,16 @@ def _look_inside(artifact: Artifact, engine: StoredEngine) -> tuple[Sequence[Lay
     """Ask the engine itself where a GPU can open it, and the network it was built of otherwise."""
     from tame_deploy.engine.layers import LAYERS_NAME, engine_layers, layers_from_json
     from tame_deploy.runtime import cuda
+    from tame_deploy.runtime.tensorrt.engines import choose_engine
     from tame_deploy.runtime.tensorrt.library import load_library
     from tame_deploy.runtime.tensorrt.loaded import load_engine
 
     size = engine.sidecar.plan_bytes
+    flavour = engine.sidecar.flavour
     try:
         device = cuda.probe()
-        library = load_library(engine.sidecar.flavour)
+        library = load_library(flavour)
+        choose_engine(artifact, flavour, library.version, device, engine.folder.name)
         loaded = load_engine(artifact, engine, library, device, graphs=False)
         layers = engine_layers(library.trt, loaded.engine)
         return layers, _Memory(size, loaded.scratch_bytes), "the engine, by its inspector"
@@ -94,8 +97,12 @@ def _look_inside(artifact: Artifact, engine: StoredEngine) -> tuple[Sequence[Lay
         notes.print(
             f"[yellow]note:[/] the network before it was fused, because: {escape(str(error))}"
         )
-    text = (engine.folder / LAYERS_NAME).read_text(encoding="utf-8")
-    return layers_from_json(text), _Memory(size, None), "the network before it was fused"
+    path = engine.folder / LAYERS_NAME
+    try:
+        layers = layers_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from None
+    return layers, _Memory(size, None), "the network before it was fused"
 
 
 def _card(engine: StoredEngine, memory: _Memory) -> Table:

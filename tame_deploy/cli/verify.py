@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,11 +13,10 @@ from tame_deploy.cli.options import (
     ArtifactArgument,
     DataRootOption,
     EngineOption,
-    GpuOption,
     ProviderOption,
     ThreadsOption,
 )
-from tame_deploy.cli.quantize import SeedOption, picture_source, show_notes
+from tame_deploy.cli.quantize import picture_source, show_notes
 from tame_deploy.cli.screen import (
     console,
     fidelity_table,
@@ -26,12 +26,14 @@ from tame_deploy.cli.screen import (
     step_spinner,
     warn_speed_only,
 )
-from tame_deploy.errors import InputError, require_extra
+from tame_deploy.errors import ArtifactError, InputError, ParityError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.artifact import Artifact
+    from tame_deploy.engine.verify import Verdict
     from tame_deploy.metrics.answers import Questions
     from tame_deploy.runtime.backend import BackendOptions
+    from tame_deploy.runtime.tensorrt.engines import StoredEngine
     from tame_deploy.sidecar import FlavourName
 
 
@@ -45,8 +47,10 @@ def verify(
     images: Annotated[
         str | None, typer.Option("--images", help="Pictures that judge, as for quantize.")
     ] = None,
-    judges: Annotated[int, typer.Option("--judge", min=1, help="How many of them, at most.")] = 256,
-    seed: SeedOption = 0,
+    judges: Annotated[
+        int | None, typer.Option("--judge", min=1, help="How many of them, at most; 256.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of their choice; 0.")] = None,
     against: Annotated[
         str | None, typer.Option(help="The float32 artifact; beside a quantized one.")
     ] = None,
@@ -54,7 +58,7 @@ def verify(
         str | None, typer.Option(help="Least fidelity: top1=0.94,iou15=0.90,pearson5=0.98.")
     ] = None,
     data_root: DataRootOption = None,
-    device: GpuOption = 0,
+    device: Annotated[int | None, typer.Option(min=0, help="Number of the GPU; 0.")] = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
 ) -> None:
@@ -64,18 +68,43 @@ def verify(
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)
+    with_pictures = {
+        "--judge": judges,
+        "--seed": seed,
+        "--against": against,
+        "--floor": floor,
+        "--data-root": data_root,
+    }
     if target is not None:
         if threads is not None or provider is not None:
             raise InputError(f"--threads and --provider have no meaning with --target {target}")
-        options = BackendOptions(device=device, engine=engine)
-        _verify_engine(opened, target, options, images, judges, seed, against, floor, data_root)
+        _refuse("--images", images, with_pictures)
+        options = BackendOptions(device=device or 0, engine=engine)
+        chosen = _Judges(images, data_root, judges or 256, seed or 0, against, floor)
+        _verify_engine(opened, target, options, chosen)
         return
-    only = {"--images": images, "--against": against, "--floor": floor, "--engine": engine}
-    given = [name for name, value in only.items() if value is not None]
-    if given:
-        raise InputError(f"{', '.join(given)} have no meaning without --target")
-    options = BackendOptions(threads, tuple(provider) if provider else None, device)
-    _verify_graph(opened, options)
+    _refuse("--target", target, {"--images": images, "--engine": engine, **with_pictures})
+    providers = tuple(provider) if provider else None
+    _verify_graph(opened, BackendOptions(threads, providers, device or 0))
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """Which pictures judge, beside which artifact, and how strictly, as the options say."""
+
+    images: str | None
+    data_root: str | None
+    count: int
+    seed: int
+    against: str | None
+    floor: str | None
+
+
+def _refuse(needed: str, value: str | None, given: Mapping[str, object]) -> None:
+    """Refuse options that would be ignored because the one that they belong to is missing."""
+    idle = [name for name, one in given.items() if one is not None]
+    if value is None and idle:
+        raise InputError(f"{', '.join(idle)} have no meaning without {needed}")
 
 
 def _verify_graph(artifact: Artifact, options: BackendOptions) -> None:
@@ -98,54 +127,60 @@ def _verify_engine(
     artifact: Artifact,
     flavour: FlavourName,
     options: BackendOptions,
-    images: str | None,
-    count: int,
-    seed: int,
-    against: str | None,
-    floor: str | None,
-    data_root: str | None,
+    chosen: _Judges,
 ) -> None:
     from tame_deploy.engine.verify import (
         batches_to_verify,
         float32_parent,
-        keep_verdict,
         verify_backend,
     )
     from tame_deploy.metrics.fidelity import parse_floor
     from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 
-    least = parse_floor(floor) if floor else None
-    if images is None and (against or floor):
-        raise InputError("--against and --floor have no meaning without --images")
+    least = parse_floor(chosen.floor) if chosen.floor else None
     with TensorRTBackend.of_artifact(artifact, flavour, options) as backend:
         stored, name = backend.stored, str(backend.device)
         judges = None
-        if images is not None:
-            parent = float32_parent(artifact, against)
-            judges = (*_questions(artifact, images, data_root, count, seed), parent)
-        with step_spinner() as report:
-            verdict = verify_backend(
-                artifact,
-                backend,
-                batches_to_verify(stored.sidecar),
-                tf32=stored.sidecar.shown_precision == "tf32",
-                judges=judges,
-                floor=least,
-                report=report,
-            )
-    keep_verdict(stored, verdict, name)
+        if chosen.images is not None:
+            parent = float32_parent(artifact, chosen.against)
+            judges = (*_questions(artifact, chosen.images, chosen), parent)
+        try:
+            with step_spinner() as report:
+                verdict = verify_backend(
+                    artifact,
+                    backend,
+                    batches_to_verify(stored.sidecar),
+                    tf32=stored.sidecar.shown_precision == "tf32",
+                    judges=judges,
+                    floor=least,
+                    report=report,
+                )
+        except ParityError:
+            _keep(stored, None, None)  # what was measured before is true no more
+            raise
+    _keep(stored, verdict, name)
     for batch, parity in verdict.parity.items():
         console.print(parity_table(parity, f"batch {batch}"))
     for batch, fidelity in verdict.fidelity.items():
         console.print(fidelity_table(fidelity, f"batch {batch}"))
     verdict.check()
-    if images is None:
+    if chosen.images is None:
         notes.print("[yellow]note:[/] fidelity to float32 is measured with --images DIR")
     console.print(f"[green]ok[/] {escape(str(stored.folder))} on {escape(name)}")
 
 
+def _keep(stored: StoredEngine, verdict: Verdict | None, device: str | None) -> None:
+    """Write into the sidecar; where that cannot be, what was measured is on the screen."""
+    from tame_deploy.engine.verify import keep_verdict
+
+    try:
+        keep_verdict(stored, verdict, device)
+    except ArtifactError as error:
+        notes.print(f"[yellow]not kept:[/] {escape(str(error))}")
+
+
 def _questions(
-    artifact: Artifact, images: str, data_root: str | None, count: int, seed: int
+    artifact: Artifact, images: str, judges: _Judges
 ) -> tuple[Questions, Sequence[int | None]]:
     """Return pictures that judge, none of which set the ranges of a quantized graph."""
     require_extra("quantize", "onnx", "scipy")
@@ -153,10 +188,10 @@ def _questions(
     from tame_deploy.calibration.choice import NOTHING, choose_pictures, prepared
     from tame_deploy.metrics.answers import Questions
 
-    source = picture_source(artifact, images, data_root)
+    source = picture_source(artifact, images, judges.data_root)
     record = read_calibration(artifact)
     beside = record.subject.pictures if record is not None else NOTHING
-    chosen, unreadable = choose_pictures(source, count, seed, least=1, beside=beside)
+    chosen, unreadable = choose_pictures(source, judges.count, judges.seed, least=1, beside=beside)
     show_notes([f"not read: {reason}" for reason in unreadable])
     labels = [source.pictures.label(index) for index in chosen.indices]
     return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels

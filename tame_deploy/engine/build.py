@@ -15,6 +15,7 @@ from tame_deploy.engine.layers import Layer, network_layers
 from tame_deploy.engine.progress import BuildProgress, make_monitor
 from tame_deploy.engine.timing import TimingCache
 from tame_deploy.errors import BuildError, InputError
+from tame_deploy.runtime.cuda import Device
 from tame_deploy.runtime.tensorrt.library import Library, Messages
 from tame_deploy.sidecar import EngineOptions, Profile
 from tame_deploy.types import TensorSpec
@@ -80,6 +81,7 @@ def build_plan(
     options: EngineOptions,
     timing: TimingCache | None = None,
     tell: Callable[[float, str], None] = lambda *_: None,
+    device: Device | None = None,
 ) -> Built:
     """Compile a graph; Ctrl-C stops the builder at its next step.
 
@@ -90,31 +92,59 @@ def build_plan(
         options: checked by `check_options`.
         timing: tactics of earlier builds, to go faster; extended afterwards.
         tell: how far it is, in [0, 1], and what is being done.
+        device: the GPU that it is built on, where the library needs one.
 
     Raises:
         BuildError: for a graph that it cannot take, by node; for a workspace that is too small; for
             whatever else the builder says.
         BuildCancelledError: if it was stopped.
     """
-    started, trt = time.monotonic(), library.trt
+    progress = BuildProgress(tell)
     with library.listening() as said:
-        builder = trt.Builder(library.logger)
-        network = _parse(library, builder, model, said)
-        settings = _configure(library, builder, inputs, options, said)
-        layers = network_layers(network)
-        progress = BuildProgress(tell, _names(network, layers))
-        settings.progress_monitor = make_monitor(trt, progress)
-        if timing is not None:
-            timing.offer(settings)
-        plan = _interruptible(lambda: builder.build_serialized_network(network, settings), progress)
+        job = _Job(library, model, inputs, options, timing, progress, said, device)
+        built = _interruptible(job.run, progress)
         if progress.cancelled.is_set():
             raise BuildCancelledError("the build was stopped; nothing was kept")
-        if plan is None:
-            raise _failure(library, said, options)
-        if timing is not None:
-            timing.keep(settings)
-    honoured = _read_back(library, settings, options)
-    return Built(bytes(plan), honoured, layers, time.monotonic() - started)
+    if built is None:
+        raise _failure(library, said, options)
+    return built
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A build from first to last, in whichever thread."""
+
+    library: Library
+    model: Path
+    inputs: Sequence[TensorSpec]
+    options: EngineOptions
+    timing: TimingCache | None
+    progress: BuildProgress
+    said: Messages
+    device: Device | None
+
+    def run(self) -> Built | None:
+        """Return what was built, or None where the builder failed or was stopped."""
+        started, library = time.monotonic(), self.library
+        if self.device is not None:
+            self.device.make_current()  # it belongs to the thread
+        builder = library.trt.Builder(library.logger)
+        network = _parse(library, builder, self.model, self.said)
+        settings = _configure(library, builder, self.inputs, self.options, self.said)
+        layers = network_layers(network)
+        self.progress.layers = _names(network, layers)
+        settings.progress_monitor = make_monitor(library.trt, self.progress)
+        if self.timing is not None:
+            self.timing.offer(settings)
+        if self.progress.cancelled.is_set():
+            return None
+        plan = builder.build_serialized_network(network, settings)
+        if plan is None or self.progress.cancelled.is_set():
+            return None
+        if self.timing is not None:
+            self.timing.keep(settings)
+        honoured = _read_back(library, settings, self.options)
+        return Built(bytes(plan), honoured, layers, time.monotonic() - started)
 
 
 def _names(network: Any, layers: Sequence[Layer]) -> list[str]:
@@ -201,13 +231,13 @@ def _flags(options: EngineOptions) -> list[str]:
     return [name for name, wanted in flags.items() if wanted]
 
 
-def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
+def _interruptible(work: Callable[[], Built | None], progress: BuildProgress) -> Built | None:
     """Run the builder beside this thread, where Ctrl-C arrives.
 
-    An exception out of a callback would tear through C++; here it becomes a question that the
-    builder is asked at each of its steps.
+    Out of a callback an exception would be lost in C++, or tear through it; here it becomes a
+    question that the builder is asked at each of its steps.
     """
-    outcome: Future[Any] = Future()
+    outcome: Future[Built | None] = Future()
 
     def run() -> None:
         try:

@@ -30,7 +30,12 @@ from tame_deploy.errors import (
 )
 from tame_deploy.manifest import Manifest
 from tame_deploy.runtime import cuda
-from tame_deploy.runtime.tensorrt.engines import StoredEngine, compile_command, read_engine
+from tame_deploy.runtime.tensorrt.engines import (
+    StoredEngine,
+    check_inside,
+    compile_command,
+    read_engine,
+)
 from tame_deploy.runtime.tensorrt.library import Library, load_library
 from tame_deploy.sidecar import (
     SIDECAR_NAME,
@@ -38,7 +43,6 @@ from tame_deploy.sidecar import (
     EngineSidecar,
     FlavourName,
     Profile,
-    parse_capability,
 )
 
 __all__ = ["CompileRequest", "Compiled", "compile_artifact", "profiles_for"]
@@ -124,6 +128,7 @@ def compile_artifact(
         BuildError: if the builder fails, or was stopped.
     """
     _check_target(artifact)
+    check_inside(artifact, artifact.path / ENGINES_FOLDER)
     library, device = check_request(request)
     blank = _blank_sidecar(artifact, request, library, device)
     target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
@@ -152,6 +157,8 @@ def check_request(request: CompileRequest) -> tuple[Library, cuda.Device | None]
         DeviceError: without a GPU where the library needs one.
         InputError: for an option that the library cannot honour.
     """
+    if request.flavour == "tensorrt-rtx" and request.device:
+        raise InputError("--device has no meaning for tensorrt-rtx, which builds without a GPU")
     device = _builder_device(request.device) if request.flavour == "tensorrt" else None
     library = load_library(request.flavour)
     check_options(library, request.options)
@@ -223,8 +230,8 @@ def _blank_sidecar(
     """Return the sidecar as far as it is known before the plan is."""
     manifest, options = artifact.manifest, request.options
     timings = request.use_timings is not False and "timing_cache" not in library.flavour.lacks
-    capabilities = tuple(sorted(options.compute_capabilities, key=parse_capability))
-    if device is not None:
+    capabilities = options.compute_capabilities
+    if device is not None and not options.hardware_compatible:
         capabilities = (".".join(map(str, device.capability)),)
     blank = EngineSidecar(
         flavour=request.flavour,
@@ -249,7 +256,7 @@ def _blank_sidecar(
 
 
 def _calibration_key(manifest: Manifest) -> str | None:
-    """A float32 graph's calibration, kept for later, has no part in its engine."""
+    """Return the key of a quantized graph's calibration; a float32 one's is kept for later."""
     quantized = manifest.precision != "fp32" and manifest.calibration is not None
     return manifest.calibration.key if quantized and manifest.calibration else None
 
@@ -270,7 +277,9 @@ def _inputs(blank: EngineSidecar, artifact: Artifact) -> dict[str, Any]:
 def _folder_name(sidecar: EngineSidecar) -> str:
     capabilities = [f"sm{text.replace('.', '')}" for text in sidecar.compute_capabilities]
     precision = sidecar.shown_precision.replace("+", "-")
-    return "-".join([sidecar.flavour, precision, *capabilities])
+    kinds = ("version_compatible", "refit", "strip")
+    also = [name.replace("_", "-") for name in kinds if getattr(sidecar.options, name)]
+    return "-".join([sidecar.flavour, precision, *capabilities, *also])
 
 
 def _build(
@@ -282,14 +291,11 @@ def _build(
     device: cuda.Device | None,
     tell: Callable[[float, str], None],
 ) -> StoredEngine:
-    if device is not None:
-        device.make_current()
     timing = None
     if blank.timing_cache and device is not None:
         timing = TimingCache(cache_directory() / "timing", library.version, device.name)
-    built = build_plan(
-        library, artifact.model, artifact.manifest.inputs, request.options, timing, tell
-    )
+    inputs = artifact.manifest.inputs
+    built = build_plan(library, artifact.model, inputs, request.options, timing, tell, device)
     with new_folder(target) as staging:
         plan = staging / PLAN_NAME
         plan.write_bytes(built.plan)

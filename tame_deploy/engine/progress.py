@@ -24,15 +24,15 @@ class BuildProgress:
 
     Args:
         tell: called with the share done, in [0, 1] and never less than before, and what is done.
-        layers: names of the network's layers, in order.
+        layers: names of what the builder goes through, in order; may be set before it begins.
     """
 
     def __init__(
         self, tell: Callable[[float, str], None] = lambda *_: None, layers: Sequence[str] = ()
     ) -> None:
+        self.layers = layers
         self.cancelled = threading.Event()
         self._tell = tell
-        self._layers = layers
         self._phases: list[_Phase] = []
         self._share = 0.0
         self._lock = threading.Lock()
@@ -80,8 +80,8 @@ class BuildProgress:
 
     def _words(self, phase: _Phase) -> str:
         """Name the layer, where a phase has a step for each."""
-        if phase.steps == len(self._layers) and phase.done < phase.steps:
-            return f"{phase.name}: {self._layers[phase.done]}"
+        if phase.steps == len(self.layers) and phase.done < phase.steps:
+            return f"{phase.name}: {self.layers[phase.done]}"
         return phase.name
 
 

@@ -53,13 +53,17 @@ def find_engine(folder: Path, key: str) -> StoredEngine | None:
 
 @contextmanager
 def locked(name: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a name against other processes; `waiting` is called once if one of them has it."""
+    """Hold a name against other processes; `waiting` is called once if one of them has it.
+
+    Raises:
+        ArtifactError: if the cache's folder cannot be written.
+    """
     from filelock import FileLock, Timeout
 
     folder = cache_directory() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         waiting()
@@ -68,6 +72,11 @@ def locked(name: str, waiting: Callable[[], None]) -> Iterator[None]:
                 lock.acquire(timeout=_TRY_S)  # in short turns, so that Ctrl-C is heard
             except Timeout:
                 continue
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {folder}: {error.strerror or error}. Set TAME_DEPLOY_CACHE to a folder "
+            "that can be written"
+        ) from error
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -11,6 +12,8 @@ from typing import Any
 from tame_deploy.errors import BuildError
 
 __all__ = ["TimingCache"]
+
+_log = logging.getLogger("tame_deploy.tensorrt")
 
 
 class TimingCache:
@@ -39,7 +42,16 @@ class TimingCache:
             raise BuildError(f"{self.path} was refused; delete it, or pass --no-timing-cache")
 
     def keep(self, settings: Any) -> None:
-        """Add what a build has found to what others have written meanwhile."""
+        """Add what a build has found to what others have written meanwhile.
+
+        A folder that cannot be written costs the next build time, and not this one its result.
+        """
+        try:
+            self._add(settings)
+        except OSError as error:
+            _log.warning("timings are not kept: %s", error)
+
+    def _add(self, settings: Any) -> None:
         from filelock import FileLock
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,5 +68,5 @@ class TimingCache:
     def _read(self) -> bytes:
         try:
             return self.path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return b""

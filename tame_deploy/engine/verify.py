@@ -138,16 +138,18 @@ def verify_backend(
     return Verdict(parity, fidelity, floor)
 
 
-def keep_verdict(engine: StoredEngine, verdict: Verdict, device: str) -> EngineSidecar:
-    """Write what was measured into an engine's sidecar.
+def keep_verdict(
+    engine: StoredEngine, verdict: Verdict | None, device: str | None
+) -> EngineSidecar:
+    """Write what was measured into an engine's sidecar, in place of what was; None takes it out.
 
     Raises:
         ArtifactError: if it cannot be written.
     """
     sidecar = replace(
         engine.sidecar,
-        parity=verdict.parity,
-        fidelity=verdict.fidelity or engine.sidecar.fidelity,
+        parity=verdict.parity if verdict else {},
+        fidelity=verdict.fidelity if verdict else {},
         verified_on=device,
     )
     text = sidecar.to_json()

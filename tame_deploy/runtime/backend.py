@@ -17,7 +17,7 @@ __all__ = ["CPU", "CUDA", "Backend", "BackendOptions"]
 #: ONNX Runtime's names for where it runs.
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-MOST_STREAMS = 64
+DEFAULT_STREAMS, MOST_STREAMS = 2, 64
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BackendOptions:
     device: int = 0
     engine: str | None = None
     cuda_graphs: bool = True
-    streams: int = 2
+    streams: int = DEFAULT_STREAMS
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

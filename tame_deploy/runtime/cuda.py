@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +19,17 @@ from numpy.typing import NDArray
 
 from tame_deploy.errors import BackendNotInstalledError, DeviceError
 
-__all__ = ["Device", "DeviceMemory", "Event", "Graph", "PinnedMemory", "Stream", "copy", "probe"]
+__all__ = [
+    "Device",
+    "DeviceMemory",
+    "Event",
+    "Graph",
+    "PinnedMemory",
+    "Stream",
+    "copy",
+    "device_of",
+    "probe",
+]
 
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
@@ -56,6 +67,16 @@ class Device:
         """Make it this thread's device."""
         call("cudaSetDevice", self.index)
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make it this thread's device for a while: other libraries have a device, too."""
+        before = call("cudaGetDevice")
+        self.make_current()
+        try:
+            yield
+        finally:
+            call("cudaSetDevice", before)
+
 
 def probe(index: int = 0) -> Device:
     """Return a GPU that can be used.
@@ -69,8 +90,7 @@ def probe(index: int = 0) -> Device:
     _, driver = cudart.cudaDriverGetVersion()
     if int(error) == _INSUFFICIENT_DRIVER:
         _, needed = cudart.cudaRuntimeGetVersion()
-        found = f"an NVIDIA driver for CUDA {_dotted(driver)}" if driver else "no NVIDIA driver"
-        raise DeviceError(f"found {found}; expected one for CUDA {_dotted(needed)} or later")
+        raise DeviceError(_driver_words(driver, needed))
     if int(error) == _NO_DEVICE or (not int(error) and not count):
         raise DeviceError("found an NVIDIA driver and no GPU; check CUDA_VISIBLE_DEVICES")
     if int(error):
@@ -82,6 +102,17 @@ def probe(index: int = 0) -> Device:
     capability = (int(facts.major), int(facts.minor))
     version = (driver // 1000, driver % 1000 // 10)
     return Device(index, name, capability, int(facts.totalGlobalMem), version)
+
+
+def _driver_words(found: int, needed: int) -> str:
+    """Say which driver is missing; within a major version, an older one does as well."""
+    major = needed // 1000
+    if not found:
+        return f"found no NVIDIA driver; expected one for CUDA {major}.0 or later"
+    return (
+        f"found an NVIDIA driver for CUDA {_dotted(found)}; expected one for CUDA {major}.0 or "
+        f"later. Update it, or pip install 'cuda-bindings<{major}'"
+    )
 
 
 def _dotted(version: int) -> str:
@@ -188,6 +219,14 @@ class Event(_Resource):
     def synchronize(self) -> None:
         """Wait for the marked work."""
         call("cudaEventSynchronize", self.handle)
+
+
+def device_of(address: int) -> int | None:
+    """Return the number of the GPU that an address is on; None where it is on none."""
+    found = call("cudaPointerGetAttributes", address)
+    kinds = _cudart().cudaMemoryType
+    on_device = found.type in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+    return int(found.device) if on_device else None
 
 
 def copy(target: int, source: int, size: int, stream: int) -> None:

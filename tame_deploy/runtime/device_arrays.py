@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from tame_deploy.errors import InputError
-from tame_deploy.runtime.cuda import Event
+from tame_deploy.runtime.cuda import Event, device_of
 
 __all__ = ["DeviceArray", "view_of"]
 
 _DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+_UNORDERED = -1
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,17 @@ class DeviceArray:
             "version": 3,
         }
 
-    def __dlpack__(self, **arguments: Any) -> Any:
-        """Return a DLPack capsule, ordered after the work that fills the array."""
-        return self._view().__dlpack__(**arguments)
+    def __dlpack__(self, *, stream: int | None = None, **arguments: Any) -> Any:
+        """Return a DLPack capsule; work of `stream` from now on comes after what fills the array.
+
+        Args:
+            stream: the consumer's, as DLPack numbers them: None and 1 are the legacy default
+                stream, -1 leaves the order to the caller.
+            arguments: passed on.
+        """
+        if stream != _UNORDERED:
+            _order(self.stream, 1 if stream is None else stream)
+        return self._view().__dlpack__(stream=_UNORDERED, **arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Return DLPack's kind of device and its number."""
@@ -73,16 +82,13 @@ class DeviceArray:
         from cuda.core import Buffer
         from cuda.core.utils import StridedMemoryView
 
-        if self.stream is not None:
-            from tame_deploy.runtime.cuda import call
-
-            # A capsule carries no stream, so what is handed over must be finished.
-            call("cudaStreamSynchronize", self.stream)
         buffer = Buffer.from_handle(self.address, self.size_bytes, owner=self)
         return StridedMemoryView.from_buffer(buffer, self.shape, dtype=np.dtype(self.dtype))
 
 
-def view_of(name: str, array: Any, device: int, stream: int) -> DeviceArray:
+def view_of(
+    name: str, array: Any, device: int, stream: int, *, writable: bool = False
+) -> DeviceArray:
     """Return an array of any library as it lies on the GPU, without a copy.
 
     Work that a stream is given from now on comes after what fills the array: DLPack sees to that,
@@ -93,17 +99,18 @@ def view_of(name: str, array: Any, device: int, stream: int) -> DeviceArray:
         array: torch, CuPy, Numba, PyCUDA's GPUArray, a `DeviceArray`.
         device: number of the GPU where it must be.
         stream: that will read or write it.
+        writable: whether it will be written.
 
     Raises:
-        InputError: if it is elsewhere, or not C-contiguous.
+        InputError: if it is elsewhere, not C-contiguous, or must not be written.
     """
     if isinstance(array, DeviceArray):
         _order(array.stream, stream)
         found = array
     elif hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
-        found = _of_dlpack(name, array, stream)
+        found = _of_dlpack(name, array, stream, writable)
     elif hasattr(array, "__cuda_array_interface__"):
-        found = _of_interface(name, array, device, stream)
+        found = _of_interface(name, array, stream, writable)
     else:
         raise InputError(
             f"{name} is {type(array).__name__}; expected a numpy array, or one on the GPU with "
@@ -114,7 +121,7 @@ def view_of(name: str, array: Any, device: int, stream: int) -> DeviceArray:
     return found
 
 
-def _of_dlpack(name: str, array: Any, stream: int) -> DeviceArray:
+def _of_dlpack(name: str, array: Any, stream: int, writable: bool) -> DeviceArray:
     from cuda.core.utils import StridedMemoryView
 
     kind, device = array.__dlpack_device__()
@@ -123,25 +130,36 @@ def _of_dlpack(name: str, array: Any, stream: int) -> DeviceArray:
     try:
         # The legacy default stream is 1 to DLPack, which means "none given" by 0.
         view = StridedMemoryView.from_dlpack(array, stream_ptr=stream or 1)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        shape = tuple(int(size) for size in view.shape)
+        dtype = np.dtype(view.dtype)
+    except Exception as error:  # producers raise what they like
         raise InputError(f"{name} cannot be read through DLPack: {error!s:.200}") from error
-    shape = tuple(int(size) for size in view.shape)
-    dtype = np.dtype(view.dtype)
+    if writable and view.readonly:
+        raise InputError(f"{name} is read-only; expected memory to write into")
     strides = view.strides and tuple(int(step) * dtype.itemsize for step in view.strides)
     _check_contiguous(name, shape, strides, dtype)
     return DeviceArray(int(view.ptr), shape, dtype.name, int(device), None, (view, array))
 
 
-def _of_interface(name: str, array: Any, device: int, stream: int) -> DeviceArray:
+def _of_interface(name: str, array: Any, stream: int, writable: bool) -> DeviceArray:
     described = array.__cuda_array_interface__
     try:
         shape = tuple(int(size) for size in described["shape"])
         dtype = np.dtype(described["typestr"])
-        address, _read_only = described["data"]
-        strides = described.get("strides")
+        address, read_only = described["data"]
+        strides, mask = described.get("strides"), described.get("mask")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{name} has a malformed __cuda_array_interface__: {error!r}") from None
+    if mask is not None or not dtype.isnative:
+        odd = "a mask" if mask is not None else f"type {dtype.str}"
+        raise InputError(f"{name} has {odd}; expected a plain array of this machine's byte order")
+    if writable and read_only:
+        raise InputError(f"{name} is read-only; expected memory to write into")
     _check_contiguous(name, shape, strides, dtype)
+    # The protocol does not say where the memory is; CUDA does.
+    device = device_of(int(address))
+    if device is None:
+        raise InputError(f"{name} is at an address of no GPU")
     _order(described.get("stream"), stream)
     return DeviceArray(int(address), shape, dtype.name, device, None, array)
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tame_deploy.artifact import Artifact
 from tame_deploy.errors import (
+    ArtifactError,
     BackendError,
     BackendNotInstalledError,
-    DeviceError,
     IncompatibleArtifactError,
     InputError,
     TameError,
 )
 from tame_deploy.runtime import cuda
-from tame_deploy.runtime.backend import CPU, CUDA, Backend, BackendOptions
+from tame_deploy.runtime.backend import CPU, CUDA, DEFAULT_STREAMS, Backend, BackendOptions
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.engines import choose_engine
+from tame_deploy.runtime.tensorrt.engines import check_plan, choose_engine, engine_folders
 from tame_deploy.runtime.tensorrt.library import FLAVOURS, installed_version, load_library
 from tame_deploy.sidecar import FlavourName
 
@@ -28,6 +29,8 @@ __all__ = ["BACKENDS", "BackendName", "Prospect", "open_backend", "prospects"]
 
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime")
+
+_log = logging.getLogger("tame_deploy")
 
 _ORT_PACKAGES = ("onnxruntime-gpu", "onnxruntime")
 
@@ -70,6 +73,9 @@ def open_backend(
         return _open_first(artifact, options)
     if name == "onnxruntime":
         _refuse(options.engine is not None, "engine", name)
+        on_gpu = CUDA in (options.providers or ())
+        _refuse(options.device != 0 and not on_gpu, "device", f"{name} on the CPU")
+        _refuse(options.streams != DEFAULT_STREAMS, "streams", name)
         return OnnxRuntimeBackend.of_artifact(artifact, options)
     _refuse(options.providers is not None, "providers", name)
     _refuse(options.threads is not None, "threads", name)
@@ -85,24 +91,41 @@ def _open_first(artifact: Artifact, options: BackendOptions) -> Backend:
     if options.providers is not None or options.threads is not None:
         return open_backend(artifact, "onnxruntime", options)
     refusals = []
+    graphs = options.cuda_graphs
     for prospect in prospects(artifact, options):
         if options.engine is not None and prospect.provider is not None:
             continue
         chosen = options
-        if prospect.provider == CUDA:
-            chosen = replace(options, providers=(CUDA, CPU))
+        if prospect.provider is not None:
+            # What only engines have means nothing here, but was not meant for here either.
+            on_cpu = prospect.provider == CPU
+            providers = (CPU,) if on_cpu else (CUDA, CPU)
+            device = 0 if on_cpu else options.device
+            chosen = BackendOptions(providers=providers, device=device, cuda_graphs=graphs)
         try:
             if prospect.refusal is None:
                 return open_backend(artifact, prospect.backend, chosen)
-            refusals.append(f"{prospect.title}: {prospect.refusal}")
-        except (DeviceError, BackendNotInstalledError) as error:
-            refusals.append(f"{prospect.title}: {error}")
-        except BackendError as error:
-            # A graph that the last and plainest of them cannot run is an error of its own.
+            reason = prospect.refusal
+        except (BackendError, ArtifactError) as error:
+            # What the last and plainest of them cannot run is an error of its own.
             if prospect.provider == CPU:
                 raise
-            refusals.append(f"{prospect.title}: {error}")
+            reason = str(error)
+        refusals.append(f"{prospect.title}: {reason}")
+        if _has_engine(artifact, prospect):
+            _log.warning("the %s engine is not used: %s", prospect.backend, reason)
     raise BackendNotInstalledError(f"no backend can be used: {'; '.join(refusals)}")
+
+
+def _has_engine(artifact: Artifact, prospect: Prospect) -> bool:
+    """Whether somebody compiled for a backend, and would wonder that it is not used."""
+    if prospect.version is None or prospect.provider is not None:
+        return False
+    return any(
+        folder.name.startswith(f"{prospect.backend}-{precision}")
+        for folder in engine_folders(artifact)
+        for precision in (artifact.manifest.precision.replace("+", "-"), "tf32")
+    )
 
 
 def prospects(artifact: Artifact | None, options: BackendOptions) -> Iterator[Prospect]:
@@ -131,7 +154,8 @@ def _flavour_prospect(
         device = cuda.probe(options.device)
         library = load_library(flavour)
         if artifact is not None:
-            choose_engine(artifact, flavour, library.version, device, options.engine)
+            stored = choose_engine(artifact, flavour, library.version, device, options.engine)
+            check_plan(artifact, stored)
 
     return Prospect(flavour, None, version, _refusal(check))
 

@@ -10,6 +10,7 @@ SUCCESS = 0
 INVALID = 1
 OUT_OF_MEMORY = 2
 INSUFFICIENT_DRIVER = 35
+ALIGNMENT = 256
 
 
 class SimulatedCuda:
@@ -18,6 +19,7 @@ class SimulatedCuda:
     cudaStreamNonBlocking = 1
     cudaEventDisableTiming = 2
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
+    cudaMemoryType = SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self, capability=(8, 6), memory=1 << 30, driver=13050, count=1):
@@ -29,6 +31,8 @@ class SimulatedCuda:
         self.graphs: dict[int, list] = {}
         self.capturing: dict[int, list] = {}
         self.calls: list[str] = []
+        self.device = 0
+        self.elsewhere: dict[int, int] = {}
         self._next = 100
 
     def __getattribute__(self, name):
@@ -44,7 +48,7 @@ class SimulatedCuda:
     # The device
 
     def cudaGetDeviceCount(self):
-        return (SUCCESS, self.count) if self.driver else (INSUFFICIENT_DRIVER, None)
+        return (SUCCESS, self.count) if self.driver >= 13000 else (INSUFFICIENT_DRIVER, None)
 
     def cudaDriverGetVersion(self):
         return SUCCESS, self.driver
@@ -62,16 +66,27 @@ class SimulatedCuda:
         )
 
     def cudaSetDevice(self, device):
+        self.device = device
         return (SUCCESS,)
 
+    def cudaGetDevice(self):
+        return SUCCESS, self.device
+
     # Memory
+
+    def cudaPointerGetAttributes(self, address):
+        for start, block in self.blocks.items():
+            if start <= address < start + ctypes.sizeof(block):
+                return SUCCESS, SimpleNamespace(type=2, device=self.elsewhere.get(start, 0))
+        return SUCCESS, SimpleNamespace(type=0, device=0)
 
     def cudaMalloc(self, size):
         if sum(map(ctypes.sizeof, self.blocks.values())) + size > self.memory:
             return OUT_OF_MEMORY, None
-        block = (ctypes.c_uint8 * size)()
-        address = ctypes.addressof(block)
-        self.blocks[address] = block
+        room = (ctypes.c_uint8 * (size + ALIGNMENT))()
+        skipped = -ctypes.addressof(room) % ALIGNMENT
+        address = ctypes.addressof(room) + skipped
+        self.blocks[address] = (ctypes.c_uint8 * size).from_buffer(room, skipped)
         return SUCCESS, address
 
     def cudaHostAlloc(self, size, flags):

@@ -86,7 +86,11 @@ class Engine:
         return tuple(-1 if isinstance(size, str) else size for size in self.tensors[name].shape)
 
     def create_runtime_config(self):
-        return SimpleNamespace(set_execution_context_allocation_strategy=lambda _: None)
+        return SimpleNamespace(
+            set_execution_context_allocation_strategy=lambda _: None,
+            create_runtime_cache=object,
+            set_runtime_cache=lambda _: None,
+        )
 
     def create_execution_context(self, settings):
         context = Context(self, settings)
@@ -106,7 +110,7 @@ class Context:
         self.memory = memory
 
     def set_optimization_profile_async(self, profile, stream):
-        self.profile, self.shapes = profile, {}
+        self.profile, self.shapes, self.settled_on = profile, {}, stream
         return 0 <= profile < len(self.engine.profiles)
 
     def set_input_shape(self, name, shape):
@@ -130,13 +134,18 @@ class Context:
         return tuple(sizes.get(size, size) for size in self.engine.tensors[name].shape)
 
     def set_tensor_address(self, name, address):
+        if address % 256:
+            return False
         self.addresses[name] = int(address)
         return True
 
     def execute_async_v3(self, stream):
         assert self.memory in self.engine.trt.cuda.blocks, "its scratch memory is gone"
-        shapes, addresses = dict(self.shapes), dict(self.addresses)
         captured = stream in self.engine.trt.cuda.capturing
+        # The profile is set by work of one stream; another would have to wait for it.
+        assert captured or self.runs or stream == self.settled_on, "the profile may not be set yet"
+        self.runs += 1
+        shapes, addresses = dict(self.shapes), dict(self.addresses)
 
         def work():
             # A captured graph reads its context, which must be as it was.
@@ -148,7 +157,6 @@ class Context:
         return True
 
     def _compute(self, shapes, addresses):
-        self.runs += 1
         feeds = {
             name: at(addresses[name], shapes[name], self.engine.get_tensor_dtype(name).value).copy()
             for name in self.engine.inputs

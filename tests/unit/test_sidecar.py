@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -87,7 +88,7 @@ def test_what_is_no_sidecar_is_refused(text):
         EngineSidecar.from_json(text)
 
 
-def example(capabilities=(), **settings):
+def example(capabilities=(), /, **settings):
     return EngineSidecar(
         flavour="tensorrt-rtx",
         version="1.7.1",
@@ -110,9 +111,17 @@ def example(capabilities=(), **settings):
 def test_an_engine_runs_on_the_gpus_it_was_made_for():
     assert example(("8.6", "8.9")).runs_on((8, 9))
     assert not example(("8.6",)).runs_on((8, 9))
-    assert example().runs_on((12, 0))
     assert not example().runs_on((7, 5))
-    assert example(("8.6",), hardware_compatible=True).runs_on((9, 0))
+    # TensorRT-RTX leaves the data centre's GPUs to TensorRT.
+    assert [example().runs_on(one) for one in ((8, 0), (9, 0), (10, 3), (12, 1))] == [1, 0, 0, 1]
+    portable = replace(example(hardware_compatible=True), flavour="tensorrt")
+    assert portable.runs_on((9, 0))
+
+
+def test_the_order_of_compute_capabilities_does_not_matter():
+    assert example(compute_capabilities=("12.0", "8.9")) == example(
+        compute_capabilities=("8.9", "12.0")
+    )
 
 
 @pytest.mark.parametrize("extent", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1, 10**9), (-1, 1, 1)])

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
-from tame_deploy.errors import BackendError, InputError
+from tame_deploy.errors import BackendError, DeviceError, InputError
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.device_arrays import DeviceArray, view_of
 from tame_deploy.runtime.tensorrt.engines import StoredEngine, choose_engine
-from tame_deploy.runtime.tensorrt.lane import Lane, largest_sizes, shape_of
+from tame_deploy.runtime.tensorrt.lane import ALIGNMENT, Lane, largest_sizes, shape_of
 from tame_deploy.runtime.tensorrt.library import load_library
 from tame_deploy.runtime.tensorrt.loaded import LoadedEngine, load_engine
 from tame_deploy.sidecar import FlavourName, Profile
@@ -54,7 +54,8 @@ class TensorRTBackend:
         self._most_lanes = options.streams
         self._turn = threading.Condition()
         # The first lane now: what does not fit on the device is said before the first picture.
-        self._idle = [Lane(engine, self._largest, self._capture)]
+        with device.current():
+            self._idle = [Lane(engine, self._largest, self._capture)]
         self._made = 1
 
     @classmethod
@@ -121,7 +122,8 @@ class TensorRTBackend:
 
         Args:
             feeds: inputs by name, from any library with DLPack or `__cuda_array_interface__`;
-                numpy arrays are copied over. They must fit into one profile.
+                numpy arrays are copied over, and what is there and does not begin at a multiple of
+                256 bytes is copied on the GPU. They must fit into one profile.
             out: arrays to write some of the outputs into; the others are allocated anew.
             stream: address of the caller's CUDA stream. The work is queued there and this returns
                 at once; inputs may be changed, and outputs read, by later work of that stream.
@@ -151,7 +153,7 @@ class TensorRTBackend:
                 for spec in self.inputs:
                     array = seen[spec.name]
                     addresses[spec.name] = (
-                        array.address
+                        lane.realign(spec, array, queue_)
                         if isinstance(array, DeviceArray)
                         else lane.stage(spec, array, queue_)
                     )
@@ -182,7 +184,12 @@ class TensorRTBackend:
                     memory.handle, shape, spec.dtype, index, told, memory
                 )
                 continue
-            view = view_of(spec.name, out[spec.name], index, stream)
+            view = view_of(spec.name, out[spec.name], index, stream, writable=True)
+            if view.address % ALIGNMENT:
+                raise InputError(
+                    f"out has {spec.name} at {view.address:#x}; expected an address that is a "
+                    f"multiple of {ALIGNMENT}, as that of a whole allocation"
+                )
             if (view.shape, view.dtype) != (shape, spec.dtype):
                 raise InputError(
                     f"out has {spec.name}: {view.dtype} {list(view.shape)}; expected "
@@ -240,23 +247,35 @@ class TensorRTBackend:
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
         """Lend a lane to this thread: an idle one, a new one, or the first to come free."""
-        self.device.make_current()
-        with self._turn:
-            self._turn.wait_for(
-                lambda: self._engine is None or self._idle or self._made < self._most_lanes
-            )
-            if self._engine is None:
-                raise BackendError("this backend is closed; open it again")
-            if not self._idle:
-                self._idle.append(Lane(self._engine, self._largest, self._capture))
-                self._made += 1
-            lane = self._idle.pop()
-        try:
-            yield lane
-        finally:
+        with self.device.current():
+            lane = self._take_lane()
+            try:
+                yield lane
+            finally:
+                with self._turn:
+                    self._idle.append(lane)
+                    self._turn.notify_all()
+
+    def _take_lane(self) -> Lane:
+        while True:
             with self._turn:
-                self._idle.append(lane)
-                self._turn.notify_all()
+                self._turn.wait_for(
+                    lambda: self._engine is None or self._idle or self._made < self._most_lanes
+                )
+                engine = self._engine
+                if engine is None:
+                    raise BackendError("this backend is closed; open it again")
+                if self._idle:
+                    return self._idle.pop()
+                self._made += 1
+            try:
+                return Lane(engine, self._largest, self._capture)
+            except DeviceError:
+                # No room for another: threads share those there are.
+                with self._turn:
+                    self._made -= 1
+                    self._most_lanes = max(self._made, 1)
+                    self._turn.notify_all()
 
     def close(self) -> None:
         """Free engine, streams and memory, once the calls that are running have ended."""
@@ -266,11 +285,11 @@ class TensorRTBackend:
             if engine is None:
                 return
             self._turn.wait_for(lambda: len(self._idle) == self._made)
-            self.device.make_current()
-            for lane in self._idle:
-                lane.close()
-            self._idle, self._made = [], 0
-        engine.close()
+            with self.device.current():
+                for lane in self._idle:
+                    lane.close()
+                self._idle, self._made = [], 0
+                engine.close()
 
     def __enter__(self) -> TensorRTBackend:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tame_deploy.artifact import ENGINES_FOLDER, Artifact, file_sha256
@@ -22,11 +22,11 @@ from tame_deploy.sidecar import (
     EngineSidecar,
     FlavourName,
     Profile,
-    parse_capability,
 )
 
 __all__ = [
     "StoredEngine",
+    "check_inside",
     "check_plan",
     "choose_engine",
     "compile_command",
@@ -57,13 +57,20 @@ def engine_folders(artifact: Artifact) -> Iterator[Path]:
     parent = artifact.path / ENGINES_FOLDER
     if not parent.is_dir():
         return
-    root = artifact.path.resolve()
     for folder in sorted(parent.iterdir()):
-        if folder.name.startswith(".") or not folder.is_dir():
-            continue
-        if not folder.resolve().is_relative_to(root):
-            raise ManifestError(f"{folder} is a link to {folder.resolve()}, outside the artifact")
-        yield folder
+        if not folder.name.startswith(".") and folder.is_dir():
+            check_inside(artifact, folder)
+            yield folder
+
+
+def check_inside(artifact: Artifact, folder: Path) -> None:
+    """Check that no link leads out of an artifact.
+
+    Raises:
+        ManifestError: if one does.
+    """
+    if not folder.resolve().is_relative_to(artifact.path.resolve()):
+        raise ManifestError(f"{folder} is a link to {folder.resolve()}, outside the artifact")
 
 
 def read_engine(folder: Path) -> StoredEngine:
@@ -156,7 +163,7 @@ def _preference(engine: StoredEngine) -> tuple[bool, bool, str]:
 def _check_machine(
     artifact: Artifact, engine: StoredEngine, version: str, device: Device | None
 ) -> None:
-    sidecar, rebuild = engine.sidecar, compile_command(artifact, engine.sidecar)
+    sidecar, rebuild = engine.sidecar, compile_command(artifact, engine.sidecar, device)
     model = artifact.manifest.files["model.onnx"]
     same_graph = sidecar.onnx_sha256 == model and sidecar.manifest == artifact.manifest.identity()
     if not same_graph:
@@ -208,10 +215,23 @@ def check_plan(artifact: Artifact, engine: StoredEngine) -> None:
         )
 
 
-def compile_command(artifact: Artifact, sidecar: EngineSidecar) -> str:
-    """Return the command that makes an engine again, with the options that made it."""
-    options = sidecar.options
-    words = ["tame-deploy", "compile", str(artifact.path), "--target", sidecar.flavour]
+def compile_command(
+    artifact: Artifact, sidecar: EngineSidecar, device: Device | None = None
+) -> str:
+    """Return the command that makes an engine again, with the options that made it.
+
+    With a device that the engine was not made for, it is the command for that device.
+    """
+    options, flavour = sidecar.options, sidecar.flavour
+    if device is not None and not sidecar.runs_on(device.capability):
+        options = replace(options, compute_capabilities=())
+        if not replace(sidecar, options=options, compute_capabilities=()).runs_on(
+            device.capability
+        ):
+            flavour = "tensorrt"  # which builds for any GPU that it finds
+    words = ["tame-deploy", "compile", str(artifact.path), "--target", flavour]
+    if device is not None and device.index and flavour == "tensorrt":
+        words += ["--device", str(device.index)]
     for profile in options.profiles:
         words += ["--batch", _extent(profile.batch)]
     words += _explained(options.profiles)
@@ -219,7 +239,7 @@ def compile_command(artifact: Artifact, sidecar: EngineSidecar) -> str:
         words += ["--workspace", str(options.workspace_mib)]
     if options.optimization_level != 3:
         words += ["--optimization-level", str(options.optimization_level)]
-    for capability in sorted(options.compute_capabilities, key=parse_capability):
+    for capability in options.compute_capabilities:
         words += ["--compute-capability", capability]
     flags = ("tf32", "version_compatible", "hardware_compatible", "refit", "strip")
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.errors import BackendError
+from tame_deploy.errors import BackendError, DeviceError
 from tame_deploy.runtime.cuda import DeviceMemory, Event, Graph, PinnedMemory, Stream, copy
+from tame_deploy.runtime.device_arrays import DeviceArray
 from tame_deploy.runtime.tensorrt.loaded import LoadedEngine
 from tame_deploy.types import TensorSpec
 
-__all__ = ["Lane", "Sizes", "shape_of"]
+__all__ = ["ALIGNMENT", "Lane", "Sizes", "largest_sizes", "shape_of"]
+
+_log = logging.getLogger("tame_deploy.tensorrt")
+
+#: TensorRT takes addresses that are multiples of this many bytes.
+ALIGNMENT = 256
 
 #: Sizes of a call: pictures and, where the graph takes class ids, classes, by their symbols.
 Sizes: TypeAlias = Mapping[str, int]
@@ -49,13 +57,15 @@ class Lane:
         self._engine = engine
         self._capture = capture and not engine.own_graphs
         self._contexts: dict[int, Any] = {}
-        self._captured: dict[Key, _Captured] = {}
+        self._captured: OrderedDict[Key, _Captured] = OrderedDict()
+        # Contexts whose capture failed have work in flight until the lane is closed.
+        self._kept_contexts: list[Any] = []
         self._seen: OrderedDict[Key, None] = OrderedDict()
         self._open: list[Any] = []
         self._pinned_in_use = False
         try:
-            self.stream = self._kept(Stream())
-            self._done = self._kept(Event())
+            self.stream: Stream = self._kept(Stream())
+            self._done: Event = self._kept(Event())
             self._scratch = self._kept(DeviceMemory(engine.scratch_bytes))
             self._device: dict[str, DeviceMemory] = {}
             self._host: dict[str, PinnedMemory] = {}
@@ -108,6 +118,14 @@ class Lane:
         copy(address, self._host[spec.name].handle, pinned.nbytes, stream)
         return address
 
+    def realign(self, spec: TensorSpec, array: DeviceArray, stream: int) -> int:
+        """Return an address of an array's values that TensorRT takes: its own, or a copy's."""
+        if array.address % ALIGNMENT == 0:
+            return array.address
+        address = self._device[spec.name].handle
+        copy(address, array.address, array.size_bytes, stream)
+        return address
+
     def wait_for_last(self, stream: int) -> None:
         """Let a stream go on only when this lane's last work is done."""
         self._done.hold(stream)
@@ -126,32 +144,22 @@ class Lane:
         it: a graph refers to its context, which must not see other sizes afterwards.
 
         Raises:
-            BackendError: if the engine fails, or cannot be captured.
+            BackendError: if the engine fails.
         """
         specs = (*self._engine.inputs, *self._engine.outputs)
         shapes = {spec.name: shape_of(spec, sizes) for spec in specs}
         key = (profile, tuple(shapes.values()), tuple(addresses[spec.name] for spec in specs))
         known = self._captured.get(key)
         if known is not None:
+            self._captured.move_to_end(key)
             known.graph.launch(stream)
-            return
-        if not self._worth_capturing(key):
-            context = self._context(profile)
-            self._execute(context, shapes, addresses, stream)
-            return
-        context = self._engine.context(profile, self._scratch, self.stream.handle)
-        self._execute(context, shapes, addresses, stream)
-        try:
-            graph = Graph(self.stream, lambda: self._start(context, self.stream.handle))
-        except BackendError as error:
-            raise BackendError(
-                f"the engine cannot be captured as a CUDA graph ({error}); open the backend with "
-                "cuda_graphs=False"
-            ) from error
-        self._captured[key] = _Captured(context, self._kept(graph))
+        elif self._worth_capturing(key):
+            self._capture_now(key, shapes, addresses, stream)
+        else:
+            self._execute(self._context(profile, stream), shapes, addresses, stream)
 
     def _worth_capturing(self, key: Key) -> bool:
-        if not self._capture or len(self._captured) >= _MOST_GRAPHS:
+        if not self._capture:
             return False
         if key in self._seen:
             return True
@@ -160,11 +168,37 @@ class Lane:
             self._seen.popitem(last=False)
         return False
 
-    def _context(self, profile: int) -> Any:
+    def _capture_now(
+        self,
+        key: Key,
+        shapes: Mapping[str, tuple[int, ...]],
+        addresses: Mapping[str, int],
+        stream: int,
+    ) -> None:
+        """Run in a new context, and capture the same from it for the next time."""
+        context = self._engine.context(key[0], self._scratch, stream)
+        self._execute(context, shapes, addresses, stream)
+        try:
+            graph = Graph(self.stream, lambda: self._start(context, self.stream.handle))
+        except BackendError as error:
+            # What was asked for has run; it goes on as well, if slower.
+            _log.warning("no CUDA graphs are used from here on: %s", error)
+            self._capture = False
+            self._kept_contexts.append(context)
+            return
+        if len(self._captured) == _MOST_GRAPHS:
+            self._finish()
+            self._captured.popitem(last=False)[1].graph.close()
+        self._captured[key] = _Captured(context, graph)
+
+    def _finish(self) -> None:
+        """Wait for all that this lane was given, on whichever stream."""
+        self.stream.synchronize()
+        self._done.synchronize()
+
+    def _context(self, profile: int, stream: int) -> Any:
         if profile not in self._contexts:
-            self._contexts[profile] = self._engine.context(
-                profile, self._scratch, self.stream.handle
-            )
+            self._contexts[profile] = self._engine.context(profile, self._scratch, stream)
         return self._contexts[profile]
 
     def _execute(
@@ -186,7 +220,9 @@ class Lane:
                 if tuple(context.get_tensor_shape(name)) != shapes[name]:
                     found = tuple(context.get_tensor_shape(name))
                     raise BackendError(f"the engine gives {name} {found}; expected {shapes[name]}")
-                context.set_tensor_address(name, address)
+                if not context.set_tensor_address(name, address):
+                    reason = said.first_error("no reason was given")
+                    raise BackendError(f"the memory of {name} was refused: {reason}")
             self._start(context, stream)
 
     def _start(self, context: Any, stream: int) -> None:
@@ -196,18 +232,21 @@ class Lane:
                 raise BackendError(f"{self._engine.library.flavour.name} failed: {reason:.300}")
 
     def close(self) -> None:
-        """Free everything, after the work that still uses it."""
+        """Free everything, after the work that still uses it; what fails is left to the driver."""
         if not self._open:
             return
-        if hasattr(self, "_done"):
-            self._done.synchronize()
+        with suppress(DeviceError):
+            self._finish()
         # Graphs before contexts, contexts before the memory that they use.
-        for resource in [one for one in self._open if isinstance(one, Graph)]:
-            resource.close()
+        for captured in self._captured.values():
+            with suppress(DeviceError):
+                captured.graph.close()
         self._captured.clear()
         self._contexts.clear()
+        self._kept_contexts.clear()
         for resource in reversed(self._open):
-            resource.close()
+            with suppress(DeviceError):
+                resource.close()
         self._open = []
 
 

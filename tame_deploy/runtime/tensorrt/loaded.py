@@ -38,6 +38,7 @@ class LoadedEngine:
         self.inputs, self.outputs = sidecar.inputs, sidecar.outputs
         self.scratch_bytes = int(engine.device_memory_size_v2)
         self.own_graphs = graphs and hasattr(library.trt, "CudaGraphStrategy")
+        self._kernels: Any = None
         _check_tensors(library, engine, (*self.inputs, *self.outputs), stored.folder)
         if engine.num_optimization_profiles != len(self.profiles):
             raise IncompatibleArtifactError(
@@ -46,7 +47,12 @@ class LoadedEngine:
             )
 
     def context(self, profile: int, scratch: DeviceMemory, stream: int) -> Any:
-        """Return a new execution context for a profile; contexts of one stream share scratch.
+        """Return a new execution context for a profile; contexts of one lane share scratch.
+
+        Args:
+            profile: its number.
+            scratch: memory of at least `scratch_bytes`.
+            stream: where it runs first: the profile is set there.
 
         Raises:
             DeviceError: if it cannot be made.
@@ -58,6 +64,10 @@ class LoadedEngine:
                 strategy = trt.CudaGraphStrategy
                 allocation, settings = settings, self.engine.create_runtime_config()
                 settings.set_execution_context_allocation_strategy(allocation)
+                # Kernels are compiled when they are first needed: once for all contexts.
+                if self._kernels is None:
+                    self._kernels = settings.create_runtime_cache()
+                settings.set_runtime_cache(self._kernels)
                 settings.cuda_graph_strategy = (
                     strategy.WHOLE_GRAPH_CAPTURE if self.own_graphs else strategy.DISABLED
                 )
@@ -72,7 +82,7 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Free the engine."""
-        self.engine = None
+        self.engine = self._kernels = None
 
 
 def load_engine(
@@ -86,7 +96,13 @@ def load_engine(
         BackendError: if its weights cannot be put back.
     """
     check_plan(artifact, stored)
-    device.make_current()
+    with device.current():
+        return _deserialize(artifact, stored, library, device, graphs)
+
+
+def _deserialize(
+    artifact: Artifact, stored: StoredEngine, library: Library, device: Device, graphs: bool
+) -> LoadedEngine:
     trt = library.trt
     with library.listening() as said:
         runtime = trt.Runtime(library.logger)

@@ -9,7 +9,12 @@ import pytest
 from tame_deploy.artifact import open_artifact
 from tame_deploy.errors import ChecksumError, IncompatibleArtifactError, ManifestError
 from tame_deploy.runtime.cuda import Device
-from tame_deploy.runtime.tensorrt.engines import check_plan, choose_engine, compile_command
+from tame_deploy.runtime.tensorrt.engines import (
+    check_plan,
+    choose_engine,
+    compile_command,
+    read_engine,
+)
 from tame_deploy.sidecar import EngineOptions, Profile
 from tests.simulated.engines import write_engine
 
@@ -121,6 +126,21 @@ def test_links_out_of_the_artifact_are_refused(demo_copy, tmp_path):
     plan.symlink_to(tmp_path / "elsewhere.plan")
     with pytest.raises(ManifestError, match="outside"):
         choose(demo_copy)
+
+
+@pytest.mark.parametrize(
+    ("capability", "target", "capabilities"),
+    [((12, 0), "tensorrt-rtx", 0), ((9, 0), "tensorrt", 0), ((8, 6), "tensorrt-rtx", 2)],
+)
+def test_the_command_is_for_the_gpu_that_asks(demo_copy, capability, target, capabilities):
+    options = {"compute_capabilities": ("8.6", "8.9")}
+    write_engine(demo_copy, flavour="tensorrt-rtx", options=options, folder="x", **options)
+    artifact = open_artifact(demo_copy)
+    device = Device(0, "GPU", capability, 1 << 30, (13, 0))
+    sidecar = read_engine(demo_copy / "engines" / "x").sidecar
+    words = shlex.split(compile_command(artifact, sidecar, device))
+    assert words[words.index("--target") + 1] == target
+    assert words.count("--compute-capability") == capabilities
 
 
 def test_the_command_repeats_every_option(demo_copy):

@@ -37,14 +37,18 @@ def test_every_refusal_has_a_reason(monkeypatch):
     *gpus, cpu = prospects(None, BackendOptions())
     assert cpu.refusal is None
     assert [one.refusal for one in gpus[:2]] == [
-        "found no NVIDIA driver; expected one for CUDA 13.5 or later"
+        "found no NVIDIA driver; expected one for CUDA 13.0 or later"
     ] * 2
 
 
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ({"driver": 0}, "found no NVIDIA driver; expected one for CUDA 13.5"),
+        ({"driver": 0}, "found no NVIDIA driver; expected one for CUDA 13.0"),
+        (
+            {"driver": 12040},
+            r"driver for CUDA 12.4; expected one for CUDA 13.0 or later. .*cuda-bindings<13",
+        ),
         ({"count": 0}, "found an NVIDIA driver and no GPU"),
     ],
 )

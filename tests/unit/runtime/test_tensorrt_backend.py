@@ -308,6 +308,101 @@ def test_device_arrays_that_do_not_fit_are_refused(engine, gpu, spoil, message):
         backend.run_on_device({**feeds, "images": spoil(gpu, feeds["images"])})
 
 
+def test_what_is_not_aligned_is_copied_and_no_output_is(engine, gpu):
+    feeds = feeds_of(engine, 3)
+    images = OnDevice(gpu, feeds["images"])
+    one = feeds["images"][0].nbytes
+    assert one % 256 == 0
+    shifted = OnDevice(gpu, np.concatenate([[0], feeds["class_ids"].ravel()]))
+    part = dict(shifted.__cuda_array_interface__, shape=(3, 1), data=(shifted.address + 8, False))
+    shifted.__cuda_array_interface__ = part
+    with opened(engine) as backend:
+        found = backend.run_on_device({"images": images, "class_ids": shifted})
+        expected = expected_of(engine, feeds)
+        assert_same({name: read(array) for name, array in found.items()}, expected)
+        room = OnDevice(gpu, np.zeros((4, *expected["logits"].shape[1:]), np.float32))
+        room.__cuda_array_interface__ = dict(
+            room.__cuda_array_interface__,
+            shape=expected["logits"].shape,
+            data=(room.address + 4, False),
+        )
+        with pytest.raises(InputError, match="multiple of 256"):
+            backend.run_on_device(feeds, out={"logits": room})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": (0, True)}, "logits is read-only"),
+        ({"mask": object()}, "logits has a mask"),
+        ({"typestr": ">f4"}, "logits has type >f4"),
+        ({"data": (4096, False)}, "logits is at an address of no GPU"),
+    ],
+    ids=["read-only", "mask", "byte order", "host"],
+)
+def test_memory_that_cannot_be_written_is_refused(engine, gpu, changes, message):
+    feeds = feeds_of(engine, 2)
+    room = OnDevice(gpu, np.zeros_like(expected_of(engine, feeds)["logits"]), **changes)
+    with opened(engine) as backend, pytest.raises(InputError, match=message):
+        backend.run_on_device(feeds, out={"logits": room})
+
+
+def test_an_array_on_another_gpu_is_refused(engine, gpu):
+    feeds = feeds_of(engine, 2)
+    images = OnDevice(gpu, feeds["images"])
+    gpu.elsewhere[images.address] = 1
+    with opened(engine) as backend, pytest.raises(InputError, match="on GPU 1; expected GPU 0"):
+        backend.run_on_device({**feeds, "images": images})
+
+
+def test_the_callers_device_stays_its_own(engine, gpu):
+    with opened(engine) as backend:
+        gpu.device = 3
+        backend.run(feeds_of(engine, 1))
+        assert gpu.device == 3
+    assert gpu.device == 3
+
+
+def test_a_capture_that_fails_costs_speed_and_nothing_else(engine, gpu, monkeypatch, caplog):
+    def fails(self, graph, flags):
+        return 900, None
+
+    monkeypatch.setattr(type(gpu), "cudaGraphInstantiate", fails)
+    feeds = feeds_of(engine, 2)
+    with opened(engine) as backend:
+        for _ in range(4):
+            assert_same(backend.run(feeds), expected_of(engine, feeds))
+    assert gpu.calls.count("cudaStreamBeginCapture") == 1
+    assert "no CUDA graphs are used from here on" in caplog.text
+    assert not gpu.blocks
+
+
+def test_ever_new_addresses_do_not_crowd_out_what_comes_back(engine, gpu):
+    feeds = feeds_of(engine, 1)
+    with opened(engine) as backend:
+        for seed in range(20):
+            images = OnDevice(gpu, feeds_of(engine, 1, seed=seed)["images"])
+            out = {"logits": OnDevice(gpu, np.zeros((1, 6), np.float32))}
+            for _ in range(2):
+                backend.run_on_device({**feeds, "images": images}, out=out)
+        gpu.calls.clear()
+        for _ in range(3):
+            assert_same(backend.run(feeds), expected_of(engine, feeds))
+        assert "cudaGraphLaunch" in gpu.calls
+
+
+def test_threads_share_the_lanes_that_fit(demo_copy, monkeypatch):
+    gpu, _ = simulate(monkeypatch)
+    write_engine(demo_copy)
+    with opened(demo_copy, streams=4) as backend:
+        gpu.memory = sum(len(block) for block in gpu.blocks.values()) + 1000
+        asked = [feeds_of(demo_copy, 2, seed=seed) for seed in range(12)]
+        with ThreadPoolExecutor(4) as pool:
+            for feeds, found in zip(asked, pool.map(backend.run, asked), strict=True):
+                assert_same(found, expected_of(demo_copy, feeds))
+    assert not gpu.blocks
+
+
 def test_more_than_a_profile_is_not_split_on_the_device(engine, gpu):
     feeds = {name: OnDevice(gpu, value) for name, value in feeds_of(engine, 9).items()}
     with (
@@ -325,6 +420,20 @@ def test_outputs_that_do_not_fit_are_refused(engine, gpu):
             backend.run_on_device(feeds, out=out)
         with pytest.raises(InputError, match="out names \\['x'\\]"):
             backend.run_on_device(feeds, out={"x": None})
+
+
+def test_auto_goes_on_where_a_plan_is_damaged_and_says_so(engine, monkeypatch, caplog):
+    from tame_deploy.runtime import selection
+    from tame_deploy.runtime.tensorrt import backend as backend_module
+
+    monkeypatch.setattr(selection, "installed_version", lambda name: name == "tensorrt" or None)
+    monkeypatch.setattr(selection, "load_library", backend_module.load_library)
+    (plan,) = engine.rglob("*.plan")
+    plan.write_bytes(plan.read_bytes()[:5])
+    with open_backend(open_artifact(engine)) as backend:
+        assert backend.name == "onnxruntime on CPU"
+    assert "the tensorrt engine is not used" in caplog.text
+    assert "has 5 bytes; expected" in caplog.text
 
 
 def test_a_device_array_describes_itself():
