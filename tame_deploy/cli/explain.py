@@ -14,6 +14,7 @@ from tame_deploy.cli.options import (
     ArtifactArgument,
     BackendOption,
     EngineOption,
+    GpuOption,
     ProviderOption,
     ThreadsOption,
 )
@@ -37,6 +38,7 @@ def explain(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     backend: BackendOption = "auto",
     engine: EngineOption = None,
+    device: GpuOption = 0,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     overwrite: Annotated[bool, typer.Option(help="Write into a folder that holds files.")] = False,
@@ -50,7 +52,7 @@ def explain(
     from tame_deploy.runtime.explainer import load
 
     paths = find_images(images, output)
-    options = BackendOptions(threads, tuple(provider) if provider else None, engine=engine)
+    options = BackendOptions(threads, tuple(provider) if provider else None, device, engine)
     with load(artifact, backend=backend, options=options) as explainer:
         warn_speed_only(explainer.artifact.manifest)
         named = [explainer.class_id(name) for name in label or []]
