@@ -81,7 +81,7 @@ def _look_inside(artifact: Artifact, engine: StoredEngine) -> tuple[Sequence[Lay
     from tame_deploy.engine.layers import LAYERS_NAME, engine_layers, layers_from_json
     from tame_deploy.runtime import cuda
     from tame_deploy.runtime.tensorrt.engines import choose_engine
-    from tame_deploy.runtime.tensorrt.library import load_library
+    from tame_deploy.runtime.tensorrt.flavours import load_library
     from tame_deploy.runtime.tensorrt.loaded import load_engine
 
     size = engine.sidecar.plan_bytes

@@ -16,7 +16,7 @@ from tame_deploy.engine.progress import BuildProgress, make_monitor
 from tame_deploy.engine.timing import TimingCache
 from tame_deploy.errors import BuildError, InputError
 from tame_deploy.runtime.cuda import Device
-from tame_deploy.runtime.tensorrt.library import Library, Messages
+from tame_deploy.runtime.tensorrt.flavours import Library, Messages
 from tame_deploy.sidecar import EngineOptions, Profile
 from tame_deploy.types import TensorSpec
 

@@ -36,7 +36,7 @@ from tame_deploy.runtime.tensorrt.engines import (
     compile_command,
     read_engine,
 )
-from tame_deploy.runtime.tensorrt.library import Library, load_library
+from tame_deploy.runtime.tensorrt.flavours import Library, load_library
 from tame_deploy.sidecar import (
     SIDECAR_NAME,
     EngineOptions,

@@ -22,7 +22,7 @@ from tame_deploy.runtime.backend import CPU, CUDA, DEFAULT_STREAMS, Backend, Bac
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 from tame_deploy.runtime.tensorrt.engines import check_plan, choose_engine, engine_folders
-from tame_deploy.runtime.tensorrt.library import FLAVOURS, installed_version, load_library
+from tame_deploy.runtime.tensorrt.flavours import FLAVOURS, installed_version, load_library
 from tame_deploy.sidecar import FlavourName
 
 __all__ = ["BACKENDS", "BackendName", "Prospect", "open_backend", "prospects"]

@@ -18,7 +18,7 @@ from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
 from tame_deploy.runtime.selection import open_backend, prospects
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 from tame_deploy.runtime.tensorrt.engines import choose_engine
-from tame_deploy.runtime.tensorrt.library import installed_version, load_library
+from tame_deploy.runtime.tensorrt.flavours import installed_version, load_library
 from tame_deploy.runtime.tensorrt.loaded import load_engine
 from tame_deploy.sidecar import EngineOptions
 

@@ -39,7 +39,7 @@ from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.selection import open_backend
 from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
-from tame_deploy.runtime.tensorrt.library import load_library
+from tame_deploy.runtime.tensorrt.flavours import load_library
 from tame_deploy.sidecar import EngineOptions, Profile
 from tame_deploy.types import TensorSpec
 from tests.simulated.cudart import SimulatedCuda

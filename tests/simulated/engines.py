@@ -10,7 +10,7 @@ from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.tensorrt import backend as backend_module
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.library import FLAVOURS, Library
+from tame_deploy.runtime.tensorrt.flavours import FLAVOURS, Library
 from tame_deploy.sidecar import EngineOptions, EngineSidecar, Profile
 from tests.simulated.cudart import SimulatedCuda
 from tests.simulated.tensorrt import SimulatedTensorRT, plan_of

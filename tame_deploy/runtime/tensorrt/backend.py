@@ -17,8 +17,8 @@ from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.device_arrays import DeviceArray, view_of
 from tame_deploy.runtime.tensorrt.engines import StoredEngine, choose_engine
+from tame_deploy.runtime.tensorrt.flavours import load_library
 from tame_deploy.runtime.tensorrt.lane import ALIGNMENT, Lane, largest_sizes, shape_of
-from tame_deploy.runtime.tensorrt.library import load_library
 from tame_deploy.runtime.tensorrt.loaded import LoadedEngine, load_engine
 from tame_deploy.sidecar import FlavourName, Profile
 from tame_deploy.types import TensorSpec, check_feeds

@@ -29,7 +29,7 @@ ALIGNMENT = 256
 Sizes: TypeAlias = Mapping[str, int]
 Key: TypeAlias = "tuple[int, tuple[tuple[int, ...], ...], tuple[int, ...]]"
 
-#: Each captured graph keeps a context; more sizes or addresses than this run without one.
+#: Each captured graph keeps a context; of more, the one that was used longest ago goes.
 _MOST_GRAPHS = 16
 _MOST_SEEN = 64
 

@@ -12,7 +12,7 @@ from tame_deploy.artifact import Artifact
 from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError
 from tame_deploy.runtime.cuda import Device, DeviceMemory
 from tame_deploy.runtime.tensorrt.engines import StoredEngine, check_plan, compile_command
-from tame_deploy.runtime.tensorrt.library import Library
+from tame_deploy.runtime.tensorrt.flavours import Library
 from tame_deploy.sidecar import Profile
 from tame_deploy.types import TensorSpec
 
