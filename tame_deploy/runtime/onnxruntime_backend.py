@@ -146,8 +146,12 @@ def _open_session(
 
 
 def _configured(asked: list[str], options: BackendOptions, captures: bool) -> list[Any]:
-    """Return the providers with their settings."""
-    cuda = {"device_id": str(options.device), "enable_cuda_graph": str(int(captures))}
+    """Return the providers with their settings; float32 is not to be TF32 by default."""
+    cuda = {
+        "device_id": str(options.device),
+        "enable_cuda_graph": str(int(captures)),
+        "use_tf32": "0",
+    }
     return [(provider, cuda) if provider == CUDA else provider for provider in asked]
 
 
