@@ -128,7 +128,7 @@ def test_an_engine_and_its_sidecar_lie_in_the_artifact(demo_copy):
     assert sidecar.version == load_library("tensorrt-rtx").version
     assert [profile.batch for profile in sidecar.options.profiles] == TWO_PROFILES
     assert sidecar.onnx_sha256 == artifact.manifest.files["model.onnx"]
-    assert sidecar.runs_where == "compute capability 8.0 and later"
+    assert sidecar.runs_where == "compute capability 8.x, and 12.0 and later"
     assert not sidecar.options.tf32
     layers = layers_from_json((engine.folder / "layers.json").read_text())
     assert any(layer.name.startswith("backbone/Conv") for layer in layers)
