@@ -19,6 +19,7 @@ from tame_deploy.cli import (
     train,
     verify,
 )
+from tame_deploy.cli.screen import show_log
 
 app = typer.Typer(
     name="tame-deploy",
@@ -41,7 +42,8 @@ def _root(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
-) -> None: ...
+) -> None:
+    show_log()
 
 
 app.command("train")(train.train)

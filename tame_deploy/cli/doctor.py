@@ -17,6 +17,7 @@ from tame_deploy.cli.screen import console, print_table, score_table
 from tame_deploy.errors import TameError
 
 if TYPE_CHECKING:
+    from tame_deploy.artifact import Artifact
     from tame_deploy.runtime.selection import Prospect
 
 
@@ -34,7 +35,7 @@ def doctor(
 
     opened = open_artifact(artifact) if artifact else None
     found = list(prospects(opened, BackendOptions(device=device)))
-    chosen = next((one for one in found if one.refusal is None), None)
+    chosen = _chosen(found, opened)
     facts = _facts(device)
     if json:
         backends = [{**asdict(one), "title": one.title} for one in found]
@@ -45,12 +46,29 @@ def doctor(
         console.print(f"{name:10} {escape(str(value))}")
     print_table(_table(found, chosen))
     what = escape(str(opened.path)) if opened else "artifacts"
+    both = len([one for one in found if one.on_cpu and one.refusal is None]) > 1
     if chosen is None:
         console.print(f"nothing here can run {what}: pip install 'tame-deploy\\[cpu]'")
         raise typer.Exit(1)
     console.print(f"[green]will run[/]   {what} with {chosen.title}")
+    if chosen.on_cpu and both:
+        console.print(
+            "           openvino or onnxruntime, as measured when an artifact is first run"
+        )
     if opened is None:
         console.print("try        tame-deploy doctor ARTIFACT, which looks at its engines as well")
+
+
+def _chosen(found: list[Prospect], artifact: Artifact | None) -> Prospect | None:
+    """Return the backend that `auto` would take, as far as that is known without measuring."""
+    from tame_deploy.runtime.fastest import remembered_backend
+    from tame_deploy.runtime.selection import cpu_versions
+
+    first = next((one for one in found if one.refusal is None), None)
+    if first is None or not first.on_cpu or artifact is None:
+        return first
+    known = remembered_backend(artifact, cpu_versions(), None)
+    return next((one for one in found if one.backend == known and one.on_cpu), first)
 
 
 def _table(found: list[Prospect], chosen: Prospect | None) -> Any:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tame_deploy.cli.options import (
     ArtifactArgument,
     BackendOption,
+    ComputeOption,
     EngineOption,
     GpuOption,
     ProviderOption,
@@ -39,6 +40,7 @@ def explain(
     backend: BackendOption = "auto",
     engine: EngineOption = None,
     device: GpuOption = 0,
+    precision: ComputeOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     overwrite: Annotated[bool, typer.Option(help="Write into a folder that holds files.")] = False,
@@ -52,7 +54,9 @@ def explain(
     from tame_deploy.runtime.explainer import load
 
     paths = find_images(images, output)
-    options = BackendOptions(threads, tuple(provider) if provider else None, device, engine)
+    options = BackendOptions(
+        threads, tuple(provider) if provider else None, device, engine, precision=precision
+    )
     with load(artifact, backend=backend, options=options) as explainer:
         warn_speed_only(explainer.artifact.manifest)
         named = [explainer.class_id(name) for name in label or []]

@@ -52,8 +52,12 @@ ProviderOption = Annotated[
     typer.Option(help="ONNX Runtime execution provider, repeatable; CPUExecutionProvider."),
 ]
 BackendOption = Annotated[
-    Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"],
+    Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"],
     typer.Option(help="What runs it; auto takes the fastest that can (see doctor)."),
+]
+ComputeOption = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option("--precision", help="What OpenVINO computes in; the artifact's own."),
 ]
 TargetOption = Annotated[
     Literal["tensorrt", "tensorrt-rtx"], typer.Option(help="Whose engine it is.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -32,6 +33,7 @@ __all__ = [
     "print_table",
     "printable",
     "score_table",
+    "show_log",
     "show_parity",
     "step_spinner",
     "warn_speed_only",
@@ -40,6 +42,25 @@ __all__ = [
 #: Results go to standard output, everything said along the way to standard error.
 console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _ToNotes(logging.Handler):
+    """Shows what the package logs as notes, in one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = " ".join(printable(record.getMessage()).split())
+        colour, label = ("yellow", "warning") if record.levelno >= logging.WARNING else ("", "note")
+        notes.print(
+            f"[{colour}]{label}:[/] {escape(words)}" if colour else f"note: {escape(words)}"
+        )
+
+
+def show_log() -> None:
+    """Print what the package logs from now on, notes and warnings."""
+    log = logging.getLogger("tame_deploy")
+    if not log.handlers:
+        log.addHandler(_ToNotes())
+        log.setLevel(logging.INFO)
 
 
 def printable(text: str) -> str:

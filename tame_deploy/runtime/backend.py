@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -32,8 +32,12 @@ class BackendOptions:
         engine: name of the engine in the artifact's engines/, to take no other.
         cuda_graphs: whether to replay what a GPU did for a size before, instead of starting its
             kernels one by one.
-        streams: how many calls of different threads a GPU runs at a time; each holds its own
-            buffers for the largest profile.
+        streams: how many calls of different threads run at a time, on a GPU or with OpenVINO; on a
+            GPU each holds its own buffers for the largest profile.
+        precision: what OpenVINO computes in: "fp32", or "bf16" where the CPU has it. The artifact's
+            own by default, whatever the CPU has.
+        mode: whether OpenVINO gives all cores to one call ("latency") or runs calls side by side
+            ("throughput").
 
     Raises:
         InputError: for a number outside its range.
@@ -45,6 +49,8 @@ class BackendOptions:
     engine: str | None = None
     cuda_graphs: bool = True
     streams: int = DEFAULT_STREAMS
+    precision: Literal["fp32", "bf16"] | None = None
+    mode: Literal["latency", "throughput"] = "latency"
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -53,6 +59,10 @@ class BackendOptions:
             raise InputError(f"device is {self.device}; expected 0 or more")
         if not 1 <= self.streams <= MOST_STREAMS:
             raise InputError(f"streams is {self.streams}; expected 1 to {MOST_STREAMS}")
+        if self.precision not in (None, "fp32", "bf16"):
+            raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
+        if self.mode not in ("latency", "throughput"):
+            raise InputError(f"mode is {self.mode!r}; expected latency or throughput")
 
 
 class Backend(Protocol):

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from tame_deploy.artifact import Artifact
 from tame_deploy.errors import (
@@ -19,7 +19,9 @@ from tame_deploy.errors import (
 )
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import CPU, CUDA, DEFAULT_STREAMS, Backend, BackendOptions
+from tame_deploy.runtime.fastest import fastest_backend
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from tame_deploy.runtime.openvino_backend import OpenVinoBackend
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 from tame_deploy.runtime.tensorrt.engines import check_plan, choose_engine, engine_folders
 from tame_deploy.runtime.tensorrt.flavours import FLAVOURS, installed_version, load_library
@@ -27,8 +29,14 @@ from tame_deploy.sidecar import FlavourName
 
 __all__ = ["BACKENDS", "BackendName", "Prospect", "open_backend", "prospects"]
 
-BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime")
+BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
+BACKENDS: tuple[BackendName, ...] = (
+    "auto",
+    "tensorrt",
+    "tensorrt-rtx",
+    "openvino",
+    "onnxruntime",
+)
 
 _log = logging.getLogger("tame_deploy")
 
@@ -50,14 +58,20 @@ class Prospect:
         place = self.provider and self.provider.removesuffix("ExecutionProvider")
         return f"{self.backend} ({place})" if place else self.backend
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is for CPUs."""
+        return self.backend == "openvino" or self.provider == CPU
+
 
 def open_backend(
     artifact: Artifact, name: str = "auto", options: BackendOptions | None = None
 ) -> Backend:
     """Open the artifact's graph, or an engine of it, on a backend.
 
-    "auto" takes the first that can be used of TensorRT, TensorRT-RTX, ONNX Runtime on CUDA, ONNX
-    Runtime on the CPU; with `providers` or `threads`, ONNX Runtime, and with `engine`, TensorRT.
+    "auto" takes the first that can be used of TensorRT, TensorRT-RTX and ONNX Runtime on CUDA; on a
+    CPU the faster of OpenVINO and ONNX Runtime, measured once. Options narrow it down: `engine` to
+    TensorRT, `providers` to ONNX Runtime, `precision` and `mode` to OpenVINO, `threads` to CPUs.
 
     Raises:
         BackendNotInstalledError: if there is no such backend, or its package is missing.
@@ -71,57 +85,96 @@ def open_backend(
         raise BackendNotInstalledError(f"unknown backend {name!r}; expected {', '.join(BACKENDS)}")
     if name == "auto":
         return _open_first(artifact, options)
+    _check_options(name, options)
     if name == "onnxruntime":
-        _refuse(options.engine is not None, "engine", name)
-        on_gpu = CUDA in (options.providers or ())
-        _refuse(options.device != 0 and not on_gpu, "device", f"{name} on the CPU")
-        _refuse(options.streams != DEFAULT_STREAMS, "streams", name)
         return OnnxRuntimeBackend.of_artifact(artifact, options)
-    _refuse(options.providers is not None, "providers", name)
-    _refuse(options.threads is not None, "threads", name)
+    if name == "openvino":
+        return OpenVinoBackend.of_artifact(artifact, options)
     return TensorRTBackend.of_artifact(artifact, name, options)
 
 
-def _refuse(given: bool, option: str, backend: str) -> None:
-    if given:
-        raise InputError(f"{option} has no meaning for backend {backend}")
+def _check_options(name: BackendName, options: BackendOptions) -> None:
+    """Refuse what a backend would ignore."""
+    defaults = BackendOptions()
+    on_gpu = name in FLAVOURS or CUDA in (options.providers or ())
+    meant = {
+        "threads": name in ("openvino", "onnxruntime"),
+        "providers": name == "onnxruntime",
+        "device": on_gpu,
+        "engine": name in FLAVOURS,
+        "streams": name != "onnxruntime",
+        "precision": name == "openvino",
+        "mode": name == "openvino",
+    }
+    for option, has_meaning in meant.items():
+        if not has_meaning and getattr(options, option) != getattr(defaults, option):
+            place = "" if on_gpu or option != "device" else " on the CPU"
+            raise InputError(f"{option} has no meaning for backend {name}{place}")
 
 
 def _open_first(artifact: Artifact, options: BackendOptions) -> Backend:
-    if options.providers is not None or options.threads is not None:
+    if options.providers is not None:
         return open_backend(artifact, "onnxruntime", options)
+    if options.precision is not None or options.mode != BackendOptions().mode:
+        return open_backend(artifact, "openvino", options)
     refusals = []
-    graphs = options.cuda_graphs
     for prospect in prospects(artifact, options):
-        if options.engine is not None and prospect.provider is not None:
+        if not _considered(prospect, options):
             continue
-        chosen = options
-        if prospect.provider is not None:
-            # What only engines have means nothing here, but was not meant for here either.
-            on_cpu = prospect.provider == CPU
-            providers = (CPU,) if on_cpu else (CUDA, CPU)
-            device = 0 if on_cpu else options.device
-            chosen = BackendOptions(providers=providers, device=device, cuda_graphs=graphs)
-        try:
-            if prospect.refusal is None:
-                return open_backend(artifact, prospect.backend, chosen)
-            reason = prospect.refusal
-        except (BackendError, ArtifactError) as error:
-            # What the last and plainest of them cannot run is an error of its own.
-            if prospect.provider == CPU:
-                raise
-            reason = str(error)
+        reason = prospect.refusal
+        if reason is None and prospect.on_cpu:
+            return _open_on_cpu(artifact, options)
+        if reason is None:
+            try:
+                return open_backend(artifact, prospect.backend, _narrowed(prospect, options))
+            except (BackendError, ArtifactError) as error:
+                reason = str(error)
         refusals.append(f"{prospect.title}: {reason}")
         if _has_engine(artifact, prospect):
             _log.warning("the %s engine is not used: %s", prospect.backend, reason)
     raise BackendNotInstalledError(f"no backend can be used: {'; '.join(refusals)}")
 
 
+def _considered(prospect: Prospect, options: BackendOptions) -> bool:
+    """Whether the options leave a backend in question."""
+    if options.engine is not None:
+        return prospect.backend in FLAVOURS
+    return prospect.on_cpu or options.threads is None
+
+
+def _narrowed(prospect: Prospect, options: BackendOptions) -> BackendOptions:
+    """Return the options without those that are for other backends than the one that is tried."""
+    if prospect.backend in FLAVOURS:
+        return options
+    graphs, device = options.cuda_graphs, options.device
+    return BackendOptions(providers=(CUDA, CPU), device=device, cuda_graphs=graphs)
+
+
+def _open_on_cpu(artifact: Artifact, options: BackendOptions) -> Backend:
+    """Open the faster of those that are installed."""
+    versions = cpu_versions()
+    threads = options.threads
+
+    def open_named(name: str) -> Backend:
+        streams = options.streams if name == "openvino" else DEFAULT_STREAMS
+        return open_backend(artifact, name, BackendOptions(threads, streams=streams))
+
+    if len(versions) == 1:
+        return open_named(next(iter(versions)))
+    return open_named(fastest_backend(artifact, versions, threads, open_named))
+
+
+def cpu_versions() -> dict[str, str]:
+    """Return the versions of the CPU backends that are installed."""
+    found = {"openvino": _version("openvino"), "onnxruntime": _version(*_ORT_PACKAGES)}
+    return {name: version for name, version in found.items() if version is not None}
+
+
 def _has_engine(artifact: Artifact, prospect: Prospect) -> bool:
     """Whether somebody compiled for a backend, and would wonder that it is not used."""
     if prospect.version is None or prospect.provider is not None:
         return False
-    return any(
+    return prospect.backend in FLAVOURS and any(
         folder.name.startswith(f"{prospect.backend}-{precision}")
         for folder in engine_folders(artifact)
         for precision in (artifact.manifest.precision.replace("+", "-"), "tf32")
@@ -136,9 +189,14 @@ def prospects(artifact: Artifact | None, options: BackendOptions) -> Iterator[Pr
     for flavour in FLAVOURS:
         yield _flavour_prospect(flavour, artifact, options)
     yield _cuda_prospect(artifact, options)
-    version = _ort_version()
-    missing = None if version else "it is not installed: pip install 'tame-deploy[cpu]'"
-    yield Prospect("onnxruntime", CPU, version, missing)
+    for name, packages, extra in (
+        ("openvino", ("openvino",), "openvino"),
+        ("onnxruntime", _ORT_PACKAGES, "cpu"),
+    ):
+        version = _version(*packages)
+        missing = None if version else f"it is not installed: pip install 'tame-deploy[{extra}]'"
+        provider = CPU if name == "onnxruntime" else None
+        yield Prospect(cast(BackendName, name), provider, version, missing)
 
 
 def _flavour_prospect(
@@ -161,7 +219,7 @@ def _flavour_prospect(
 
 
 def _cuda_prospect(artifact: Artifact | None, options: BackendOptions) -> Prospect:
-    version = _ort_version()
+    version = _version(*_ORT_PACKAGES)
 
     def check() -> None:
         if version is None or CUDA not in _available_providers():
@@ -185,8 +243,8 @@ def _refusal(check: Callable[[], None]) -> str | None:
     return None
 
 
-def _ort_version() -> str | None:
-    for package in _ORT_PACKAGES:
+def _version(*packages: str) -> str | None:
+    for package in packages:
         try:
             return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -205,7 +205,7 @@ def test_auto_goes_on_where_a_plan_is_damaged_and_says_so(engine, monkeypatch, c
     (plan,) = engine.rglob("*.plan")
     plan.write_bytes(plan.read_bytes()[:5])
     with open_backend(open_artifact(engine)) as backend:
-        assert backend.name == "onnxruntime on CPU"
+        assert " on CPU" in backend.name
     assert "the tensorrt engine is not used" in caplog.text
     assert "has 5 bytes; expected" in caplog.text
 
