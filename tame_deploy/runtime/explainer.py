@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tame_deploy.artifact import Artifact, open_artifact
 from tame_deploy.errors import BackendError, InputError
@@ -17,6 +19,7 @@ from tame_deploy.preprocess import ImageSource, load_image, prepare_batch
 from tame_deploy.runtime.backend import Backend, BackendOptions
 from tame_deploy.runtime.explanation import Explanation
 from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.stream import Streamed, stream
 
 __all__ = ["ClassIds", "Explainer", "load"]
 
@@ -64,22 +67,99 @@ class Explainer:
         outputs: list[dict[str, NDArray[Any]]] = []
         for start in range(0, len(pictures), batch_size):
             rows = slice(start, start + batch_size)
-            feeds = {"images": prepare_batch(pictures[rows], spec)}
-            if chosen is not None:
-                feeds["class_ids"] = chosen[rows]
-            outputs.append(self.backend.run(feeds))
+            images = prepare_batch(pictures[rows], spec)
+            outputs.append(self._run(images, None if chosen is None else chosen[rows]))
         joined = {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
-        if not np.isfinite(joined["logits"]).all():
+        return self._explanation(joined, pictures)
+
+    async def explain_async(
+        self,
+        images: Images,
+        class_ids: ClassIds | None = None,
+        *,
+        top_k: int | None = None,
+        batch_size: int = 8,
+    ) -> Explanation:
+        """Do as `explain` does in a thread, so that an event loop goes on meanwhile.
+
+        Raises:
+            InputError: as `explain`.
+            BackendError: as `explain`.
+        """
+        return await asyncio.to_thread(
+            self.explain, images, class_ids, top_k=top_k, batch_size=batch_size
+        )
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        class_ids: int | Sequence[int] | None = None,
+        *,
+        top_k: int | None = None,
+        batch_size: int = 8,
+        workers: int | None = None,
+        skip_unreadable: bool = False,
+    ) -> Iterator[Streamed]:
+        """Explain any number of pictures in order, reading some while others are explained.
+
+        Memory does not grow with their number, and they are asked for only as they are needed.
+        Whoever stops early closes the iterator (a `for` loop does when it is left by `break` and
+        the iterator is dropped; `contextlib.closing` does it at once).
+
+        Args:
+            images: pictures, as `explain` takes single ones.
+            class_ids: which classes to explain in every one of them, as for `explain`.
+            top_k: instead, how many of the likeliest.
+            batch_size: how many go through the graph at a time.
+            workers: threads that read and resize; by default one a core, and at most four.
+            skip_unreadable: give a picture that cannot be read with its error, and go on.
+
+        Raises:
+            InputError: for classes that cannot be explained; with `skip_unreadable` off, for a
+                picture that cannot be read, by its index, after those before it.
+            BackendError: if the backend fails.
+        """
+        if batch_size < 1 or (workers is not None and workers < 1):
+            raise InputError(f"batch_size is {batch_size}, workers {workers}; expected at least 1")
+        self._resolve(class_ids, top_k, 1)
+        asked = (class_ids, top_k)
+        return stream(self._explain_prepared, self.artifact, images, asked, batch_size, workers,
+                      skip_unreadable)  # fmt: skip
+
+    def _explain_prepared(
+        self,
+        pictures: Sequence[Image.Image],
+        images: NDArray[Any],
+        asked: tuple[int | Sequence[int] | None, int | None],
+    ) -> Explanation:
+        """Explain one batch whose `images` tensor is ready."""
+        class_ids, top_k = asked
+        chosen = self._resolve(class_ids, top_k, len(pictures))
+        return self._explanation(self._run(images, chosen), pictures)
+
+    def _run(
+        self, images: NDArray[Any], chosen: NDArray[np.int64] | None
+    ) -> dict[str, NDArray[Any]]:
+        feeds = {"images": images}
+        if chosen is not None:
+            feeds["class_ids"] = chosen
+        return self.backend.run(feeds)
+
+    def _explanation(
+        self, outputs: dict[str, NDArray[Any]], pictures: Sequence[Image.Image]
+    ) -> Explanation:
+        if not np.isfinite(outputs["logits"]).all():
             raise BackendError("the network gave NaN or infinite logits; its weights are no good")
+        manifest = self.artifact.manifest
         return Explanation(
-            joined["logits"],
-            joined["explained"],
-            joined["maps"],
+            outputs["logits"],
+            outputs["explained"],
+            outputs["maps"],
             self.labels,
             tuple(pictures),
-            spec,
-            self.artifact.manifest.graph.maps,
-            self.artifact.manifest.speed_only,
+            manifest.image,
+            manifest.graph.maps,
+            manifest.speed_only,
         )
 
     def check_classes(self, class_ids: ClassIds | None, top_k: int | None = None) -> None:

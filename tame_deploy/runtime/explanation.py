@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,17 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    def one(self, index: int) -> Explanation:
+        """Return the explanation of one picture alone."""
+        rows = slice(index, index + 1)
+        return replace(
+            self,
+            logits=self.logits[rows],
+            class_ids=self.class_ids[rows],
+            maps=self.maps[rows],
+            pictures=self.pictures[rows],
+        )
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
