@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from tame_deploy.manifest import Manifest
     from tame_deploy.preprocess import load_image
+    from tame_deploy.runtime.backend import BackendOptions
     from tame_deploy.runtime.explainer import Explainer, load
     from tame_deploy.runtime.explanation import Explanation
     from tame_deploy.types import HeadConfig, ImageSpec, TensorSpec
@@ -33,6 +34,7 @@ __all__ = [
     "Artifact",
     "ArtifactError",
     "BackendError",
+    "BackendOptions",
     "Explainer",
     "Explanation",
     "HeadConfig",
@@ -52,6 +54,7 @@ _HOMES = {
     "errors": ("ArtifactError", "BackendError", "InputError", "ParityError", "TameError"),
     "manifest": ("Manifest",),
     "preprocess": ("load_image",),
+    "runtime.backend": ("BackendOptions",),
     "runtime.explainer": ("Explainer", "load"),
     "runtime.explanation": ("Explanation",),
     "types": ("HeadConfig", "ImageSpec", "TensorSpec"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 from tame_deploy.errors import DownloadError
 
-__all__ = ["Progress", "cache_directory", "download", "fetch_text"]
+__all__ = ["Progress", "cache_directory", "download", "fetch_text", "is_writable"]
 
 #: Called with (bytes so far, bytes in all or None).
 Progress = Callable[[int, "int | None"], None]
@@ -29,6 +30,16 @@ def cache_directory() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "tame-deploy"
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def fetch_text(url: str) -> str:

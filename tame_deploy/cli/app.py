@@ -9,6 +9,7 @@ import typer
 from tame_deploy import __version__
 from tame_deploy.cli import (
     backbones,
+    benchmark,
     compile,
     doctor,
     evaluate,
@@ -59,5 +60,6 @@ app.command("compare")(evaluate.compare)
 app.command("ablate")(train.ablate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
+app.command("benchmark")(benchmark.benchmark)
 app.command("layers")(backbones.layers)
 app.command("import-checkpoint")(backbones.import_checkpoint)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,6 +39,12 @@ def compile_(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Pictures that calibrate; 128.")] = None,
     data_root: DataRootOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", help="Where what is quantized goes; ARTIFACT-PRECISION-tensorrt."
+        ),
+    ] = None,
     batch: Annotated[
         list[str] | None,
         typer.Option(help="Profile: least, best and most pictures, 1,8,64; repeatable."),
@@ -113,10 +121,11 @@ def compile_(
     )
     request = CompileRequest(target, options, device, rebuild, cache, timing_cache)
     check_request(request)  # before anything is quantized for it
-    if images is None and (count is not None or data_root is not None):
+    pictures = _Pictures(images, count or 128, data_root, output, rebuild)
+    if images is None and (count, data_root) != (None, None):
         raise InputError("--count and --data-root have no meaning without --images")
     warn_speed_only(opened.manifest)
-    opened = _in_precision(opened, precision, images, count or 128, data_root)
+    opened = _in_precision(opened, precision, pictures)
     try:
         with _build_bar() as tell:
             made = compile_artifact(opened, request, tell=tell)
@@ -126,10 +135,21 @@ def compile_(
     _show(opened, made)
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """What quantizes, as the options say: pictures, how many, whence, whither, and whether anew."""
+
+    images: str | None
+    count: int
+    data_root: str | None
+    output: str | None
+    anew: bool
+
+
 def parse_extent(name: str, text: str) -> tuple[int, int, int]:
     """Return (1, 8, 64) of "1,8,64"; one number is least, best and most at once."""
     parts = [part.strip() for part in text.split(",")]
-    numeric = all(part.isascii() and part.isdecimal() and len(part) < 9 for part in parts)
+    numeric = all(part.isascii() and part.isdecimal() and len(part) < 19 for part in parts)
     if len(parts) not in (1, 3) or not numeric:
         raise InputError(f"--{name} is {text!r}; expected least,best,most as in 1,8,64")
     numbers = [int(part) for part in parts]
@@ -139,16 +159,15 @@ def parse_extent(name: str, text: str) -> tuple[int, int, int]:
 def _in_precision(
     artifact: Artifact,
     precision: Literal["fp32", "fp16", "int8", "int8+fp16"] | None,
-    images: str | None,
-    count: int,
-    data_root: str | None,
+    pictures: _Pictures,
 ) -> Artifact:
     """Return the artifact, or the one of lower precision that is made of it beside it."""
     manifest = artifact.manifest
     if precision in (None, manifest.precision):
-        if images is not None:
+        if pictures.images is not None or pictures.output is not None:
             raise InputError(
-                f"--images has no meaning: {artifact.path} is {manifest.precision} as it is"
+                "--images and --output have no meaning: nothing is quantized, "
+                f"{artifact.path} is {manifest.precision} as it is"
             )
         return artifact
     if manifest.precision != "fp32" or precision == "fp32":
@@ -156,18 +175,24 @@ def _in_precision(
             f"{artifact.path} is {manifest.precision}; to get {precision}, compile the float32 "
             f"artifact that it was made of ({', '.join(manifest.parents) or 'none'})"
         )
-    given = Path(artifact.path).absolute()
-    output = given.with_name(f"{given.name}-{precision.replace('+', '-')}-tensorrt")
+    given = artifact.path if artifact.path.name else artifact.path.absolute()
+    beside = given.with_name(f"{given.name}-{precision.replace('+', '-')}-tensorrt")
+    output = Path(pictures.output) if pictures.output else beside
     kept = _made_before(artifact, output, precision)
-    if kept is not None:
+    if kept is not None and pictures.images is None:
         notes.print(f"[yellow]note:[/] {escape(str(output))} was quantized before, and is taken")
         return kept
-    if images is None:
+    if kept is not None and not pictures.anew:
+        raise InputError(
+            f"{output} was quantized before; leave --images out to compile it, or add --rebuild to "
+            "quantize it anew"
+        )
+    if pictures.images is None:
         raise InputError(
             f"{precision} is quantized first, and held to float32 on pictures: add --images DIR, "
             "or compile what tame-deploy quantize --target tensorrt made"
         )
-    return _quantized(artifact, output, precision, images, count, data_root)
+    return _quantized(artifact, output, precision, pictures)
 
 
 def _made_before(artifact: Artifact, output: Path, precision: str) -> Artifact | None:
@@ -180,8 +205,8 @@ def _made_before(artifact: Artifact, output: Path, precision: str) -> Artifact |
     same = (made_of, found.manifest.precision) == ([artifact.manifest.identity()], precision)
     if not same:
         raise ArtifactError(
-            f"{output} is there, and not {precision} of {artifact.path}; move it away, or compile "
-            "what tame-deploy quantize --target tensorrt made"
+            f"{output} is there, and not {precision} of {artifact.path}; move it away, or choose "
+            "another place with -o"
         )
     return found
 
@@ -190,19 +215,19 @@ def _quantized(
     artifact: Artifact,
     output: Path,
     precision: Literal["fp16", "int8", "int8+fp16"],
-    images: str,
-    count: int,
-    data_root: str | None,
+    pictures: _Pictures,
 ) -> Artifact:
     require_extra("quantize", "onnx", "scipy", "matplotlib")
     require_extra("cpu", "onnxruntime")
     from tame_deploy.calibration.options import QuantizeOptions
     from tame_deploy.calibration.quantize import quantize_artifact
 
-    options = QuantizeOptions(precision=precision, target="tensorrt", count=count)
-    source = picture_source(artifact, images, data_root)
+    options = QuantizeOptions(precision=precision, target="tensorrt", count=pictures.count)
+    source = picture_source(artifact, str(pictures.images), pictures.data_root)
     with step_spinner() as report:
-        made = quantize_artifact(artifact, source, output, options, report=report)
+        made = quantize_artifact(
+            artifact, source, output, options, overwrite=pictures.anew, report=report
+        )
     show_notes(made.notes)
     show_quantized(made)
     return made.artifact
@@ -231,7 +256,7 @@ def _shortened(words: str) -> str:
 
 def _show(artifact: Artifact, made: Compiled) -> None:
     sidecar, folder = made.engine.sidecar, escape(str(made.engine.folder))
-    path = escape(str(artifact.path))
+    path, engine = (escape(shlex.quote(str(one))) for one in (artifact.path, made.engine.folder))
     where = {
         "built": f"compiled in {sidecar.build_s:.1f} s",
         "cache": "found in the cache (--rebuild builds it anew)",
@@ -244,5 +269,5 @@ def _show(artifact: Artifact, made: Compiled) -> None:
     )
     for profile in sidecar.options.profiles:
         console.print(f"           {profile}")
-    console.print(f"look at    tame-deploy inspect {folder}")
+    console.print(f"look at    tame-deploy inspect {engine}")
     console.print(f"on its GPU tame-deploy verify {path} --target {sidecar.flavour}")

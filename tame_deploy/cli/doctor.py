@@ -12,8 +12,9 @@ import typer
 from rich.markup import escape
 
 from tame_deploy import __version__
+from tame_deploy.cli.inspect import describe_engine
 from tame_deploy.cli.options import GpuOption
-from tame_deploy.cli.screen import console, print_table, score_table
+from tame_deploy.cli.screen import console, print_wrapped, score_table
 from tame_deploy.errors import TameError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def doctor(
     from tame_deploy.artifact import open_artifact
     from tame_deploy.runtime.backend import BackendOptions
     from tame_deploy.runtime.selection import prospects
+    from tame_deploy.runtime.tensorrt.engines import engine_folders
 
     opened = open_artifact(artifact) if artifact else None
     found = list(prospects(opened, BackendOptions(device=device)))
@@ -44,7 +46,10 @@ def doctor(
         return
     for name, value in facts.items():
         console.print(f"{name:10} {escape(str(value))}")
-    print_table(_table(found, chosen))
+    print_wrapped(_table(found, chosen))
+    if opened is not None:
+        for folder in engine_folders(opened):
+            console.print(f"engines/{folder.name}: {escape(describe_engine(opened, folder))}")
     what = escape(str(opened.path)) if opened else "artifacts"
     both = len([one for one in found if one.on_cpu and one.refusal is None]) > 1
     if chosen is None:
@@ -83,7 +88,7 @@ def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
 
 
 def _facts(device: int) -> dict[str, str]:
-    from tame_deploy.download import cache_directory
+    from tame_deploy.download import cache_directory, is_writable
     from tame_deploy.runtime import cuda
 
     try:
@@ -91,12 +96,12 @@ def _facts(device: int) -> dict[str, str]:
         shown = f"{gpu}, driver for CUDA {'.'.join(map(str, gpu.driver_cuda))}"
     except TameError as error:
         shown = f"none: {error}"
-    cache = cache_directory()
+    cache, words = cache_directory(), ", cannot be written: set TAME_DEPLOY_CACHE"
     return {
         "version": f"tame-deploy {__version__}",
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "GPU": shown,
-        "cache": f"{cache} ({_size(cache) / 1e6:.0f} MB)",
+        "cache": f"{cache} ({_size(cache) / 1e6:.0f} MB{'' if is_writable(cache) else words})",
     }
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tame_deploy.artifact import open_artifact
+from tame_deploy.artifact import Artifact, open_artifact
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
@@ -50,7 +50,7 @@ def inspect(
         size = (opened.path / name).stat().st_size / 1e6
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
     for folder in engine_folders(opened):
-        card.add_row(f"engines/{folder.name}", Text(_engine(folder)))
+        card.add_row(f"engines/{folder.name}", Text(describe_engine(opened, folder)))
     console.print(card)
     if manifest.parity is not None:
         console.print(parity_table(manifest.parity, "when it was made"))
@@ -89,11 +89,15 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def _engine(folder: Path) -> str:
-    from tame_deploy.runtime.tensorrt.engines import read_engine
+def describe_engine(artifact: Artifact, folder: Path) -> str:
+    """Return what an engine is in a line, after checking its files."""
+    from tame_deploy.runtime.tensorrt.engines import check_graph, check_plan, read_engine
 
     try:
-        sidecar = read_engine(folder).sidecar
+        engine = read_engine(folder)
+        check_graph(artifact, engine)
+        check_plan(artifact, engine)
+        sidecar = engine.sidecar
     except TameError as error:
         return f"damaged: {error}"
     verified = f"verified on {sidecar.verified_on}" if sidecar.verified_on else "not verified"

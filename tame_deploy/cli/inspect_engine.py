@@ -17,7 +17,7 @@ from tame_deploy.cli.screen import (
     fidelity_table,
     notes,
     parity_table,
-    print_table,
+    print_wrapped,
     score_table,
 )
 from tame_deploy.errors import ManifestError, TameError
@@ -52,11 +52,12 @@ def inspect_engine(folder: Path, *, as_json: bool) -> None:
     """Show an engine's sidecar, memory and layers, as a card and a table or as JSON."""
     from tame_deploy.artifact import open_artifact
     from tame_deploy.engine.layers import precision_counts
-    from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
+    from tame_deploy.runtime.tensorrt.engines import check_graph, check_plan, read_engine
 
     engine = read_engine(folder)
     # engines/NAME lies in its artifact.
     artifact = open_artifact(folder.absolute().parent.parent)
+    check_graph(artifact, engine)
     check_plan(artifact, engine)
     layers, memory, source = _look_inside(artifact, engine)
     if as_json:
@@ -69,10 +70,13 @@ def inspect_engine(folder: Path, *, as_json: bool) -> None:
         }
         print(json.dumps(described, indent=2))
         return
+    shown = [layer for layer in layers if layer.type not in _NOT_SHOWN]
+    hidden = len(layers) - len(shown)
+    left_out = f", {hidden} constants left out" * bool(hidden)
+    print_wrapped(_layer_table(shown, f"{len(shown)} layers of {source}{left_out}"))
+    counts = ", ".join(f"{kind} {count}" for kind, count in precision_counts(shown).items())
+    console.print(f"these {len(shown)} layers give: {counts}")
     console.print(_card(engine, memory))
-    print_table(_layer_table(layers, source))
-    counts = ", ".join(f"{kind} {count}" for kind, count in precision_counts(layers).items())
-    console.print(f"layers by what they give: {counts}")
     _show_verified(engine.sidecar)
 
 
@@ -133,24 +137,22 @@ def _card(engine: StoredEngine, memory: _Memory) -> Table:
     return card
 
 
-def _layer_table(layers: Sequence[Layer], source: str) -> Any:
-    shown = [layer for layer in layers if layer.type not in _NOT_SHOWN]
+def _layer_table(layers: Sequence[Layer], title: str) -> Any:
+    fused = any(len(layer.fused) > 1 for layer in layers)
     lines = [
         [
             escape(layer.name),
             layer.type,
             layer.precision,
             "x".join("?" if size < 0 else str(size) for size in layer.shape),
-            escape(", ".join(layer.fused)) if len(layer.fused) > 1 else "",
+            *([escape(", ".join(layer.fused))] if fused else []),
         ]
-        for layer in shown
+        for layer in layers
     ]
-    hidden = len(layers) - len(shown)
-    title = f"{len(shown)} layers of {source}" + (f", {hidden} constants left out" * bool(hidden))
-    headings = ["layer", "type", "gives", "shape", "fused of"]
+    headings = ["layer", "type", "gives", "shape", *(["fused of"] if fused else [])]
     table = score_table(title, headings, lines)
     for column in table.columns:
-        column.justify = "left"
+        column.justify, column.overflow = "left", "fold"
     return table
 
 

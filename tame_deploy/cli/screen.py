@@ -31,6 +31,7 @@ __all__ = [
     "notes",
     "parity_table",
     "print_table",
+    "print_wrapped",
     "printable",
     "score_table",
     "show_log",
@@ -172,6 +173,11 @@ def _changes(values: Mapping[str, float]) -> str:
 def print_table(table: Table) -> None:
     """Print a table that must not lose digits, even if a narrow terminal wraps its lines."""
     Console(highlight=False, width=max(200, console.width)).print(table)
+
+
+def print_wrapped(table: Table) -> None:
+    """Print a table of words as wide as the terminal is."""
+    Console(highlight=False).print(table)
 
 
 def score_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

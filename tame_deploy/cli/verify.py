@@ -104,7 +104,8 @@ def _refuse(needed: str, value: str | None, given: Mapping[str, object]) -> None
     """Refuse options that would be ignored because the one that they belong to is missing."""
     idle = [name for name, one in given.items() if one is not None]
     if value is None and idle:
-        raise InputError(f"{', '.join(idle)} have no meaning without {needed}")
+        verb = "has" if len(idle) == 1 else "have"
+        raise InputError(f"{', '.join(idle)} {verb} no meaning without {needed}")
 
 
 def _verify_graph(artifact: Artifact, options: BackendOptions) -> None:

@@ -64,7 +64,13 @@ def check_options(library: Library, options: EngineOptions) -> None:
             flag = name.replace("_", "-").removesuffix("-capabilities")
             flag = "compute-capability" if name == "compute_capabilities" else flag
             raise InputError(f"{library.flavour.name} has no --{flag}: {reason}")
-    known = supported_capabilities(library)
+    if "7.5" in options.compute_capabilities:
+        raise InputError(
+            f"{library.flavour.name} multiplies no float32 matrices for compute capability 7.5, "
+            "and the tail of the head is float32 in every precision; compile for 8.0 and later, or "
+            "with --target tensorrt"
+        )
+    known = [text for text in supported_capabilities(library) if text != "7.5"]
     for text in options.compute_capabilities:
         if text not in known:
             more = "; H100, H200 and A100 belong to --target tensorrt" if text == "9.0" else ""

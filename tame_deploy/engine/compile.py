@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tame_deploy.artifact import ENGINES_FOLDER, Artifact, file_sha256
-from tame_deploy.download import cache_directory
+from tame_deploy.download import cache_directory, is_writable
 from tame_deploy.engine.build import build_plan, check_options
 from tame_deploy.engine.layers import LAYERS_NAME, layers_to_json
 from tame_deploy.engine.store import (
@@ -46,6 +47,8 @@ from tame_deploy.sidecar import (
 )
 
 __all__ = ["CompileRequest", "Compiled", "compile_artifact", "profiles_for"]
+
+_log = logging.getLogger("tame_deploy")
 
 PLAN_NAME = "model.plan"
 
@@ -133,20 +136,35 @@ def compile_artifact(
     blank = _blank_sidecar(artifact, request, library, device)
     target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
     place = hashlib.sha256(str(target.resolve()).encode()).hexdigest()
+    if not is_writable(cache_directory()):
+        _log.warning("%s cannot be written; the engine is built without it", cache_directory())
+        request = replace(request, use_cache=False, use_timings=False)
+        return _into_artifact(artifact, blank, library, target, request, device, tell)
     with locked(place, lambda: tell(0.0, "Waiting for another process that compiles this")):
-        if not request.rebuild:
-            there = find_engine(target, blank.key)
-            if there is not None:
-                return Compiled(there, "artifact")
-            if target.exists():
-                raise ArtifactError(
-                    f"{target} holds {_held(target, blank)}. To replace it: "
-                    f"{compile_command(artifact, blank)}"
-                )
-        if not request.use_cache:
-            built = _build(artifact, blank, library, target, request, device, tell)
-            return Compiled(built, "built")
-        return _through_cache(artifact, blank, library, target, request, device, tell)
+        return _into_artifact(artifact, blank, library, target, request, device, tell)
+
+
+def _into_artifact(
+    artifact: Artifact,
+    blank: EngineSidecar,
+    library: Library,
+    target: Path,
+    request: CompileRequest,
+    device: cuda.Device | None,
+    tell: Callable[[float, str], None],
+) -> Compiled:
+    if not request.rebuild:
+        there = find_engine(target, blank.key)
+        if there is not None:
+            return Compiled(there, "artifact")
+        if target.exists():
+            raise ArtifactError(
+                f"{target} holds {_held(target, blank)}. To replace it: "
+                f"{compile_command(artifact, blank)}"
+            )
+    if not request.use_cache:
+        return Compiled(_build(artifact, blank, library, target, request, device, tell), "built")
+    return _through_cache(artifact, blank, library, target, request, device, tell)
 
 
 def check_request(request: CompileRequest) -> tuple[Library, cuda.Device | None]:

@@ -98,7 +98,10 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield staging
         _replace(staging, target)
     except OSError as error:
-        raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from error
+        raise ArtifactError(
+            f"cannot write {target}: {error.strerror or error}. An engine lies in its artifact: "
+            "copy that to where it can be written"
+        ) from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

@@ -22,7 +22,7 @@ from tame_deploy.download import cache_directory
 from tame_deploy.errors import BackendError
 from tame_deploy.runtime.backend import Backend
 
-__all__ = ["fastest_backend", "remembered_backend"]
+__all__ = ["fastest_backend", "processor_name", "remembered_backend"]
 
 _log = logging.getLogger("tame_deploy")
 
@@ -108,7 +108,7 @@ def _path(artifact: Artifact, versions: Mapping[str, str], threads: int | None) 
         "versions": dict(versions),
         "threads": threads,
         "cores": _cores(),
-        "processor": _processor(),
+        "processor": processor_name(),
     }
     text = json.dumps(described, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
@@ -130,7 +130,8 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the processor as its maker names it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

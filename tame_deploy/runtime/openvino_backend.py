@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,13 @@ def _core() -> Any:
 
 def _read(core: Any, model: Path | bytes) -> Any:
     try:
-        return core.read_model(model)
+        if isinstance(model, Path):
+            return core.read_model(model)
+        # A file, because fewer operators are known to the reader of bytes (FusedConv is not).
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model)
+            return core.read_model(path)
     except RuntimeError as error:
         what = model if isinstance(model, Path) else "the graph"
         raise BackendError(f"openvino cannot read {what}: {_first_line(error)}") from error

@@ -23,7 +23,12 @@ from tame_deploy.runtime.fastest import fastest_backend
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.openvino_backend import OpenVinoBackend
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.engines import check_plan, choose_engine, engine_folders
+from tame_deploy.runtime.tensorrt.engines import (
+    check_engine_name,
+    check_plan,
+    choose_engine,
+    engine_folders,
+)
 from tame_deploy.runtime.tensorrt.flavours import FLAVOURS, installed_version, load_library
 from tame_deploy.sidecar import FlavourName
 
@@ -81,6 +86,8 @@ def open_backend(
         InputError: for an option that the backend cannot honour.
     """
     options = options or BackendOptions()
+    if options.engine is not None and name != "onnxruntime":
+        check_engine_name(artifact, options.engine)
     if name not in BACKENDS:
         raise BackendNotInstalledError(f"unknown backend {name!r}; expected {', '.join(BACKENDS)}")
     if name == "auto":

@@ -178,12 +178,17 @@ def test_too_small_a_workspace_is_told(demo_copy):
     assert compiled(demo_copy, workspace_mib=1024).engine.sidecar.options.workspace_mib == 1024
 
 
-def test_a_gpu_too_old_for_float32_is_named_by_the_builder(demo_copy):
-    with pytest.raises(BuildError, match=r"Turing \(SM75\): FP32 GEMM is not supported"):
+def test_gpus_that_multiply_no_float32_are_refused(demo_copy):
+    with pytest.raises(InputError, match="the tail of the head is float32 in every precision"):
         compiled(demo_copy, compute_capabilities=("7.5",))
-    assert not (demo_copy / ENGINES_FOLDER).exists() or not list(
-        (demo_copy / ENGINES_FOLDER).iterdir()
-    )
+    assert not (demo_copy / ENGINES_FOLDER).exists()
+
+
+def test_an_unusable_cache_costs_the_cache_and_nothing_else(demo_copy, cache, caplog):
+    cache.write_text("in the way")
+    assert compiled(demo_copy).origin == "built"
+    assert "cannot be written; the engine is built without it" in caplog.text
+    assert compiled(demo_copy).origin == "artifact"
 
 
 @pytest.mark.parametrize(

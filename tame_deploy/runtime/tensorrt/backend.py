@@ -71,7 +71,12 @@ class TensorRTBackend:
             ChecksumError: if the plan is missing, truncated or altered.
         """
         # The GPU before the library: some of its runtimes crash where there is no driver.
-        device = cuda.probe(options.device)
+        try:
+            device = cuda.probe(options.device)
+        except DeviceError as error:
+            raise DeviceError(
+                f"{error}. An engine runs on its GPU alone; backend onnxruntime runs the graph here"
+            ) from None
         library = load_library(flavour)
         stored = choose_engine(artifact, flavour, library.version, device, options.engine)
         engine = load_engine(artifact, stored, library, device, options.cuda_graphs)

@@ -26,6 +26,8 @@ from tame_deploy.sidecar import (
 
 __all__ = [
     "StoredEngine",
+    "check_engine_name",
+    "check_graph",
     "check_inside",
     "check_plan",
     "choose_engine",
@@ -71,6 +73,19 @@ def check_inside(artifact: Artifact, folder: Path) -> None:
     """
     if not folder.resolve().is_relative_to(artifact.path.resolve()):
         raise ManifestError(f"{folder} is a link to {folder.resolve()}, outside the artifact")
+
+
+def check_engine_name(artifact: Artifact, name: str) -> None:
+    """Check that an artifact has an engine of a name.
+
+    Raises:
+        IncompatibleArtifactError: listing those that it has.
+    """
+    known = [folder.name for folder in engine_folders(artifact)]
+    if name not in known:
+        raise IncompatibleArtifactError(
+            f"{artifact.path} has no engine {name!r}; found: {', '.join(known) or 'none'}"
+        )
 
 
 def read_engine(folder: Path) -> StoredEngine:
@@ -163,20 +178,28 @@ def _preference(engine: StoredEngine) -> tuple[bool, bool, str]:
 def _check_machine(
     artifact: Artifact, engine: StoredEngine, version: str, device: Device | None
 ) -> None:
+    check_graph(artifact, engine)
     sidecar, rebuild = engine.sidecar, compile_command(artifact, engine.sidecar, device)
-    model = artifact.manifest.files["model.onnx"]
-    same_graph = sidecar.onnx_sha256 == model and sidecar.manifest == artifact.manifest.identity()
-    if not same_graph:
-        raise IncompatibleArtifactError(
-            f"{engine.folder} was built from graph {sidecar.onnx_sha256[:16]}…; this artifact's "
-            f"is {model[:16]}…. Rebuild: {rebuild}"
-        )
     here = f"; this machine is {_dotted(device)} with {version}" if device else f", not {version}"
     made = f"{engine.folder}: engine built for {sidecar.runs_where} with {sidecar.version}"
     if device is not None and not sidecar.runs_on(device.capability):
         raise IncompatibleArtifactError(f"{made}{here}. Rebuild: {rebuild}")
     if sidecar.version != version and not _loads_later(sidecar, version):
         raise IncompatibleArtifactError(f"{made}{here}. Rebuild: {rebuild}")
+
+
+def check_graph(artifact: Artifact, engine: StoredEngine) -> None:
+    """Check that an engine was built from the artifact's own graph.
+
+    Raises:
+        IncompatibleArtifactError: if it was not.
+    """
+    sidecar, model = engine.sidecar, artifact.manifest.files["model.onnx"]
+    if sidecar.onnx_sha256 != model or sidecar.manifest != artifact.manifest.identity():
+        raise IncompatibleArtifactError(
+            f"{engine.folder} was built from graph {sidecar.onnx_sha256[:16]}…; this artifact's "
+            f"is {model[:16]}…. Rebuild: {compile_command(artifact, sidecar)}"
+        )
 
 
 def _dotted(device: Device) -> str:

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from tame_deploy.artifact import open_artifact
-from tame_deploy.errors import BackendNotInstalledError, DeviceError, InputError
+from tame_deploy.errors import (
+    BackendNotInstalledError,
+    DeviceError,
+    IncompatibleArtifactError,
+    InputError,
+)
 from tame_deploy.runtime import cuda, selection
 from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.onnxruntime_binding import BoundSession
 from tame_deploy.runtime.selection import open_backend, prospects
 from tests.simulated.cudart import SimulatedCuda
+from tests.simulated.engines import write_engine
 
 
 def test_the_order_is_fastest_first():
@@ -90,10 +96,14 @@ def test_options_that_mean_nothing_are_refused(demo_export, name, options, messa
         open_backend(open_artifact(demo_export), name, BackendOptions(**options))
 
 
-def test_an_engine_by_name_is_never_replaced_by_the_graph(demo_export, monkeypatch):
+def test_an_engine_by_name_is_never_replaced_by_the_graph(demo_copy, monkeypatch):
     monkeypatch.setattr(cuda, "_cudart", lambda: SimulatedCuda(driver=0))
+    write_engine(demo_copy, folder="tensorrt-fp32")
+    artifact = open_artifact(demo_copy)
     with pytest.raises(BackendNotInstalledError, match="no backend can be used: tensorrt:"):
-        open_backend(open_artifact(demo_export), "auto", BackendOptions(engine="tensorrt-fp32"))
+        open_backend(artifact, "auto", BackendOptions(engine="tensorrt-fp32"))
+    with pytest.raises(IncompatibleArtifactError, match="no engine 'nope'; found: tensorrt-fp32"):
+        open_backend(artifact, "auto", BackendOptions(engine="nope"))
 
 
 def test_bound_tensors_give_what_a_plain_session_gives(demo_export):

@@ -1,0 +1,1 @@
+"""How fast an artifact is here on everything that can run it, and what its explanations cost."""

@@ -1,0 +1,138 @@
+"""Timing in turns: each round opens every subject once, in an order drawn anew, and times it."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.benchmark.subjects import Subject
+from tame_deploy.errors import TameError
+from tame_deploy.runtime.backend import Backend
+
+__all__ = ["Timing", "measure"]
+
+_WARM_UPS = 2
+_LEAST_RUNS = 3
+#: Medians of rounds further apart than this share say more of the machine than of the subject.
+NOISY = 0.15
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a subject took for a batch.
+
+    Attributes:
+        subject: what was timed.
+        batch: pictures at a time.
+        milliseconds: of every call that counts.
+        medians: of the rounds.
+        failure: why it could not be timed.
+    """
+
+    subject: Subject
+    batch: int
+    milliseconds: tuple[float, ...] = ()
+    medians: tuple[float, ...] = ()
+    failure: str | None = None
+
+    @property
+    def median(self) -> float:
+        """The median in milliseconds."""
+        return statistics.median(self.milliseconds)
+
+    def percentile(self, share: float) -> float:
+        """Return a percentile in milliseconds."""
+        return float(np.percentile(self.milliseconds, share))
+
+    @property
+    def throughput(self) -> float:
+        """Pictures a second, one call after the other."""
+        return 1e3 * self.batch / self.median
+
+    @property
+    def spread(self) -> float:
+        """How far the rounds' medians are apart, as a share of their median."""
+        if len(self.medians) < 2:
+            return 0.0
+        low, high = np.percentile(self.medians, (25, 75))
+        return float((high - low) / statistics.median(self.medians))
+
+
+def measure(
+    subjects: Sequence[Subject],
+    batch: int,
+    *,
+    rounds: int,
+    seconds: float,
+    advance: Callable[[str], None] = lambda _: None,
+) -> list[Timing]:
+    """Time subjects for a batch size; one that cannot be run is told with its reason.
+
+    Only one is open at a time: idle threads of another would take the cores.
+
+    Args:
+        subjects: to be timed.
+        batch: pictures at a time.
+        rounds: how many times each is opened and timed.
+        seconds: for a subject in all, without opening it.
+        advance: told what is timed next.
+    """
+    found: dict[int, list[list[float]]] = {place: [] for place in range(len(subjects))}
+    failures: dict[int, str] = {}
+    generator = random.Random(0)  # noqa: S311  (an order, not a secret)
+    for _ in range(rounds):
+        for place in generator.sample(list(found), len(found)):
+            subject = subjects[place]
+            advance(f"{subject.artifact.manifest.name} on {subject.name}, batch {batch}")
+            if place in failures:
+                continue
+            try:
+                with subject.open() as backend:
+                    found[place].append(_timed(backend, batch, seconds / rounds))
+            except TameError as error:
+                failures[place] = str(error)
+    return [
+        Timing(subject, batch, failure=failures[place])
+        if place in failures
+        else Timing(
+            subject,
+            batch,
+            tuple(ms for one in found[place] for ms in one),
+            tuple(statistics.median(one) for one in found[place]),
+        )
+        for place, subject in enumerate(subjects)
+    ]
+
+
+def feeds_of(backend: Backend, batch: int) -> dict[str, NDArray[np.generic]]:
+    """Return drawn noise for a batch, and the most likely class to explain."""
+    noise = np.random.default_rng(0)
+    feeds: dict[str, NDArray[np.generic]] = {}
+    for spec in backend.inputs:
+        shape = (batch, *(size if isinstance(size, int) else 1 for size in spec.shape[1:]))
+        if spec.name == "class_ids":
+            feeds[spec.name] = np.full(shape, -1, np.int64)
+        elif spec.dtype == "uint8":
+            feeds[spec.name] = noise.integers(0, 256, shape, np.uint8)
+        else:
+            feeds[spec.name] = noise.standard_normal(shape, np.float32)
+    return feeds
+
+
+def _timed(backend: Backend, batch: int, seconds: float) -> list[float]:
+    feeds = feeds_of(backend, batch)
+    for _ in range(_WARM_UPS):
+        backend.run(feeds)
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < _LEAST_RUNS or time.perf_counter() < until:
+        started = time.perf_counter()
+        backend.run(feeds)
+        times.append(1e3 * (time.perf_counter() - started))
+    return times

@@ -1,0 +1,130 @@
+"""`benchmark`: artifacts on everything here, in turns, beside their own classifiers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tame_deploy.artifact import Artifact
+from tame_deploy.benchmark.memory import measure_footprint
+from tame_deploy.benchmark.result import Benchmark, Row
+from tame_deploy.benchmark.rounds import measure
+from tame_deploy.benchmark.subjects import relatives, subjects_of
+from tame_deploy.errors import InputError
+from tame_deploy.runtime.fastest import processor_name
+from tame_deploy.runtime.selection import BACKENDS
+
+__all__ = ["BenchmarkOptions", "run_benchmark"]
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """How it is measured.
+
+    Attributes:
+        batches: pictures at a time.
+        threads: for one operation on a CPU; None is one a core.
+        backends: which to measure; all that can run it by default.
+        rounds: how many times each subject is opened and timed.
+        seconds: for each subject and batch size.
+        relatives: whether artifacts beside it that were made of it are measured as well.
+        footprint: whether memory and the first answer are measured, in processes of their own.
+
+    Raises:
+        InputError: for numbers outside their range.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    threads: int | None = None
+    backends: tuple[str, ...] = ()
+    rounds: int = 5
+    seconds: float = 5.0
+    relatives: bool = True
+    footprint: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.backends) - set(BACKENDS[1:]))
+        if unknown:
+            raise InputError(
+                f"unknown backend {', '.join(unknown)}; expected some of {', '.join(BACKENDS[1:])}"
+            )
+        if not self.batches or min(self.batches) < 1 or self.rounds < 1 or self.seconds < 0:
+            raise InputError(
+                f"found batches {list(self.batches)}, {self.rounds} rounds and {self.seconds:g} s; "
+                "expected at least 1, 1 and 0"
+            )
+
+
+def run_benchmark(
+    artifact: Artifact,
+    options: BenchmarkOptions,
+    advance: Callable[[str, int], None] = lambda *_: None,
+) -> Benchmark:
+    """Measure an artifact, and its relatives beside it, on everything that can run them.
+
+    Args:
+        artifact: to be measured.
+        options: how.
+        advance: told what is measured next, and how many steps there are in all.
+
+    Raises:
+        InputError: if nothing here can run it.
+    """
+    family = [artifact, *(relatives(artifact) if options.relatives else [])]
+    whole = [
+        subject for one in family for subject in subjects_of(one, options.threads, options.backends)
+    ]
+    plain = {
+        place: subject.without_explanation()
+        for place, subject in enumerate(whole)
+        if subject.can_be_plain
+    }
+    every = [*whole, *plain.values()]
+    steps = len(options.batches) * (
+        options.rounds * len(every) + options.footprint * len(whole)
+    )  # fmt: skip
+    rows: list[Row] = []
+    for batch in options.batches:
+        timings = measure(
+            every,
+            batch,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            advance=lambda words: advance(words, steps),
+        )
+        beside = dict(zip(plain, timings[len(whole) :], strict=True))
+        for place, timing in enumerate(timings[: len(whole)]):
+            footprint = None
+            if options.footprint:
+                advance(f"memory of {timing.subject.name}, batch {batch}", steps)
+                if not timing.failure:
+                    footprint = measure_footprint(timing.subject, batch)
+            rows.append(Row(timing, beside.get(place), footprint))
+    return Benchmark(tuple(rows), machine(options.threads))
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """Return what ran it, and the versions of what is installed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": processor_name(),
+        "cores": f"{cores} cores, {threads or cores} threads",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": ", ".join(_versions()),
+    }
+
+
+def _versions() -> Sequence[str]:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

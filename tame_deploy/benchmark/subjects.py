@@ -1,0 +1,167 @@
+"""What is measured: an artifact, its relatives of other precision, and its classifier alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tame_deploy.artifact import MANIFEST_NAME, Artifact, open_artifact
+from tame_deploy.errors import ArtifactError, InputError
+from tame_deploy.runtime.backend import CPU, CUDA, Backend, BackendOptions
+from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from tame_deploy.runtime.openvino_backend import OpenVinoBackend
+from tame_deploy.runtime.selection import open_backend, prospects
+from tame_deploy.types import TensorSpec
+
+__all__ = ["Subject", "relatives", "subjects_of"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One artifact on one backend.
+
+    Attributes:
+        artifact: whose graph or engine it is.
+        backend: its name.
+        precision: what is computed in.
+        options: for the backend.
+        plain: whether only the classifier is run, without its explanation.
+    """
+
+    artifact: Artifact
+    backend: str
+    precision: str
+    options: BackendOptions
+    plain: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in a table."""
+        place = " on CUDA" if CUDA in (self.options.providers or ()) else ""
+        return f"{self.backend}{place}"
+
+    @property
+    def can_be_plain(self) -> bool:
+        """Whether its classifier can be run alone: an engine holds both."""
+        return self.backend in ("onnxruntime", "openvino") and _has_onnx()
+
+    def without_explanation(self) -> Subject:
+        """Return the classifier alone, on the same backend."""
+        return replace(self, plain=True)
+
+    def open(self) -> Backend:
+        """Open it.
+
+        Raises:
+            BackendError: if it cannot be opened.
+            ArtifactError: if its engine is not for this machine.
+        """
+        if not self.plain:
+            return open_backend(self.artifact, self.backend, self.options)
+        model = plain_graph(self.artifact)
+        inputs = tuple(spec for spec in self.artifact.manifest.inputs if spec.name == "images")
+        outputs: tuple[TensorSpec, ...] = self.artifact.manifest.outputs[:1]
+        kind = OpenVinoBackend if self.backend == "openvino" else OnnxRuntimeBackend
+        return kind(model, inputs, outputs, self.options)
+
+
+def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]) -> list[Subject]:
+    """Return an artifact on every backend that can run it here.
+
+    Args:
+        artifact: to be measured.
+        threads: for one operation on a CPU.
+        backends: names to keep; all of them by default.
+
+    Raises:
+        InputError: if none is left.
+    """
+    found = [
+        subject
+        for subject in _every_subject(artifact, threads)
+        if not backends or subject.backend in backends
+    ]
+    if not found:
+        raise InputError(
+            f"nothing here runs {artifact.path} on {', '.join(backends) or 'any backend'}; "
+            "tame-deploy doctor says why"
+        )
+    return found
+
+
+def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]:
+    precision = artifact.manifest.precision
+    for prospect in prospects(artifact, BackendOptions()):
+        if prospect.refusal is not None:
+            continue
+        if prospect.backend == "openvino":
+            options = BackendOptions(threads)
+            yield Subject(artifact, "openvino", precision, options)
+            if _computes_bfloat16():
+                faster = replace(options, precision="bf16")
+                word = "bf16" if precision == "fp32" else f"{precision}, bf16"
+                yield Subject(artifact, "openvino", word, faster)
+        elif prospect.provider == CPU:
+            yield Subject(artifact, "onnxruntime", precision, BackendOptions(threads))
+        elif prospect.provider == CUDA:
+            yield Subject(artifact, "onnxruntime", precision, BackendOptions(providers=(CUDA, CPU)))
+        else:
+            yield Subject(artifact, prospect.backend, precision, BackendOptions())
+
+
+def _computes_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def relatives(artifact: Artifact) -> list[Artifact]:
+    """Return the artifacts beside one that were made of it, by name."""
+    identity = artifact.manifest.identity()
+    found = []
+    for folder in sorted(artifact.path.absolute().parent.iterdir()):
+        if folder.name.startswith(".") or not (folder / MANIFEST_NAME).is_file():
+            continue
+        try:
+            other = open_artifact(folder)
+        except ArtifactError:
+            continue  # whatever is wrong with it, it was not asked for
+        if any(parent.endswith(f" {identity}") for parent in other.manifest.parents):
+            found.append(other)
+    return found
+
+
+def _has_onnx() -> bool:
+    return importlib.util.find_spec("onnx") is not None
+
+
+def plain_graph(artifact: Artifact) -> bytes:
+    """Return an artifact's graph without what only the explanation needs, as ONNX bytes.
+
+    Raises:
+        InputError: if its weights lie beside it, in a file too large for one message.
+    """
+    import onnx
+
+    if f"{artifact.model.name}.data" in artifact.manifest.files:
+        raise InputError(f"{artifact.model} is too large to be cut into classifier and head")
+    model = onnx.load(artifact.model)
+    graph = model.graph
+    needed, nodes = {"logits"}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    kept: dict[str, list[Any]] = {
+        "node": nodes[::-1],
+        "initializer": [one for one in graph.initializer if one.name in needed],
+        "input": [one for one in graph.input if one.name == "images"],
+        "output": [one for one in graph.output if one.name == "logits"],
+    }
+    for field, values in kept.items():
+        copies = [type(one).FromString(one.SerializeToString()) for one in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)
+    return bytes(model.SerializeToString())
