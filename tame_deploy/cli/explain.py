@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from tame_deploy.cli.options import (
     ArtifactArgument,
@@ -22,10 +31,19 @@ from tame_deploy.cli.options import (
 from tame_deploy.cli.screen import console, notes, printable, warn_speed_only
 from tame_deploy.errors import InputError
 
+if TYPE_CHECKING:
+    from tame_deploy.runtime.explain_files import ExplainedFiles
+
+#: What a shell says of a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
 
 def explain(
     artifact: ArtifactArgument,
-    images: Annotated[list[str], typer.Argument(help="Pictures, folders of them, or globs.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Pictures, folders, globs, videos; - for paths on standard input."),
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Where the results go.")] = "out",
     class_id: Annotated[
         list[int] | None, typer.Option(help="Explain this class, repeatable.")
@@ -36,7 +54,30 @@ def explain(
     top_k: Annotated[
         int | None, typer.Option(help="Explain this many of the likeliest classes.")
     ] = None,
+    webcam: Annotated[
+        int | None, typer.Option(min=0, help="Explain a camera until Ctrl-C, by its number.")
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Of videos and cameras, one frame in so many.")
+    ] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw overlays and panels.")
+    ] = True,
+    records: Annotated[
+        Literal["jsonl", "parquet"], typer.Option(help="What results are written as.")
+    ] = "jsonl",
+    maps: Annotated[
+        Literal["npz", "png"] | None,
+        typer.Option(help="Keep maps: shards of a thousand, or grey pictures."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in the output folder.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read pictures; one a core, up to 4.")
+    ] = None,
     backend: BackendOption = "auto",
     engine: EngineOption = None,
     device: GpuOption = 0,
@@ -50,10 +91,20 @@ def explain(
 ) -> None:
     """Classify pictures and show where the classifier looked: overlays, panels, results.jsonl."""
     from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.explain_files import explain_files, find_images, prepare_output
+    from tame_deploy.runtime.explain_files import FileOptions, explain_files, prepare_output
     from tame_deploy.runtime.explainer import load
+    from tame_deploy.runtime.sources import open_source
 
-    paths = find_images(images, output)
+    named_sources = images or []
+    source = open_source(
+        [name for name in named_sources if name != "-"],
+        output,
+        paths=sys.stdin if "-" in named_sources else None,
+        webcam=webcam,
+        every=every,
+    )
+    source = source if limit is None else source.limited(limit)
+    written = FileOptions(pictures, records, maps, resume, batch_size, workers)
     options = BackendOptions(
         threads, tuple(provider) if provider else None, device, engine, precision=precision
     )
@@ -64,27 +115,45 @@ def explain(
         if chosen and top_k is not None:
             raise InputError("found both --top-k and classes to explain; expected one of them")
         explainer.check_classes(chosen or None, top_k)
-        target = prepare_output(output, overwrite=overwrite)
-        columns = (
-            TextColumn("Explaining"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=notes) as progress:
-            task = progress.add_task("", total=len(paths))
+        target = prepare_output(output, overwrite=overwrite or resume)
+        with _bar() as bar:
+            task = bar.add_task("", total=source.total)
             summary = explain_files(
                 explainer,
-                paths,
+                source,
                 target,
                 class_ids=chosen or None,
                 top_k=top_k,
-                batch_size=batch_size,
-                advance=lambda count: progress.advance(task, count),
+                options=written,
+                advance=lambda count: bar.advance(task, count),
             )
+        _show(summary, source.total, explainer.backend.name, show)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("Explaining"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=notes,
+    )
+
+
+class _RateColumn(ProgressColumn):
+    """Pictures a second, over the last ones."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def _show(summary: ExplainedFiles, total: int | None, backend: str, show: bool) -> None:
+    before = f", {summary.done_before} were done before" if summary.done_before else ""
+    of = "" if total is None else f" of {total}"
     console.print(
-        f"[green]explained[/] {summary.explained} of {len(paths)} pictures with "
-        f"{explainer.backend.name}: {escape(str(target))}"
+        f"[green]explained[/] {summary.explained}{of} pictures with {backend}{before}: "
+        f"{escape(str(summary.output))}"
     )
     if summary.sheet is not None:
         console.print(f"look at   {escape(str(summary.sheet))}")
@@ -94,6 +163,10 @@ def explain(
         notes.print(f"[yellow]not read[/] ({len(summary.unreadable)}):")
         for reason in summary.unreadable:
             notes.print(f"  {printable(reason)}", markup=False)
+    if summary.stopped:
+        notes.print("[yellow]stopped:[/] go on with --resume")
+        raise typer.Exit(_INTERRUPTED)
+    if summary.unreadable:
         raise typer.Exit(1)
 
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import os
+import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 
 from tame_deploy.errors import InputError
 from tame_deploy.overlay import contact_sheet
-from tame_deploy.preprocess import IMAGE_SUFFIXES, load_image, visible_box
+from tame_deploy.preprocess import IMAGE_SUFFIXES, ImageSource
 from tame_deploy.runtime.explainer import Explainer
 from tame_deploy.runtime.explanation import Explanation
-from tame_deploy.types import ImageSpec
+from tame_deploy.runtime.records import (
+    LINES_NAME,
+    MapFormat,
+    RecordFormat,
+    Records,
+    done_before,
+)
+from tame_deploy.runtime.sources import Source
+from tame_deploy.runtime.stream import Streamed
 
-__all__ = ["ExplainedFiles", "explain_files", "find_images", "prepare_output"]
+__all__ = ["ExplainedFiles", "FileOptions", "explain_files", "prepare_output"]
 
-RESULTS_NAME = "results.jsonl"
 SHEET_NAME = "contact-sheet.jpg"
 #: More thumbnails than this make a sheet that no viewer likes.
 SHEET_LIMIT = 60
@@ -31,56 +38,46 @@ _THUMBNAIL_SIDE = 440
 OVERLAY_SIDE = 1600
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """What is written for each picture.
+
+    Attributes:
+        pictures: whether overlays, panels and a contact sheet are drawn.
+        records: as "jsonl" or "parquet".
+        maps: kept as "npz" shards of a thousand or as "png", or not.
+        resume: leave out the pictures whose records are there already.
+        batch_size: pictures in the graph at a time.
+        workers: threads that read pictures; None is one a core, at most four.
+
+    Raises:
+        InputError: for a number below 1.
+    """
+
+    pictures: bool = True
+    records: RecordFormat = "jsonl"
+    maps: MapFormat | None = None
+    resume: bool = False
+    batch_size: int = 8
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or (self.workers is not None and self.workers < 1):
+            raise InputError(
+                f"batch_size is {self.batch_size}, workers {self.workers}; expected at least 1"
+            )
+
+
 @dataclass
 class ExplainedFiles:
-    """What came of a list of files."""
+    """What came of a run: `stopped` by Ctrl-C, which `resume` goes on from."""
 
     output: Path
     explained: int = 0
+    done_before: int = 0
     unreadable: list[str] = field(default_factory=list)
     sheet: Path | None = None
-
-
-def find_images(sources: Sequence[str], output: str) -> list[Path]:
-    """Return the picture files behind paths, folders (searched to the bottom) and globs.
-
-    A plain path is kept even if there is no such file, so that it is reported and not lost. What
-    lies in the output folder is left out: it is what an earlier run wrote.
-
-    Raises:
-        InputError: if there are none, or a picture named outright lies in the output folder.
-    """
-    written = Path(os.path.abspath(output))
-    found: dict[Path, None] = {}  # ordered, without duplicates
-    unmatched: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found.update(dict.fromkeys(_outside(written, _pictures_in(path))))
-        elif glob.has_magic(source) and not path.exists():
-            matches = (Path(match) for match in sorted(glob.glob(source, recursive=True)))
-            files = [match for match in matches if match.is_file()]
-            found.update(dict.fromkeys(_outside(written, files)))
-            unmatched += [] if files else [path]
-        elif not _outside(written, [path]):
-            raise InputError(f"{path} lies in the output folder; choose another output with -o")
-        else:
-            found[path] = None
-    if not found:
-        raise InputError(
-            f"no pictures in {', '.join(sources)}; expected files, folders or globs of "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return [*found, *unmatched]  # what matches nothing is reported like a file that is not there
-
-
-def _outside(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    return [path for path in paths if folder not in Path(os.path.abspath(path)).parents]
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in files if path.is_file())
+    stopped: bool = False
 
 
 def prepare_output(output: str, *, overwrite: bool) -> Path:
@@ -110,128 +107,169 @@ def _explained_os_errors(path: Path) -> Iterator[None]:
 
 def explain_files(
     explainer: Explainer,
-    paths: Sequence[Path],
+    source: Source,
     output: Path,
     *,
     class_ids: Sequence[int] | None = None,
     top_k: int | None = None,
-    batch_size: int = 8,
+    options: FileOptions | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ExplainedFiles:
-    """Explain files and write an overlay and a panel each, results.jsonl and a contact sheet.
+    """Explain pictures and write a record each, and overlays, panels and maps as wanted.
 
-    Files that cannot be read are passed over and listed in what is returned.
+    Memory does not grow with their number. Those that cannot be read are passed over and listed in
+    what is returned; Ctrl-C ends the run in good order.
 
     Args:
         explainer: an open artifact.
-        paths: picture files.
+        source: named pictures.
         output: an existing directory.
         class_ids: classes to explain in every picture; the likeliest by default.
         top_k: instead, how many of the likeliest to explain.
-        batch_size: pictures in memory and in the graph at a time.
-        advance: told how many more files are dealt with.
+        options: what is written.
+        advance: told how many more pictures are dealt with.
 
     Raises:
         InputError: if classes are out of range, or the output cannot be written.
     """
+    options = options or FileOptions()
     summary = ExplainedFiles(output)
-    names = _UniqueNames()
-    thumbnails: list[tuple[Image.Image, str]] = []
-    with _explained_os_errors(output), _open_results(output) as lines:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            read = _read(batch, explainer.artifact.manifest.image, summary.unreadable)
-            if read:
-                pictures = [picture for _, picture in read]
-                result = explainer.explain(pictures, class_ids, top_k=top_k, batch_size=batch_size)
-                for index, (path, _) in enumerate(read):
-                    record = _write_pictures(result, index, path, output, names)
-                    lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-                    summary.explained += 1
-                    if len(thumbnails) < SHEET_LIMIT:
-                        thumbnails.append(_thumbnail(result, index))
-                lines.flush()
-            advance(len(batch))
-        if not summary.explained:
-            (output / RESULTS_NAME).unlink()  # so that the corrected command finds the folder empty
-        if thumbnails:
-            summary.sheet = output / SHEET_NAME
-            _save(contact_sheet(thumbnails), summary.sheet)
+    with _explained_os_errors(output):
+        if options.resume:
+            done = done_before(output, options.records)
+            summary.done_before = len(done)
+            source = source.without(done)
+        advance(summary.done_before)
+        run = _Run(explainer, output, options, summary)
+        with Records(output, options.records, options.maps, resumed=options.resume) as records:
+            run.explain(source, records, class_ids, top_k, advance)
+        if not summary.explained and not summary.done_before:
+            # So that the corrected command finds the folder empty.
+            (output / LINES_NAME).unlink(missing_ok=True)
+        run.draw_sheet()
     return summary
 
 
-def _open_results(output: Path) -> TextIO:
-    # A file name that is no UTF-8 must not end the run; escaped, it is still valid JSON.
-    return (output / RESULTS_NAME).open("w", encoding="utf-8", errors="backslashreplace")
+class _Run:
+    """One run over named pictures."""
 
+    def __init__(
+        self, explainer: Explainer, output: Path, options: FileOptions, summary: ExplainedFiles
+    ) -> None:
+        self.explainer, self.output = explainer, output
+        self.options, self.summary = options, summary
+        self._names = _UniqueNames(output if options.resume else None)
+        self._asked: deque[str] = deque()
+        self._thumbnails: list[tuple[Image.Image, str]] = []
 
-def _read(
-    paths: Sequence[Path], spec: ImageSpec, unreadable: list[str]
-) -> list[tuple[Path, Image.Image]]:
-    read = []
-    for path in paths:
+    def explain(
+        self,
+        source: Source,
+        records: Records,
+        class_ids: Sequence[int] | None,
+        top_k: int | None,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Explain all there is, or until Ctrl-C."""
+        stream = self.explainer.stream(
+            self._sources(source),
+            class_ids,
+            top_k=top_k,
+            batch_size=self.options.batch_size,
+            workers=self.options.workers,
+            skip_unreadable=True,
+        )
         try:
-            picture = load_image(path)
-            visible_box(picture.size, spec)  # refuses a strip that cannot be resized
-        except InputError as error:
-            reason = str(error)
-            unreadable.append(reason if str(path) in reason else f"{path}: {reason}")
-        else:
-            read.append((path, picture))
-    return read
+            with closing(stream):
+                for one in stream:
+                    self._keep(self._asked.popleft(), one, records)
+                    advance(1)
+        except KeyboardInterrupt:
+            self.summary.stopped = True
+
+    def _sources(self, source: Source) -> Iterator[ImageSource]:
+        for one in source.pictures:
+            self._asked.append(one.name)
+            yield one.source
+
+    def _keep(self, name: str, one: Streamed, records: Records) -> None:
+        if one.explanation is None:
+            reason = str(one.error)
+            self.summary.unreadable.append(reason if name in reason else f"{name}: {reason}")
+            return
+        stem = self._names.take(name)
+        record = _record_of(one.explanation, name)
+        if self.options.pictures:
+            _write_pictures(one.explanation, record, self.output, stem)
+            if len(self._thumbnails) < SHEET_LIMIT:
+                self._thumbnails.append(_thumbnail(one.explanation))
+        records.add(record, one.explanation, stem)
+        self.summary.explained += 1
+
+    def draw_sheet(self) -> None:
+        """Draw the contact sheet, if there is anything on it."""
+        if self._thumbnails:
+            self.summary.sheet = self.output / SHEET_NAME
+            _save(contact_sheet(self._thumbnails), self.summary.sheet)
 
 
 class _UniqueNames:
     """File names for outputs: the picture's own, numbered where folders share one."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    def __init__(self, folder: Path | None) -> None:
+        found = folder.glob("*-overlay.jpg") if folder is not None else ()
+        self._taken = {
+            re.sub(r"(-\d+)?-overlay$", "", path.stem).casefold() for path in found
+        }  # fmt: skip
 
-    def take(self, path: Path) -> str:
-        stem = path.stem.encode("utf-8", "replace").decode()[:80]  # with what follows, a legal name
-        name, number = stem, 1
-        while name.casefold() in self._taken:
+    def take(self, name: str) -> str:
+        path = Path(name)
+        end = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ""
+        stem = path.name.removesuffix(end).encode("utf-8", "replace").decode()[:80]
+        taken, number = stem, 1
+        while taken.casefold() in self._taken:
             number += 1
-            name = f"{stem}~{number}"
-        self._taken.add(name.casefold())
-        return name
+            taken = f"{stem}~{number}"
+        self._taken.add(taken.casefold())
+        return taken
 
 
-def _write_pictures(
-    result: Explanation, index: int, path: Path, output: Path, names: _UniqueNames
-) -> dict[str, Any]:
-    """Write one picture's overlays and panels; return its record for results.jsonl."""
-    name = names.take(path)
-    probabilities = result.probabilities[index]
-    explained = []
-    for place, class_id in enumerate(int(c) for c in result.class_ids[index]):
-        suffix = f"-{place + 1}" if result.class_ids.shape[1] > 1 else ""
-        overlay, panel = f"{name}{suffix}-overlay.jpg", f"{name}{suffix}-panel.jpg"
-        _save(result.overlay(index, place, max_side=OVERLAY_SIDE), output / overlay)
-        _save(result.panel(index, place, title=path.name), output / panel)
-        explained.append(
+def _record_of(one: Explanation, name: str) -> dict[str, Any]:
+    """Return what is said of one picture."""
+    probabilities = one.probabilities[0]
+    record: dict[str, Any] = {
+        "file": name,
+        "top": [
+            score._asdict() | {"probability": round(score.probability, 6)} for score in one.top(0)
+        ],
+        "explained": [
             {
                 "class_id": class_id,
-                "name": result.labels[class_id],
+                "name": one.labels[class_id],
                 "probability": round(float(probabilities[class_id]), 6),
-                "overlay": overlay,
-                "panel": panel,
             }
-        )
-    top = [
-        score._asdict() | {"probability": round(score.probability, 6)}
-        for score in result.top(index)
-    ]
-    record: dict[str, Any] = {"file": os.fspath(path), "top": top, "explained": explained}
-    if result.speed_only:
+            for class_id in map(int, one.class_ids[0])
+        ],
+    }
+    if one.speed_only:
         record["speed_only"] = True
     return record
 
 
-def _thumbnail(result: Explanation, index: int) -> tuple[Image.Image, str]:
-    class_id = int(result.class_ids[index, 0])
-    image = result.overlay(index, max_side=_THUMBNAIL_SIDE)
-    return image, f"{result.labels[class_id]} {result.probabilities[index, class_id]:.0%}"
+def _write_pictures(one: Explanation, record: dict[str, Any], output: Path, stem: str) -> None:
+    """Write one picture's overlays and panels, and name them in its record."""
+    for place, explained in enumerate(record["explained"]):
+        suffix = f"-{place + 1}" if len(record["explained"]) > 1 else ""
+        overlay, panel = f"{stem}{suffix}-overlay.jpg", f"{stem}{suffix}-panel.jpg"
+        _save(one.overlay(0, place, max_side=OVERLAY_SIDE), output / overlay)
+        _save(one.panel(0, place, title=Path(record["file"]).name), output / panel)
+        explained["overlay"], explained["panel"] = overlay, panel
+
+
+def _thumbnail(one: Explanation) -> tuple[Image.Image, str]:
+    class_id = int(one.class_ids[0, 0])
+    image = one.overlay(0, max_side=_THUMBNAIL_SIDE)
+    return image, f"{one.labels[class_id]} {one.probabilities[0, class_id]:.0%}"
 
 
 def _save(image: Image.Image, path: Path) -> None:

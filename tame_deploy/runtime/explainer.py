@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -99,7 +99,7 @@ class Explainer:
         batch_size: int = 8,
         workers: int | None = None,
         skip_unreadable: bool = False,
-    ) -> Iterator[Streamed]:
+    ) -> Generator[Streamed, None, None]:
         """Explain any number of pictures in order, reading some while others are explained.
 
         Memory does not grow with their number, and they are asked for only as they are needed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -56,7 +56,7 @@ def stream(
     batch_size: int,
     workers: int | None,
     skip_unreadable: bool,
-) -> Iterator[Streamed]:
+) -> Generator[Streamed, None, None]:
     """Yield what `explain` makes of pictures (see `Explainer.stream`)."""
     workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
     readers = ThreadPoolExecutor(workers, "tame-deploy read")
