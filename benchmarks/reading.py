@@ -61,6 +61,11 @@ def cropped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[top : top + SPEC.height, left : left + SPEC.width]
 
 
+def resized(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize to `size` what was decoded smaller than its file says, and crop."""
+    return cropped(np.asarray(image.resize(size, Image.Resampling.BILINEAR)))
+
+
 def finished(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Resize and crop what another library decoded, as ours does."""
     return np.asarray(prepare(Image.fromarray(pixels), SPEC))
@@ -74,8 +79,9 @@ def pillow_ways() -> Ways:
 
     def draft(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
-            image.draft("RGB", resized_size(*image.size))
-            return np.asarray(prepare(image.convert("RGB"), SPEC))
+            size = resized_size(*image.size)
+            image.draft("RGB", size)
+            return resized(image.convert("RGB"), size)
 
     def crop_only(path: Path) -> NDArray[np.uint8]:
         image = load_image(path)
@@ -145,12 +151,14 @@ def turbojpeg_ways(library: str | None) -> Ways:
 
     def scaled(path: Path) -> NDArray[np.uint8]:
         file = path.read_bytes()
-        short = min(decoder.decode_header(file)[:2])
+        width, height = decoder.decode_header(file)[:2]
+        short = min(width, height)
         enough = [(n, d) for n, d in decoder.scaling_factors if -(-short * n // d) >= SPEC.resize]
         factor = min(enough, key=lambda f: f[0] / f[1], default=None)
         if factor is not None and factor[0] >= factor[1]:
             factor = None
-        return finished(decoder.decode(file, turbojpeg.TJPF_RGB, factor))
+        pixels = decoder.decode(file, turbojpeg.TJPF_RGB, factor)
+        return resized(Image.fromarray(pixels), resized_size(width, height))
 
     return {
         "PyTurboJPEG decodes, ours resizes": whole,
