@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
 from tame_deploy.download import cache_directory
-from tame_deploy.errors import BackendError
+from tame_deploy.errors import BackendError, ParityError
 from tame_deploy.runtime.backend import Backend
+from tame_deploy.runtime.parity import check_answers
 
 __all__ = ["fastest_backend", "processor_name", "remembered_backend"]
 
@@ -71,9 +72,11 @@ def fastest_backend(
     for name in versions:
         try:
             with open_named(name) as backend:
+                check_answers(backend, artifact)  # what is wrong is never fast enough
                 times[name] = [_milliseconds(backend, artifact, batch) for batch in _BATCHES]
-        except BackendError as error:
+        except (BackendError, ParityError) as error:
             reasons.append(f"{name}: {error}")
+            _log.warning("%s is left out: %s", name, error)
     if not times:
         raise BackendError(f"no backend runs {artifact.path}: {'; '.join(reasons)}")
     chosen = min(times, key=lambda name: math.prod(times[name]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from tame_deploy.manifest import ParityReport
 from tame_deploy.runtime.backend import Backend
 from tame_deploy.types import FLAT_RANGE, MapKind
 
-__all__ = ["PARITY_FILE", "ParityReference", "check_parity", "count_same", "is_flat"]
+__all__ = [
+    "PARITY_FILE",
+    "ParityReference",
+    "check_answers",
+    "check_parity",
+    "count_same",
+    "is_flat",
+]
 
 PARITY_FILE = "parity.npz"
 
@@ -33,6 +40,8 @@ MAP_TOLERANCE = 5e-3
 MAP_CORRELATION = 0.9999
 #: How many times the recorded error a graph of lower precision may show on another machine.
 RECORDED_FACTOR = 1.5
+#: What no precision does: logits further off, or maps less alike.
+ROUGH_LOGITS, ROUGH_MAPS = 0.2, 0.8
 #: An archive that unpacks to more is no reference but a bomb.
 MAX_REFERENCE_BYTES = 2**30
 #: Below this difference, maps of two pictures or two classes count as the same.
@@ -160,6 +169,33 @@ def check_parity(
     if not exact and artifact.manifest.parity is not None:
         _require_as_recorded(found, artifact.manifest.parity)
     return found
+
+
+def check_answers(backend: Backend, artifact: Artifact, *, roughly: bool = False) -> None:
+    """Hold a backend to the artifact's own reference, if it carries one.
+
+    Args:
+        backend: what is checked.
+        artifact: whose graph it runs.
+        roughly: refuse only what is grossly wrong, as where a lower precision was asked for.
+
+    Raises:
+        ParityError: if it answers otherwise.
+        ManifestError: if the reference cannot be read.
+    """
+    if PARITY_FILE not in artifact.manifest.files:
+        return
+    reference = ParityReference.load(artifact)
+    if not roughly:
+        check_parity(backend, reference, artifact)
+        return
+    manifest = replace(artifact.manifest, precision="fp16", parity=None)  # nothing to hold it to
+    found = check_parity(backend, reference, replace(artifact, manifest=manifest))
+    if found.logit_error > ROUGH_LOGITS or found.map_correlation < ROUGH_MAPS:
+        raise ParityError(
+            f"logits are off by {found.logit_error:.0%} of their range and maps correlate by "
+            f"{found.map_correlation:.2f} with PyTorch's"
+        )
 
 
 def _require_as_recorded(found: ParityReport, recorded: ParityReport) -> None:

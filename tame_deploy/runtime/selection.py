@@ -15,6 +15,7 @@ from tame_deploy.errors import (
     BackendNotInstalledError,
     IncompatibleArtifactError,
     InputError,
+    ParityError,
     TameError,
 )
 from tame_deploy.runtime import cuda
@@ -22,6 +23,7 @@ from tame_deploy.runtime.backend import CPU, CUDA, DEFAULT_STREAMS, Backend, Bac
 from tame_deploy.runtime.fastest import fastest_backend
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.openvino_backend import OpenVinoBackend
+from tame_deploy.runtime.parity import check_answers
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 from tame_deploy.runtime.tensorrt.engines import (
     check_engine_name,
@@ -96,8 +98,29 @@ def open_backend(
     if name == "onnxruntime":
         return OnnxRuntimeBackend.of_artifact(artifact, options)
     if name == "openvino":
-        return OpenVinoBackend.of_artifact(artifact, options)
+        return _open_openvino(artifact, options)
     return TensorRTBackend.of_artifact(artifact, name, options)
+
+
+def _open_openvino(artifact: Artifact, options: BackendOptions) -> Backend:
+    """Open OpenVINO, and hold it to the artifact's reference where the graph is quantized.
+
+    Its own transformations of quantized graphs have been seen to spoil maps and logits silently.
+    """
+    backend = OpenVinoBackend.of_artifact(artifact, options)
+    if artifact.manifest.precision == "fp32":
+        return backend
+    try:
+        check_answers(backend, artifact, roughly=options.precision == "bf16")
+    except BaseException as error:
+        backend.close()
+        if not isinstance(error, ParityError):
+            raise
+        raise BackendError(
+            f"openvino {_version('openvino')} computes this {artifact.manifest.precision} graph "
+            f"otherwise than it was made ({error}); use backend onnxruntime"
+        ) from error
+    return backend
 
 
 def _check_options(name: BackendName, options: BackendOptions) -> None:

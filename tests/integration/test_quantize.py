@@ -84,7 +84,7 @@ def test_its_records_tell_repairs_speed_and_judges(made):
 def test_it_is_checked_again_by_verify_and_noticed_when_worse(made, monkeypatch):
     artifact = made.artifact
     reference = ParityReference.load(artifact)
-    with open_backend(artifact) as backend:
+    with open_backend(artifact, "onnxruntime") as backend:
         again = check_parity(backend, reference, artifact)
         assert again.map_error == pytest.approx(artifact.manifest.parity.map_error, abs=0.02)
         monkeypatch.setattr("tame_deploy.runtime.parity.RECORDED_FACTOR", 0.1)

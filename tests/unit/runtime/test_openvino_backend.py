@@ -106,6 +106,49 @@ def test_layers_kept_in_float32_run_as_well():
     np.testing.assert_allclose(found[..., 0, 0], expected)
 
 
+class Upside:
+    """A backend that turns maps upside down."""
+
+    name = "upside"
+
+    def __init__(self, backend):
+        self.backend, self.inputs, self.outputs = backend, backend.inputs, backend.outputs
+
+    def run(self, feeds):
+        found = self.backend.run(feeds)
+        return {**found, "maps": found["maps"][:, :, ::-1]}
+
+    def close(self):
+        self.backend.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def test_auto_never_takes_what_answers_wrongly(demo_copy, monkeypatch, caplog):
+    artifact, honest = open_artifact(demo_copy), OpenVinoBackend.of_artifact
+    monkeypatch.setattr(
+        OpenVinoBackend, "of_artifact", lambda *given: Upside(honest(*given))
+    )  # fmt: skip
+    with open_backend(artifact, "auto", BackendOptions(threads=1)) as backend:
+        assert backend.name == "onnxruntime on CPU"
+    assert "openvino is left out: maps[" in caplog.text
+    assert "off by" in caplog.text
+
+
+@pytest.mark.parametrize("precision", [None, "bf16"])
+def test_a_quantized_graph_is_held_to_its_reference(demo_copy, monkeypatch, precision):
+    artifact, honest = open_artifact(demo_copy), OpenVinoBackend.of_artifact
+    half = replace(artifact, manifest=replace(artifact.manifest, precision="fp16"))
+    upside = Upside(honest(artifact, BackendOptions()))
+    monkeypatch.setattr(OpenVinoBackend, "of_artifact", lambda *_: upside)
+    with pytest.raises(BackendError, match="computes this fp16 graph otherwise .*onnxruntime"):
+        open_backend(half, "openvino", BackendOptions(precision=precision))
+
+
 def test_auto_measures_once_and_remembers(demo_copy, caplog):
     pytest.importorskip("onnxruntime")
     artifact = open_artifact(demo_copy)
