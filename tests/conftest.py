@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 #: Real weights, pictures and golden values lie outside the repository; see CONTRIBUTING.md.
 SHARED = Path(os.environ.get("TAME_DEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TAME_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def shared_file(name: str) -> Path:

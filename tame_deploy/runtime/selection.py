@@ -189,9 +189,15 @@ def _open_on_cpu(artifact: Artifact, options: BackendOptions) -> Backend:
         streams = options.streams if name == "openvino" else DEFAULT_STREAMS
         return open_backend(artifact, name, BackendOptions(threads, streams=streams))
 
-    if len(versions) == 1:
-        return open_named(next(iter(versions)))
-    return open_named(fastest_backend(artifact, versions, threads, open_named))
+    while len(versions) > 1:
+        chosen = fastest_backend(artifact, versions, threads, open_named)
+        try:
+            return open_named(chosen)
+        except BackendError as error:
+            # It was the fastest once, and cannot be used now; the next one can.
+            _log.warning("%s is left out: %s", chosen, error)
+            del versions[chosen]
+    return open_named(next(iter(versions)))
 
 
 def cpu_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 
 from tame_deploy.artifact import open_artifact
 from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
+from tame_deploy.runtime import selection
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.openvino_backend import OpenVinoBackend
 from tame_deploy.runtime.parity import ParityReference, check_parity
@@ -163,6 +164,19 @@ def test_auto_measures_once_and_remembers(demo_copy, caplog):
     assert "measuring" not in caplog.text
     with open_backend(artifact, "auto", BackendOptions(threads=2)):
         assert "measuring" in caplog.text  # another question
+
+
+def test_a_choice_that_fails_later_is_passed_over(demo_copy, monkeypatch, caplog):
+    artifact = open_artifact(demo_copy)
+    monkeypatch.setattr(selection, "fastest_backend", lambda *_: "openvino")
+
+    def fails(*_):
+        raise BackendError("not any more")
+
+    monkeypatch.setattr(OpenVinoBackend, "of_artifact", fails)
+    with open_backend(artifact, "auto", BackendOptions(threads=1)) as backend:
+        assert backend.name == "onnxruntime on CPU"
+    assert "openvino is left out: not any more" in caplog.text
 
 
 def test_a_damaged_choice_is_measured_again(demo_copy, tmp_path, caplog):
