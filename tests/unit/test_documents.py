@@ -135,3 +135,33 @@ def test_the_figures_of_lower_precision_are_those_of_the_committed_results(name)
     assert f"{found['judged']} others" in text.replace("\n", " ")
     assert f"{results['resnet50']['speedup_batch_8']:.2f}x" in text
     assert results["machine"]["processor"] in text
+
+
+def test_the_peers_in_the_readme_are_those_of_the_committed_results():
+    text = (ROOT / "README.md").read_text()
+    results = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+    table = re.search(r"<!-- peers -->\n(.*?)\n<!-- /peers -->", text, re.DOTALL)
+    rows = table[1].splitlines()[2:]
+    assert [run["backbone"] for run in results["runs"]] == ["resnet50", "vgg16"]
+    assert len(rows) == len(results["runs"][0]["methods"])
+    for row in rows:
+        method, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        found = [run["methods"][method] for run in results["runs"]]
+        assert cells == [
+            f"{one[key]['median']:.2f}x" for one in found for key in ("over_ours", "over_ours_bf16")
+        ], method
+    assert results["machine"]["processor"] in text
+
+
+def test_what_deploying_takes_is_as_in_the_committed_results():
+    text = (ROOT / "README.md").read_text().replace("\n", " ")
+    found = json.loads((ROOT / "benchmarks" / "results" / "deploy.json").read_text())
+    steady = found["resident_mib"][1:]
+    for words in (
+        f"is {found['environment_mb']:.0f} MB and has no torch",
+        f"{found['cold_start_s']['demo']:.2f} s for the demo",
+        f"{found['cold_start_s']['resnet50']:.2f} s for ResNet-50",
+        f"takes {found['import_numpy_s']:.2f} s; over {found['explanations']:,} explanations",
+        f"between {min(steady):.0f} and {max(steady):.0f} MiB",
+    ):
+        assert words in text, words
