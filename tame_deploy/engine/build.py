@@ -120,7 +120,7 @@ def build_plan(
 class _Job:
     """A build from first to last, in whichever thread."""
 
-    library: Library
+    builds_with: Library
     model: Path
     inputs: Sequence[TensorSpec]
     options: EngineOptions
@@ -131,7 +131,7 @@ class _Job:
 
     def run(self) -> Built | None:
         """Return what was built, or None where the builder failed or was stopped."""
-        started, library = time.monotonic(), self.library
+        started, library = time.monotonic(), self.builds_with
         if self.device is not None:
             self.device.make_current()  # it belongs to the thread
         builder = library.trt.Builder(library.logger)

@@ -208,7 +208,7 @@ class Lane:
         addresses: Mapping[str, int],
         stream: int,
     ) -> None:
-        with self._engine.library.listening() as said:
+        with self._engine.runtime.listening() as said:
             for spec in self._engine.inputs:
                 if not context.set_input_shape(spec.name, shapes[spec.name]):
                     reason = said.first_error("no reason was given")
@@ -226,10 +226,10 @@ class Lane:
             self._start(context, stream)
 
     def _start(self, context: Any, stream: int) -> None:
-        with self._engine.library.listening() as said:
+        with self._engine.runtime.listening() as said:
             if not context.execute_async_v3(stream):
                 reason = said.first_error("no reason was given")
-                raise BackendError(f"{self._engine.library.flavour.name} failed: {reason:.300}")
+                raise BackendError(f"{self._engine.runtime.flavour.name} failed: {reason:.300}")
 
     def close(self) -> None:
         """Free everything, after the work that still uses it; what fails is left to the driver."""

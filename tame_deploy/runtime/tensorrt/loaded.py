@@ -23,7 +23,7 @@ class LoadedEngine:
     """A deserialised engine.
 
     Attributes:
-        library: whose it is.
+        runtime: the library whose it is.
         profiles: what it was built for, in the builder's order.
         inputs, outputs: its tensors.
         scratch_bytes: device memory that one execution needs besides its tensors.
@@ -32,7 +32,7 @@ class LoadedEngine:
 
     def __init__(self, library: Library, engine: Any, stored: StoredEngine, graphs: bool) -> None:
         sidecar = stored.sidecar
-        self.library = library
+        self.runtime = library
         self.engine = engine
         self.profiles: tuple[Profile, ...] = sidecar.options.profiles
         self.inputs, self.outputs = sidecar.inputs, sidecar.outputs
@@ -57,8 +57,8 @@ class LoadedEngine:
         Raises:
             DeviceError: if it cannot be made.
         """
-        trt = self.library.trt
-        with self.library.listening() as said:
+        trt = self.runtime.trt
+        with self.runtime.listening() as said:
             settings: Any = trt.ExecutionContextAllocationStrategy.USER_MANAGED
             if hasattr(trt, "CudaGraphStrategy"):
                 strategy = trt.CudaGraphStrategy
