@@ -61,8 +61,8 @@ def check_options(library: Library, options: EngineOptions) -> None:
     defaults = EngineOptions(options.profiles)
     for name, reason in library.flavour.lacks.items():
         if getattr(options, name, None) != getattr(defaults, name, None):
-            flag = name.replace("_", "-").removesuffix("-capabilities")
-            flag = "compute-capability" if name == "compute_capabilities" else flag
+            several = name == "compute_capabilities"  # one option of the command for each
+            flag = "compute-capability" if several else name.replace("_", "-")
             raise InputError(f"{library.flavour.name} has no --{flag}: {reason}")
     if "7.5" in options.compute_capabilities:
         raise InputError(

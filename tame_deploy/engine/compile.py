@@ -133,38 +133,78 @@ def compile_artifact(
     _check_target(artifact)
     check_inside(artifact, artifact.path / ENGINES_FOLDER)
     library, device = check_request(request)
-    blank = _blank_sidecar(artifact, request, library, device)
-    target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
-    place = hashlib.sha256(str(target.resolve()).encode()).hexdigest()
-    if not is_writable(cache_directory()):
+    cached = is_writable(cache_directory())
+    if not cached:
         _log.warning("%s cannot be written; the engine is built without it", cache_directory())
         request = replace(request, use_cache=False, use_timings=False)
-        return _into_artifact(artifact, blank, library, target, request, device, tell)
+    blank = _blank_sidecar(artifact, request, library, device)
+    work = _Compilation(artifact, request, library, device, blank, tell)
+    target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
+    if not cached:
+        return work.into_artifact(target)
+    place = hashlib.sha256(str(target.resolve()).encode()).hexdigest()
     with locked(place, lambda: tell(0.0, "Waiting for another process that compiles this")):
-        return _into_artifact(artifact, blank, library, target, request, device, tell)
+        return work.into_artifact(target)
 
 
-def _into_artifact(
-    artifact: Artifact,
-    blank: EngineSidecar,
-    library: Library,
-    target: Path,
-    request: CompileRequest,
-    device: cuda.Device | None,
-    tell: Callable[[float, str], None],
-) -> Compiled:
-    if not request.rebuild:
-        there = find_engine(target, blank.key)
-        if there is not None:
-            return Compiled(there, "artifact")
-        if target.exists():
-            raise ArtifactError(
-                f"{target} holds {_held(target, blank)}. To replace it: "
-                f"{compile_command(artifact, blank)}"
+@dataclass(frozen=True)
+class _Compilation:
+    """What the steps of one compilation share."""
+
+    artifact: Artifact
+    request: CompileRequest
+    builds_with: Library
+    device: cuda.Device | None
+    blank: EngineSidecar
+    tell: Callable[[float, str], None]
+
+    def into_artifact(self, target: Path) -> Compiled:
+        """Put the engine into a folder, unless it is there."""
+        if not self.request.rebuild:
+            there = find_engine(target, self.blank.key)
+            if there is not None:
+                return Compiled(there, "artifact")
+            if target.exists():
+                raise ArtifactError(
+                    f"{target} holds {_held(target, self.blank)}. To replace it: "
+                    f"{compile_command(self.artifact, self.blank)}"
+                )
+        if not self.request.use_cache:
+            return Compiled(self._build(target), "built")
+        key, told = self.blank.key, "Waiting for another process that builds this"
+        kept = engines_cache() / key
+        with locked(key, lambda: self.tell(0.0, told)):
+            found = None if self.request.rebuild else find_engine(kept, key)
+            if found is not None:
+                return Compiled(install(found, target), "cache")
+            return Compiled(install(self._build(kept), target), "built")
+
+    def _build(self, folder: Path) -> StoredEngine:
+        library, device, timing = self.builds_with, self.device, None
+        if self.blank.timing_cache and device is not None:
+            timing = TimingCache(cache_directory() / "timing", library.version, device.name)
+        built = build_plan(
+            library,
+            self.artifact.model,
+            self.artifact.manifest.inputs,
+            self.request.options,
+            timing,
+            self.tell,
+            device,
+        )
+        with new_folder(folder) as staging:
+            plan = staging / PLAN_NAME
+            plan.write_bytes(built.plan)
+            sidecar = replace(
+                self.blank,
+                options=built.options,
+                plan_sha256=file_sha256(plan),
+                plan_bytes=len(built.plan),
+                build_s=round(built.seconds, 3),
             )
-    if not request.use_cache:
-        return Compiled(_build(artifact, blank, library, target, request, device, tell), "built")
-    return _through_cache(artifact, blank, library, target, request, device, tell)
+            (staging / LAYERS_NAME).write_text(layers_to_json(built.layers), encoding="utf-8")
+            (staging / SIDECAR_NAME).write_text(sidecar.to_json(), encoding="utf-8")
+        return read_engine(folder)
 
 
 def check_request(request: CompileRequest) -> tuple[Library, cuda.Device | None]:
@@ -195,24 +235,6 @@ def _builder_device(index: int) -> cuda.Device:
             f"{error}. TensorRT builds on the GPU that will run its engine; --target tensorrt-rtx "
             "builds anywhere"
         ) from None
-
-
-def _through_cache(
-    artifact: Artifact,
-    blank: EngineSidecar,
-    library: Library,
-    target: Path,
-    request: CompileRequest,
-    device: cuda.Device | None,
-    tell: Callable[[float, str], None],
-) -> Compiled:
-    kept = engines_cache() / blank.key
-    with locked(blank.key, lambda: tell(0.0, "Waiting for another process that builds this")):
-        found = None if request.rebuild else find_engine(kept, blank.key)
-        origin: Literal["built", "cache"] = "built" if found is None else "cache"
-        if found is None:
-            found = _build(artifact, blank, library, kept, request, device, tell)
-        return Compiled(install(found, target), origin)
 
 
 def _held(target: Path, wanted: EngineSidecar) -> str:
@@ -298,32 +320,3 @@ def _folder_name(sidecar: EngineSidecar) -> str:
     kinds = ("version_compatible", "refit", "strip")
     also = [name.replace("_", "-") for name in kinds if getattr(sidecar.options, name)]
     return "-".join([sidecar.flavour, precision, *capabilities, *also])
-
-
-def _build(
-    artifact: Artifact,
-    blank: EngineSidecar,
-    library: Library,
-    target: Path,
-    request: CompileRequest,
-    device: cuda.Device | None,
-    tell: Callable[[float, str], None],
-) -> StoredEngine:
-    timing = None
-    if blank.timing_cache and device is not None:
-        timing = TimingCache(cache_directory() / "timing", library.version, device.name)
-    inputs = artifact.manifest.inputs
-    built = build_plan(library, artifact.model, inputs, request.options, timing, tell, device)
-    with new_folder(target) as staging:
-        plan = staging / PLAN_NAME
-        plan.write_bytes(built.plan)
-        sidecar = replace(
-            blank,
-            options=built.options,
-            plan_sha256=file_sha256(plan),
-            plan_bytes=len(built.plan),
-            build_s=round(built.seconds, 3),
-        )
-        (staging / LAYERS_NAME).write_text(layers_to_json(built.layers), encoding="utf-8")
-        (staging / SIDECAR_NAME).write_text(sidecar.to_json(), encoding="utf-8")
-    return read_engine(target)

@@ -65,7 +65,7 @@ class TensorRTBackend:
         """Open the artifact's engine for this machine.
 
         Raises:
-            BackendNotInstalledError: without the library or cuda-python.
+            BackendNotInstalledError: without the library or cuda-bindings.
             DeviceError: without a driver, a GPU, or room on it.
             IncompatibleArtifactError: without an engine for this machine, or one that it refuses.
             ChecksumError: if the plan is missing, truncated or altered.
