@@ -41,12 +41,6 @@ class Layer:
     shape: tuple[int, ...]
     fused: tuple[str, ...] = ()
 
-    @property
-    def stage(self) -> str:
-        """The stage of the graph that it belongs to, by its name."""
-        named = self.fused[0] if self.fused else self.name
-        return named.partition("/")[0] if "/" in named else ""
-
 
 def network_layers(network: Any) -> tuple[Layer, ...]:
     """Return the layers of a parsed network, before the builder fuses them."""

@@ -83,10 +83,9 @@ def installed_version(name: FlavourName) -> str | None:
 
 @dataclass
 class Messages:
-    """What the library said in a stretch of time."""
+    """The errors that the library told in a stretch of time."""
 
     errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def first_error(self, otherwise: str) -> str:
         """Return the first error, without the places in its source, or another text."""
@@ -117,10 +116,11 @@ class Library:
 
     def _hear(self, severity: int, message: str) -> None:
         _log.debug("%s: %s", self.flavour.name, message)
+        if severity > _ERROR:
+            return
         with self._lock:
             for listener in self._listeners:
-                kept = listener.errors if severity <= _ERROR else listener.warnings
-                kept.append(message)
+                listener.errors.append(message)
 
     @contextmanager
     def listening(self) -> Iterator[Messages]:

@@ -39,7 +39,7 @@ INSPECTED = {
 def test_the_inspector_tells_fusions_and_precisions():
     conv, tail, copy = read_inspector(json.dumps(INSPECTED))
     assert conv.fused == ("backbone/Conv_8", "backbone/Relu_9")
-    assert (conv.precision, conv.shape, conv.stage) == ("int8", (8, 64, 111, 111), "backbone")
+    assert (conv.precision, conv.shape) == ("int8", (8, 64, 111, 111))
     assert (tail.precision, copy.type) == ("fp16", "")
     assert precision_counts([conv, tail, copy]) == {"int8": 1, "fp16": 1, "unknown": 1}
 
