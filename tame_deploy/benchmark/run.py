@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from tame_deploy.benchmark.rounds import measure
 from tame_deploy.benchmark.subjects import relatives, subjects_of
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.fastest import processor_name
+from tame_deploy.runtime.installed import first_version
 from tame_deploy.runtime.selection import BACKENDS
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
@@ -120,11 +120,6 @@ def machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _versions() -> Sequence[str]:
-    found = []
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _versions() -> list[str]:
+    found = ((package, first_version(package)) for package in _PACKAGES)
+    return [f"{package} {version}" for package, version in found if version is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tame_deploy.errors import (
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.backend import CPU, CUDA, DEFAULT_STREAMS, Backend, BackendOptions
 from tame_deploy.runtime.fastest import fastest_backend
+from tame_deploy.runtime.installed import first_version
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from tame_deploy.runtime.openvino_backend import OpenVinoBackend
 from tame_deploy.runtime.parity import check_answers
@@ -117,8 +117,8 @@ def _open_openvino(artifact: Artifact, options: BackendOptions) -> Backend:
         if not isinstance(error, ParityError):
             raise
         raise BackendError(
-            f"openvino {_version('openvino')} computes this {artifact.manifest.precision} graph "
-            f"otherwise than it was made ({error}); use backend onnxruntime"
+            f"openvino {first_version('openvino')} computes this {artifact.manifest.precision} "
+            f"graph otherwise than it was made ({error}); use backend onnxruntime"
         ) from error
     return backend
 
@@ -202,7 +202,7 @@ def _open_on_cpu(artifact: Artifact, options: BackendOptions) -> Backend:
 
 def cpu_versions() -> dict[str, str]:
     """Return the versions of the CPU backends that are installed."""
-    found = {"openvino": _version("openvino"), "onnxruntime": _version(*_ORT_PACKAGES)}
+    found = {"openvino": first_version("openvino"), "onnxruntime": first_version(*_ORT_PACKAGES)}
     return {name: version for name, version in found.items() if version is not None}
 
 
@@ -229,7 +229,7 @@ def prospects(artifact: Artifact | None, options: BackendOptions) -> Iterator[Pr
         ("openvino", ("openvino",), "openvino"),
         ("onnxruntime", _ORT_PACKAGES, "cpu"),
     ):
-        version = _version(*packages)
+        version = first_version(*packages)
         missing = None if version else f"it is not installed: pip install 'tame-deploy[{extra}]'"
         provider = CPU if name == "onnxruntime" else None
         yield Prospect(cast(BackendName, name), provider, version, missing)
@@ -255,7 +255,7 @@ def _flavour_prospect(
 
 
 def _cuda_prospect(artifact: Artifact | None, options: BackendOptions) -> Prospect:
-    version = _version(*_ORT_PACKAGES)
+    version = first_version(*_ORT_PACKAGES)
 
     def check() -> None:
         if version is None or CUDA not in _available_providers():
@@ -276,15 +276,6 @@ def _refusal(check: Callable[[], None]) -> str | None:
         check()
     except TameError as error:
         return str(error)
-    return None
-
-
-def _version(*packages: str) -> str | None:
-    for package in packages:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return None
 
 

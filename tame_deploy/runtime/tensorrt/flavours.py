@@ -7,7 +7,6 @@ lists. Both keep one logger a process, whichever came first, so there is one her
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import logging
 import threading
@@ -19,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tame_deploy.errors import BackendNotInstalledError
+from tame_deploy.runtime.installed import first_version
 from tame_deploy.sidecar import FlavourName
 
 __all__ = ["FLAVOURS", "Flavour", "Library", "installed_version", "load_library"]
@@ -73,12 +73,7 @@ FLAVOURS: Mapping[FlavourName, Flavour] = MappingProxyType(
 
 def installed_version(name: FlavourName) -> str | None:
     """Return the version of a flavour that is installed, found without importing it."""
-    for package in FLAVOURS[name].packages:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    return first_version(*FLAVOURS[name].packages)
 
 
 @dataclass
