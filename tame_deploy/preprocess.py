@@ -47,26 +47,27 @@ _FILTERS = {
 }
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return a picture as people see it: 8-bit RGB, EXIF rotation applied, first frame.
 
     Args:
         source: a path, the bytes of a file, a PIL image, or a uint8 array of shape (H, W, 3).
+        max_pixels: what is larger is refused before it is decoded; at most 89 megapixels.
 
     Raises:
-        InputError: if it is broken, empty, larger than 89 megapixels or of an unknown kind.
+        InputError: if it is broken, empty, too large or of an unknown kind.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         with _explained("picture"):  # a file that was opened lazily is decoded only now
-            return _to_rgb(source, "picture")
+            return _to_rgb(source, "picture", max_pixels)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "picture")
+        return _decode(io.BytesIO(source), "picture", max_pixels)
     if isinstance(source, (str, os.PathLike)):
         if os.path.isdir(source):
             raise InputError(f"{os.fspath(source)} is a directory; expected a picture")
-        return _decode(source, os.fspath(source))
+        return _decode(source, os.fspath(source), max_pixels)
     raise InputError(
         f"found {type(source).__name__}; expected a path, bytes, a PIL image or a uint8 array"
     )
@@ -91,32 +92,32 @@ def _explained(name: str) -> Iterator[None]:
         raise InputError(f"{name} cannot be decoded: {reason}") from None
 
 
-def _decode(stream: Any, name: str) -> Image.Image:
+def _decode(stream: Any, name: str, max_pixels: int) -> Image.Image:
     with _explained(name), Image.open(stream, formats=FORMATS) as image:
-        _check_size(image.width, image.height, name)
-        return _to_rgb(image, name)
+        return _to_rgb(image, name, max_pixels)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    most = min(max_pixels, MAX_PIXELS)
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width}x{height}; expected at least one pixel")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise InputError(
-            f"{name} is {width}x{height}; expected at most {MAX_PIXELS // 10**6} megapixels"
+            f"{name} is {width}x{height}; expected at most {most / 10**6:g} megapixels"
         )
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
+def _from_array(array: NDArray[Any], max_pixels: int) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise InputError(
             f"found {array.dtype} array of shape {array.shape}; expected uint8 (H, W, 3), RGB"
         )
-    _check_size(array.shape[1], array.shape[0], "array")
+    _check_size(array.shape[1], array.shape[0], "array", max_pixels)
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.width, image.height, name)
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    _check_size(image.width, image.height, name, max_pixels)
     # A PIL image from the caller must come back untouched, hence no in_place.
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F":

@@ -11,7 +11,7 @@ from tame_deploy.artifact import MANIFEST_NAME, Artifact, open_artifact
 from tame_deploy.errors import ArtifactError, InputError
 from tame_deploy.runtime.backend import CPU, CUDA, Backend, BackendOptions
 from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from tame_deploy.runtime.openvino_backend import OpenVinoBackend
+from tame_deploy.runtime.openvino_backend import OpenVinoBackend, computes_bfloat16
 from tame_deploy.runtime.selection import open_backend, prospects
 from tame_deploy.types import TensorSpec
 
@@ -99,7 +99,7 @@ def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]
         if prospect.backend == "openvino":
             options = BackendOptions(threads)
             yield Subject(artifact, "openvino", precision, options)
-            if _computes_bfloat16():
+            if computes_bfloat16():
                 faster = replace(options, precision="bf16")
                 word = "bf16" if precision == "fp32" else f"{precision}, bf16"
                 yield Subject(artifact, "openvino", word, faster)
@@ -109,12 +109,6 @@ def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]
             yield Subject(artifact, "onnxruntime", precision, BackendOptions(providers=(CUDA, CPU)))
         else:
             yield Subject(artifact, prospect.backend, precision, BackendOptions())
-
-
-def _computes_bfloat16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def relatives(artifact: Artifact) -> list[Artifact]:

@@ -17,6 +17,7 @@ from tame_deploy.cli import (
     export,
     inspect,
     quantize,
+    serve,
     train,
     verify,
 )
@@ -55,6 +56,7 @@ app.command("calibrate")(quantize.calibrate)
 app.command("quantize")(quantize.quantize)
 app.command("compile")(compile.compile_)
 app.command("explain")(explain.explain)
+app.command("serve-engine")(serve.serve_engine)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("ablate")(train.ablate)

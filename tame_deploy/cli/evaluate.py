@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tame_deploy.cli.options import (
     BackendOption,
     ClassesOption,
+    ComputeOption,
     CropOption,
     DataRootOption,
     EngineOption,
@@ -92,6 +93,7 @@ def evaluate(
     max_unreadable: UnreadableOption = MAX_UNREADABLE,
     backend: BackendOption = "auto",
     engine: EngineOption = None,
+    precision: ComputeOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     output: Annotated[
@@ -110,6 +112,7 @@ def evaluate(
     choice = SubjectChoice(
         artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
         std, labels, device, threads, provider, backend, engine,
+        precision,
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     with choice.open() as (subject, _):
@@ -178,6 +181,7 @@ def compare(
     max_unreadable: UnreadableOption = MAX_UNREADABLE,
     backend: BackendOption = "auto",
     engine: EngineOption = None,
+    precision: ComputeOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     output: Annotated[
@@ -194,6 +198,7 @@ def compare(
     choice = SubjectChoice(
         artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
         std, labels, device, threads, provider, backend, engine,
+        precision,
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tame_deploy.cli.options import parse_size, parse_triple, split_layers
 from tame_deploy.cli.screen import download_bar, notes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SubjectChoice"]
 
 #: Options that are for an artifact's backend; the others, but for these, are PyTorch's.
-_FOR_ARTIFACT = ("threads", "provider", "backend", "engine")
+_FOR_ARTIFACT = ("threads", "provider", "backend", "engine", "precision")
 _DEFAULTS = (("device", "cpu"), ("backend", "auto"))
 
 
@@ -46,6 +46,7 @@ class SubjectChoice:
     provider: list[str] | None
     backend: BackendName = "auto"
     engine: str | None = None
+    precision: Literal["fp32", "bf16"] | None = None
 
     @contextmanager
     def open(self) -> Iterator[tuple[Subject, ExplainedNetwork | None]]:
@@ -123,7 +124,9 @@ class SubjectChoice:
 
         opened = open_artifact(self.artifact)
         providers = tuple(self.provider) if self.provider else None
-        options = BackendOptions(self.threads, providers, engine=self.engine)
+        options = BackendOptions(
+            self.threads, providers, engine=self.engine, precision=self.precision
+        )
         return subject_of_artifact(opened, open_backend(opened, self.backend, options))
 
 

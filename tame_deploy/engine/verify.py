@@ -15,7 +15,7 @@ from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.faithfulness import drop_and_increase, judge
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.backend import Backend
-from tame_deploy.runtime.parity import ParityReference, check_parity
+from tame_deploy.runtime.parity import ParityReference, check_parity, check_roughly
 from tame_deploy.runtime.selection import open_backend
 from tame_deploy.runtime.tensorrt.engines import StoredEngine
 from tame_deploy.sidecar import SIDECAR_NAME, EngineSidecar
@@ -92,6 +92,7 @@ def verify_backend(
     batches: Sequence[int],
     *,
     tf32: bool = False,
+    roughly: bool = False,
     judges: tuple[Questions, Sequence[int | None], Artifact] | None = None,
     floor: Floor | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -103,6 +104,7 @@ def verify_backend(
         backend: what is judged.
         batches: how many pictures at a time.
         tf32: whether float32 layers round to TF32.
+        roughly: whether it was asked for a lower precision than the artifact's: fidelity judges it.
         judges: pictures, their classes, and the float32 artifact.
         floor: of fidelity; by default the one that the artifact was held to.
         report: told what is being done.
@@ -113,12 +115,15 @@ def verify_backend(
     """
     reference = ParityReference.load(artifact)
     slack = _TF32_SLACK if tf32 else 1.0
-    parity = {}
+    parity: dict[str, ParityReport] = {}
     for batch in batches:
         report(f"Comparing with PyTorch at batch {batch}")
-        parity[str(batch)] = check_parity(
-            backend, reference, artifact, batches=[batch], slack=slack
-        )
+        if roughly:
+            parity[str(batch)] = check_roughly(backend, reference, artifact, batches=[batch])
+        else:
+            parity[str(batch)] = check_parity(
+                backend, reference, artifact, batches=[batch], slack=slack
+            )
     recorded = artifact.manifest.fidelity
     floor = floor or (Floor(**recorded.floor) if recorded and recorded.floor else Floor())
     if judges is None:

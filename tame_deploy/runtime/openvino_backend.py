@@ -24,11 +24,10 @@ from tame_deploy.errors import (
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.types import TensorSpec, check_feeds
 
-__all__ = ["OpenVinoBackend"]
+__all__ = ["OpenVinoBackend", "computes_bfloat16"]
 
 #: OpenVINO picks bfloat16 by itself where the CPU has it; here only who asks for it gets it.
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-_BF16 = "BF16"
 
 
 class OpenVinoBackend:
@@ -110,6 +109,15 @@ class OpenVinoBackend:
         self.close()
 
 
+def computes_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 (AVX-512 BF16, AMX), as OpenVINO sees it.
+
+    Raises:
+        BackendNotInstalledError: without OpenVINO.
+    """
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _core() -> Any:
     try:
         import openvino
@@ -136,7 +144,7 @@ def _read(core: Any, model: Path | bytes) -> Any:
 
 def _compile(core: Any, network: Any, options: BackendOptions) -> Any:
     precision = options.precision or "fp32"
-    if precision == "bf16" and _BF16 not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bf16" and not computes_bfloat16():
         raise DeviceError("this CPU computes no bfloat16; leave precision out")
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],

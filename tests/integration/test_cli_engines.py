@@ -12,6 +12,7 @@ import pytest
 
 from tame_deploy.errors import TameError
 from tame_deploy.runtime import cuda
+from tame_deploy.runtime.openvino_backend import computes_bfloat16
 from tests.integration.test_cli import one_line, run
 
 pytest.importorskip("tensorrt_rtx")
@@ -135,11 +136,26 @@ def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp
 
 
 def test_verify_refuses_what_it_would_ignore(demo_copy):
-    for options in (["--images", "demo:9"], ["--floor", "top1=1"], ["--engine", "x"]):
-        refused = run("verify", demo_copy, *options, expect=1)
-        assert "no meaning without --target" in refused.stderr
-    refused = run("verify", demo_copy, *RTX, "--threads", 2, expect=1)
-    assert "no meaning with --target" in refused.stderr
+    for option, value, needed in (("--floor", "top1=1", "images"), ("--engine", "x", "target")):
+        refused = run("verify", demo_copy, option, value, expect=1)
+        assert f"{option} has no meaning without --{needed}" in refused.stderr
+    for options in (["--threads", 2], ["--precision", "bf16"], ["--backend", "openvino"]):
+        refused = run("verify", demo_copy, *RTX, *options, expect=1)
+        assert "no meaning with --target" in refused.stderr
+    refused = run("verify", demo_copy, "--precision", "bf16", expect=1)
+    assert "precision has no meaning for backend onnxruntime" in refused.stderr
+
+
+@pytest.mark.skipif(not computes_bfloat16(), reason="this CPU has no bfloat16")
+def test_bfloat16_is_held_to_the_floor_on_pictures(demo_copy):
+    bf16 = ["--backend", "openvino", "--precision", "bf16"]
+    assert "not grossly wrong" in run("verify", demo_copy, *bf16).stdout
+    judged = [*bf16, "--images", "demo:40", "--judge", 8]
+    done = run("verify", demo_copy, *judged).stdout
+    assert "above the floor" in done
+    assert "IoU of the top 15 %" in done
+    refused = run("verify", demo_copy, *judged, "--floor", "pearson5=1", expect=1)
+    assert "below the floor at batch 1, on 8 pictures: map Pearson" in refused.stderr
 
 
 def test_doctor_says_what_will_run_and_why_nothing_faster(demo_copy, no_gpu):

@@ -119,6 +119,16 @@ def test_a_backend_that_fails_ends_the_stream(explainer, pictures, monkeypatch):
     assert not own_threads()
 
 
+def test_an_explainer_that_is_closed_ends_its_stream(demo_export, pictures):
+    with load(demo_export, backend="onnxruntime") as explainer:
+        found = explainer.stream(pictures, batch_size=1)
+        next(found)
+        explainer.close()
+        with pytest.raises(BackendError, match="closed"):
+            list(found)
+    assert not own_threads()
+
+
 def test_many_threads_and_streams_at_once(explainer, pictures):
     expected = explainer.explain(pictures)
 

@@ -14,7 +14,7 @@ from tame_deploy.artifact import open_artifact
 from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
 from tame_deploy.runtime import selection
 from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.openvino_backend import OpenVinoBackend
+from tame_deploy.runtime.openvino_backend import OpenVinoBackend, computes_bfloat16
 from tame_deploy.runtime.parity import ParityReference, check_parity
 from tame_deploy.runtime.selection import open_backend
 from tame_deploy.types import TensorSpec
@@ -52,8 +52,7 @@ def test_threads_get_their_own_answers(demo_export, mode):
 
 
 def test_bfloat16_is_used_only_when_asked_for(demo_export):
-    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if not able:
+    if not computes_bfloat16():
         with pytest.raises(DeviceError, match="computes no bfloat16"):
             opened(demo_export, precision="bf16")
         return

@@ -1,0 +1,117 @@
+"""`serve-engine`: explanations over the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from tame_deploy.cli.options import ComputeOption, ThreadsOption
+from tame_deploy.cli.screen import notes, warn_speed_only
+from tame_deploy.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    from tame_deploy.serving.repository import Repository
+    from tame_deploy.serving.server import Addresses
+
+Backends = Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
+Formats = Literal["text", "json"]
+Levels = Literal["debug", "info", "warning", "error"]
+
+
+def serve_engine(
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]ARTIFACT...", help="Artifact directories."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="TOML file: artifacts, and these options by name.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="8000; 0 takes a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="8001; 0 takes a free one.")] = None,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="HTTP alone.")] = False,
+    backend: Annotated[Backends | None, typer.Option(help="What runs the models; auto.")] = None,
+    device: Annotated[int | None, typer.Option(help="Number of the GPU; 0.")] = None,
+    precision: ComputeOption = None,
+    threads: ThreadsOption = None,
+    max_batch: Annotated[
+        int | None, typer.Option(help="Pictures in a batch, and in a request; 8.")
+    ] = None,
+    instances: Annotated[int | None, typer.Option(help="Batches that run at a time; 1.")] = None,
+    window_ms: Annotated[
+        float | None, typer.Option(help="Wait so long for others to share a batch; 0.")
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="Requests accepted before an answer; 256.")
+    ] = None,
+    max_body_mb: Annotated[int | None, typer.Option(help="MiB of a request; 64.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Of a picture; 89 million.")] = None,
+    max_connections: Annotated[int | None, typer.Option(help="Of each transport; 1000.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Of a request; 60.")] = None,
+    body_timeout_s: Annotated[
+        float | None, typer.Option(help="For a request's head, and its body, to arrive; 30.")
+    ] = None,
+    keep_alive_s: Annotated[float | None, typer.Option(help="Of idle connections; 75.")] = None,
+    drain_s: Annotated[
+        float | None, typer.Option(help="To answer what was accepted, when told to end; 30.")
+    ] = None,
+    reload_s: Annotated[
+        float | None, typer.Option(help="How often to look for replaced artifacts; 5, 0 is never.")
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="PEM file of the certificates.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="PEM file of their key.")] = None,
+    client_ca: Annotated[
+        str | None, typer.Option(help="PEM file of who signs clients' certificates.")
+    ] = None,
+    token_file: Annotated[str | None, typer.Option(help="Bearer tokens, one a line.")] = None,
+    closed_health: Annotated[
+        bool, typer.Option("--closed-health", help="Health and metrics need a token too.")
+    ] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="No page at /.")] = False,
+    log_format: Annotated[Formats | None, typer.Option(help="text or json.")] = None,
+    log_level: Annotated[Levels | None, typer.Option(help="info; warning is quiet.")] = None,
+    traces: Annotated[
+        str | None, typer.Option(help="OTLP endpoint (HTTP) for OpenTelemetry's traces.")
+    ] = None,
+) -> None:
+    """Serve artifacts over HTTP and gRPC (Open Inference Protocol), with a page to try them."""
+    given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+    require_extra("serve", "uvicorn", "starlette", "httptools", "grpc", "prometheus_client",
+                  "python_multipart", "grpc_health", "grpc_reflection")  # fmt: skip
+    from tame_deploy.serving.logs import set_up_logs
+    from tame_deploy.serving.options import read_options
+    from tame_deploy.serving.repository import named_artifacts
+    from tame_deploy.serving.server import run_server
+
+    # What is off by a word here is on by default there.
+    if closed_health:
+        given["open_health"] = False
+    if no_page:
+        given["page"] = False
+    listed, options = read_options(config, given, no_grpc=no_grpc)
+    if artifacts and listed:
+        raise InputError("found artifacts both here and in the file; expected one of them")
+    named = named_artifacts(artifacts or listed)
+    set_up_logs(options.log_format, options.log_level)
+    run_server(named, options, _show)
+
+
+_NO_OPTIONS = ("artifacts", "config", "no_grpc", "closed_health", "no_page")
+
+
+def _show(addresses: Addresses, repository: Repository) -> None:
+    """Say where to go."""
+    for name in repository.names:
+        warn_speed_only(repository.get(name).explainer.artifact.manifest)
+    first = repository.names[0]
+    notes.print(f"[green]serving[/] {escape(', '.join(repository.names))}. Ctrl-C ends it")
+    notes.print(f"  page     {addresses.http}/")
+    notes.print(f"  HTTP     {addresses.http}/v2/models/{first}/infer")
+    if addresses.grpc is not None:
+        notes.print(f"  gRPC     {addresses.grpc}")
+    notes.print(
+        f"  try      curl --data-binary @cat.jpg '{addresses.http}/v2/models/{first}/explain"
+        "?maps=none'"
+    )

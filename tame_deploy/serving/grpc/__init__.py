@@ -1,0 +1,1 @@
+"""gRPC: grpc.aio, with messages from open_inference.proto."""

@@ -1,0 +1,191 @@
+"""The methods of the protocol, on grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.json_format import ParseDict
+
+from tame_deploy import __version__
+from tame_deploy.errors import TameError
+from tame_deploy.serving.access import Tokens
+from tame_deploy.serving.contract import VERSION
+from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.grpc.codec import decode_request, encode_answer
+from tame_deploy.serving.grpc.schema import METHODS, SERVICE, message
+from tame_deploy.serving.logs import access, request_id
+from tame_deploy.serving.options import ServeOptions
+from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
+from tame_deploy.serving.traces import span
+
+__all__ = ["InferenceService"]
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_log = logging.getLogger("tame_deploy.serving")
+#: Methods that are health's, and need no token where health needs none.
+_HEALTH = ("ServerLive", "ServerReady", "ModelReady")
+#: Requests of one stream that are answered at a time.
+_SIDE_BY_SIDE = 32
+_Streamed = message("ModelStreamInferResponse")
+
+
+class InferenceService:
+    """Answers each method with the models of a repository."""
+
+    def __init__(self, repository: Repository, options: ServeOptions, tokens: Tokens) -> None:
+        self._repository, self._options, self._tokens = repository, options, tokens
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return what a server is given."""
+        found = {}
+        for name, (request, streams) in METHODS.items():
+            coding = {
+                "request_deserializer": request.FromString,
+                "response_serializer": lambda answer: answer.SerializeToString(),
+            }
+            if streams:
+                found[name] = grpc.stream_stream_rpc_method_handler(self._stream, **coding)
+            else:
+                method = getattr(self, f"_{_snake(name)}")
+                found[name] = grpc.unary_unary_rpc_method_handler(
+                    self._guarded(name, method), **coding
+                )
+        return grpc.method_handlers_generic_handler(SERVICE, found)
+
+    def _guarded(
+        self, name: str, method: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        """Put a method behind access control; its errors become status codes."""
+        is_open = name in _HEALTH and self._options.open_health
+
+        async def answer(asked: Any, context: Context) -> Any:
+            metadata = _metadata(context)
+            started, code = time.perf_counter(), "CANCELLED"
+            token = request_id.set(getattr(asked, "id", "") or metadata.get("x-request-id", ""))
+            try:
+                with span(f"{SERVICE}/{name}", metadata):
+                    if not is_open:
+                        self._tokens.check(metadata.get("authorization"))
+                    found = await method(asked)
+                code = "OK"
+                return found
+            except RequestError as error:
+                code = error.fault.code
+                await context.abort(grpc.StatusCode[code], str(error))
+            except TameError as error:
+                code = "INVALID_ARGUMENT"
+                _log.warning("refused: %s", error)
+                await context.abort(grpc.StatusCode[code], "the request cannot be answered")
+            except Exception as error:
+                if isinstance(error, grpc.aio.AbortError):
+                    raise
+                code = "INTERNAL"
+                _log.exception("a request failed")
+                words = "the server failed; its log says why"
+                await context.abort(grpc.StatusCode.INTERNAL, words)
+            finally:
+                ms = (time.perf_counter() - started) * 1e3
+                access(transport="grpc", method="POST", path=f"/{SERVICE}/{name}", status=code,
+                       ms=ms, client=context.peer())  # fmt: skip
+                request_id.reset(token)
+
+        return answer
+
+    async def _server_live(self, _asked: Any) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def _server_ready(self, _asked: Any) -> Any:
+        return message("ServerReadyResponse")(ready=self._repository.ready)
+
+    async def _model_ready(self, asked: Any) -> Any:
+        ready = self._repository.is_ready(asked.name, asked.version)
+        return message("ModelReadyResponse")(ready=ready)
+
+    async def _server_metadata(self, _asked: Any) -> Any:
+        found = message("ServerMetadataResponse")
+        return found(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
+
+    async def _model_metadata(self, asked: Any) -> Any:
+        model = self._repository.get(asked.name, asked.version)
+        return ParseDict(model.contract.metadata(), message("ModelMetadataResponse")())
+
+    async def _model_config(self, asked: Any) -> Any:
+        model = self._repository.get(asked.name, asked.version)
+        return ParseDict({"config": model.config()}, message("ModelConfigResponse")())
+
+    async def _model_statistics(self, asked: Any) -> Any:
+        found = {"model_stats": self._repository.statistics(asked.name, asked.version)}
+        return ParseDict(found, message("ModelStatisticsResponse")())
+
+    async def _repository_index(self, asked: Any) -> Any:
+        found = {"models": self._repository.index(only_ready=asked.ready)}
+        return ParseDict(found, message("RepositoryIndexResponse")())
+
+    async def _model_infer(self, asked: Any) -> Any:
+        model = self._repository.get(asked.model_name, asked.model_version)
+        answer = await model.infer(decode_request(asked), "grpc", self._options.timeout_s)
+        return encode_answer(answer)
+
+    async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """Answer the requests of a stream in their order, some of them side by side."""
+        try:
+            self._tokens.check(_metadata(context).get("authorization"))
+        except RequestError as error:
+            await context.abort(grpc.StatusCode[error.fault.code], str(error))
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_SIDE_BY_SIDE)
+        reader = asyncio.ensure_future(self._read_stream(requests, answers))
+        try:
+            while (task := await answers.get()) is not None:
+                yield await task
+            await reader
+        finally:
+            reader.cancel()
+            while not answers.empty():
+                left = answers.get_nowait()
+                if left is not None:
+                    left.cancel()
+
+    async def _read_stream(
+        self, requests: AsyncIterator[Any], answers: asyncio.Queue[asyncio.Task[Any] | None]
+    ) -> None:
+        try:
+            async for asked in requests:
+                await answers.put(asyncio.ensure_future(self._streamed(asked)))
+        finally:
+            await answers.put(None)
+
+    async def _streamed(self, asked: Any) -> Any:
+        """Return the answer to one request of a stream; an error ends nothing but that request."""
+        started, code = time.perf_counter(), "OK"
+        try:
+            return _Streamed(infer_response=await self._model_infer(asked))
+        except RequestError as error:
+            code, words = error.fault.code, str(error)
+        except Exception:
+            _log.exception("a request failed")
+            code, words = Fault.INTERNAL.code, "the server failed; its log says why"
+        finally:
+            access(transport="grpc", method="STREAM", path=f"/{SERVICE}/ModelStreamInfer",
+                   status=code, ms=(time.perf_counter() - started) * 1e3)  # fmt: skip
+        failed = _Streamed(error_message=words)
+        failed.infer_response.id = asked.id
+        failed.infer_response.model_name = asked.model_name
+        failed.infer_response.model_version = asked.model_version or VERSION
+        return failed
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    return {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+
+
+def _snake(name: str) -> str:
+    """Return ServerLive as server_live."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

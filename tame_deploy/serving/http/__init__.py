@@ -1,0 +1,1 @@
+"""HTTP: starlette's routes on uvicorn."""

@@ -1,0 +1,86 @@
+"""Reading bodies within their limits, packed or not."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from tame_deploy.serving.faults import Fault, RequestError
+
+__all__ = ["best_encoding", "pack", "read_body"]
+
+#: zlib's window bits: 16 more for gzip. What clients call deflate has zlib's header.
+_WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_FAST = 1
+
+
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+    """Return a request's whole body, unpacked.
+
+    Raises:
+        RequestError: if it is larger than `limit` bytes packed or unpacked, does not arrive in
+            time, or is not what its encoding says.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    try:
+        body = await asyncio.wait_for(_read(request, limit), timeout_s)
+    except (asyncio.TimeoutError, TimeoutError):
+        raise RequestError(f"the body took over {timeout_s:g} s", Fault.SLOW) from None
+    except ClientDisconnect:
+        raise RequestError("the client went away", Fault.CANCELLED) from None
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return body
+    if encoding not in _WINDOWS:
+        raise RequestError(
+            f"content-encoding is {encoding:.40}; expected gzip or deflate", Fault.UNKNOWN_ENCODING
+        )
+    return await asyncio.to_thread(_unpack, body, encoding, limit)
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"the body is larger than {limit} bytes", Fault.TOO_LARGE)
+
+
+def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(_WINDOWS[encoding])
+    try:
+        found = unpacker.decompress(body, limit + 1)
+    except zlib.error:
+        raise RequestError(f"the body is not {encoding}") from None
+    if len(found) > limit:
+        raise _too_large(limit)
+    if not unpacker.eof or unpacker.unused_data:
+        raise RequestError(f"the body is cut off, or goes on after the end of its {encoding}")
+    return found
+
+
+def best_encoding(accepted: str) -> str | None:
+    """Return what to pack an answer with, of what Accept-Encoding allows."""
+    offered = {}
+    for part in accepted.lower().split(","):
+        name, _, weight = part.strip().partition(";")
+        offered[name.strip()] = weight.strip().replace(" ", "") not in ("q=0", "q=0.0")
+    return next((name for name in _WINDOWS if offered.get(name)), None)
+
+
+def pack(body: bytes, encoding: str) -> bytes:
+    """Return a packed body."""
+    if encoding == "gzip":
+        return gzip.compress(body, _FAST, mtime=0)
+    return zlib.compress(body, _FAST)

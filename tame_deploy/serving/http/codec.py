@@ -1,0 +1,204 @@
+"""HTTP bodies of the protocol: JSON, with raw tensors behind it (the binary tensor extension)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.messages import InferAnswer, InferRequest, InputTensor, WantedOutput
+from tame_deploy.serving.tensors import (
+    check_shape,
+    from_bytes,
+    from_values,
+    to_bytes,
+    to_values,
+)
+
+__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_answer"]
+
+#: How many bytes of the body are JSON, where raw tensors follow.
+HEADER_LENGTH = "inference-header-content-length"
+
+_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+
+
+class HttpRequest:
+    """A request, and which of its outputs are wanted as raw bytes."""
+
+    def __init__(self, request: InferRequest, raw_names: frozenset[str], raw_default: bool) -> None:
+        self.request = request
+        self._raw_names, self._raw_default = raw_names, raw_default
+
+    def wants_raw(self, name: str) -> bool:
+        """Whether an output goes behind the JSON."""
+        return name in self._raw_names or (self._raw_default and not self.request.outputs)
+
+
+def decode_request(
+    model: str, version: str, body: bytes | memoryview, header_length: str | None
+) -> HttpRequest:
+    """Return what a body asks of a model.
+
+    Args:
+        model: its name, of the URL.
+        version: likewise, or empty.
+        body: unpacked.
+        header_length: the header of that name, if there is one.
+
+    Raises:
+        RequestError: for a body that does not follow the protocol.
+    """
+    whole = memoryview(body)
+    length = _header_length(header_length, len(whole))
+    asked = _parse(whole[:length])
+    parameters = _object(asked.get("parameters", {}), "parameters")
+    raw_default = _flag(parameters, "binary_data_output")
+    inputs = _inputs(asked, whole[length:])
+    names, outputs = _outputs(asked.get("outputs", []), raw_default)
+    request_id = asked.get("id", "")
+    if not isinstance(request_id, str):
+        raise RequestError("id is no string")
+    timeout = parameters.get("timeout")
+    if timeout is not None and (type(timeout) is not int or timeout < 0):
+        raise RequestError("timeout is no number of microseconds")
+    request = InferRequest(
+        model, version, request_id, inputs, outputs, timeout / 1e6 if timeout else None
+    )
+    return HttpRequest(request, names, raw_default)
+
+
+def _header_length(text: str | None, size: int) -> int:
+    if text is None:
+        return size
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+        raise RequestError(f"{HEADER_LENGTH} is {text!r:.40}; expected a number of bytes")
+    if int(text) > size:
+        raise RequestError(f"{HEADER_LENGTH} is {int(text)}, but the body has {size} bytes")
+    return int(text)
+
+
+def _parse(text: memoryview) -> dict[str, Any]:
+    try:
+        found = json.loads(bytes(text), parse_constant=_no_constant)
+    except RequestError:
+        raise
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        reason = getattr(error, "msg", None) or "nested too deeply or not UTF-8"
+        raise RequestError(f"the request is not valid JSON: {reason}") from None
+    return _object(found, "the request")
+
+
+def _no_constant(text: str) -> Any:
+    raise RequestError(f"the request has {text}, which is no JSON")
+
+
+def _object(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise RequestError(f"{what} is no JSON object")
+    return found
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"parameter {name} is neither true nor false")
+    return value
+
+
+def _list(found: Any, what: str) -> list[dict[str, Any]]:
+    if not isinstance(found, list):
+        raise RequestError(f"{what} is no list")
+    return [_object(one, f"one of {what}") for one in found]
+
+
+def _name(tensor: dict[str, Any], what: str) -> str:
+    name = tensor.get("name")
+    if not isinstance(name, str) or not name:
+        raise RequestError(f"an {what} has no name")
+    return name
+
+
+def _parameters(tensor: dict[str, Any], name: str) -> dict[str, Any]:
+    parameters = _object(tensor.get("parameters", {}), f"parameters of {name!r}")
+    if any(word in parameters for word in _SHARED_MEMORY):
+        raise RequestError("shared memory is not implemented", Fault.UNIMPLEMENTED)
+    return parameters
+
+
+def _inputs(asked: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
+    """Return the inputs; those that have no values take their bytes from `raw` in turn."""
+    tensors = _list(asked.get("inputs"), "inputs")
+    if not tensors:
+        raise RequestError("found no inputs")
+    found, place = [], 0
+    for tensor in tensors:
+        name = _name(tensor, "input")
+        shape, datatype = check_shape(name, tensor.get("shape")), tensor.get("datatype")
+        size = _parameters(tensor, name).get("binary_data_size")
+        if size is None:
+            if "data" not in tensor:
+                raise RequestError(f"input {name!r} has no data")
+            array = _values(name, datatype, shape, tensor["data"])
+        else:
+            if type(size) is not int or size < 0:
+                raise RequestError(f"input {name!r} has binary_data_size {size!r:.40}")
+            if "data" in tensor:
+                raise RequestError(f"input {name!r} has both data and binary_data_size")
+            if place + size > len(raw):
+                raise RequestError(f"the body ends before the {size} bytes of input {name!r} do")
+            array = from_bytes(name, datatype, shape, raw[place : place + size])
+            place += size
+        found.append(InputTensor(name, str(datatype), array))
+    if place != len(raw):
+        raise RequestError(f"{len(raw) - place} bytes follow the last input")
+    return tuple(found)
+
+
+def _values(name: str, datatype: Any, shape: Sequence[int], data: Any) -> Any:
+    try:
+        return from_values(name, datatype, shape, data)
+    except RecursionError:
+        raise RequestError(f"input {name!r} is nested too deeply") from None
+
+
+def _outputs(asked: Any, raw_default: bool) -> tuple[frozenset[str], tuple[WantedOutput, ...]]:
+    raw, wanted = set(), []
+    for output in _list(asked, "outputs"):
+        name = _name(output, "output")
+        parameters = _parameters(output, name)
+        classes = parameters.get("classification", 0)
+        if type(classes) is not int or classes < 0:
+            raise RequestError(f"output {name!r} has classification {classes!r:.40}")
+        if _flag(parameters, "binary_data") or (raw_default and "binary_data" not in parameters):
+            raw.add(name)
+        wanted.append(WantedOutput(name, classes))
+    return frozenset(raw), tuple(wanted)
+
+
+def encode_answer(answer: InferAnswer, asked: HttpRequest) -> tuple[bytes, dict[str, str]]:
+    """Return the body of an answer and its headers."""
+    outputs, raw = [], []
+    for tensor in answer.outputs:
+        shown: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.array.shape),
+        }
+        if asked.wants_raw(tensor.name):
+            data = to_bytes(tensor.array)
+            shown["parameters"] = {"binary_data_size": len(data)}
+            raw.append(data)
+        else:
+            shown["data"] = to_values(tensor.array)
+        outputs.append(shown)
+    told: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
+    if answer.id:
+        told["id"] = answer.id
+    header = json.dumps({**told, "outputs": outputs}, separators=(",", ":")).encode()
+    if not raw:
+        return header, {"content-type": "application/json"}
+    headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
+    return b"".join((header, *raw)), headers

@@ -1,0 +1,174 @@
+"""POST …/explain: a picture's file in, its explanation as JSON or as a picture out."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tame_deploy import overlay
+from tame_deploy.errors import InputError
+from tame_deploy.preprocess import visible_box
+from tame_deploy.runtime.explanation import Explanation
+from tame_deploy.serving.contract import MOST_CLASSES, VERSION
+from tame_deploy.serving.faults import RequestError
+from tame_deploy.serving.model import Explained, ServedModel
+
+__all__ = ["explain_picture"]
+
+_KNOWN = ("class_id", "label", "top_k", "top", "maps", "overlay")
+#: Likeliest classes that an answer lists, unless it is asked for more.
+_LISTED = 5
+
+
+async def explain_picture(
+    request: Request, model: ServedModel, body: bytes, timeout_s: float
+) -> Response:
+    """Answer a request for the explanation of one picture.
+
+    The body is the file, or a form with it in the field `image`. The query has `class_id` and
+    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list;
+    `maps`: `list`, `png` or `none`; `overlay`: `true` for PNG overlays beside the maps. With
+    `Accept: image/png` the answer is the first overlay itself.
+
+    Raises:
+        RequestError: for a query or a picture that cannot be honoured.
+    """
+    query = request.query_params
+    for name in query:
+        if name not in _KNOWN:
+            raise RequestError(f"unknown query {name!r:.40}; expected {', '.join(_KNOWN)}")
+    chosen = _classes(model, query.getlist("class_id"), query.getlist("label"), query.get("top_k"))
+    listed = _number("top", query.get("top", str(_LISTED)), 1, len(model.explainer.labels))
+    maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
+    draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
+    as_picture = "image/png" in request.headers.get("accept", "")
+    found = await model.explain(await _file(request, body), chosen, timeout_s)
+    overlays = await model.draw(found) if draws or as_picture else []
+    if as_picture:
+        return Response(overlays[0], media_type="image/png", headers=_headers(found))
+    told = _told(model, found, listed, maps)
+    for one, drawn in zip(told["explained"], overlays, strict=False):
+        one["overlay_png"] = base64.b64encode(drawn).decode()
+    return JSONResponse(told)
+
+
+async def _file(request: Request, body: bytes) -> bytes:
+    """Return the picture's file of a body that is one, or a form with one."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return body
+    # The body was read, within its limits; the form's parser takes it from here.
+    sent = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    try:
+        async with Request(request.scope, receive).form(max_files=1, max_fields=8) as form:
+            upload = form.get("image")
+            if not isinstance(upload, UploadFile):
+                raise RequestError("the form has no file in its field image")
+            return await upload.read()
+    except HTTPException as error:
+        raise RequestError(f"the form cannot be read: {error.detail}") from None
+
+
+def _classes(
+    model: ServedModel, ids: list[str], labels: list[str], top_k: str | None
+) -> tuple[int, ...]:
+    """Return the classes a query names: none for the likeliest."""
+    if top_k is not None:
+        if ids or labels:
+            raise RequestError("found both top_k and classes; expected one of them")
+        ranks = model.explainer.artifact.manifest.graph.ranks
+        return (-1,) * _number("top_k", top_k, 1, ranks or 1)
+    classes = len(model.explainer.labels)
+    if len(ids) + len(labels) > MOST_CLASSES:
+        raise RequestError(f"found over {MOST_CLASSES} classes")
+    chosen = [_number("class_id", text, -1, classes - 1) for text in ids]
+    try:
+        return (*chosen, *(model.explainer.class_id(label) for label in labels))
+    except InputError as error:
+        raise RequestError(str(error)) from None
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    try:
+        value = int(text) if len(text) < 12 else most + 1
+    except ValueError:
+        value = most + 1
+    if not least <= value <= most:
+        raise RequestError(f"{name} is {text!r:.40}; expected {least} to {most}")
+    return value
+
+
+def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise RequestError(f"{name} is {text!r:.40}; expected {', '.join(known)}")
+    return text
+
+
+def _headers(found: Explained) -> Mapping[str, str]:
+    explanation = found.explanation
+    class_id = int(explanation.class_ids[0, 0])
+    probability = float(explanation.probabilities[0, class_id])
+    return {"x-class-id": str(class_id), "x-probability": f"{probability:.6f}"}
+
+
+def _told(model: ServedModel, found: Explained, listed: int, maps: str) -> dict[str, Any]:
+    """Return the answer as JSON has it."""
+    explanation = found.explanation
+    picture = explanation.pictures[0]
+    explained = [
+        _class(explanation, place) | _map(explanation, place, maps)
+        for place in range(explanation.class_ids.shape[1])
+    ]
+    return {
+        "model_name": model.name,
+        "model_version": VERSION,
+        "classes": [
+            {"class_id": one.class_id, "name": one.name, "probability": one.probability}
+            for one in explanation.top(0, listed)
+        ],
+        "explained": explained,
+        # What of the picture the network saw: the maps cover it.
+        "visible_box": list(visible_box(picture.size, explanation.image)),
+        "picture_size": list(picture.size),
+        "speed_only": explanation.speed_only,
+        "timing_ms": {stage: round(ms, 3) for stage, ms in found.timing_ms.items()},
+    }
+
+
+def _class(explanation: Explanation, place: int) -> dict[str, Any]:
+    class_id = int(explanation.class_ids[0, place])
+    return {
+        "class_id": class_id,
+        "name": explanation.labels[class_id],
+        "probability": float(explanation.probabilities[0, class_id]),
+    }
+
+
+def _map(explanation: Explanation, place: int, maps: str) -> dict[str, Any]:
+    """Return a map as numbers, or as a PNG file in the colours of overlays."""
+    if maps == "none":
+        return {}
+    heat = explanation.heat(0, place)
+    if maps == "list":
+        values = explanation.maps[0, place]
+        return {"map": {"shape": list(values.shape), "data": np.round(values, 6).tolist()}}
+    file = io.BytesIO()
+    colours = overlay.colorize(heat, (heat.shape[1], heat.shape[0]))
+    alpha = Image.fromarray((heat * 255 + 0.5).astype(np.uint8))
+    colours.putalpha(alpha)
+    colours.save(file, "PNG")
+    return {"map_png": base64.b64encode(file.getvalue()).decode()}

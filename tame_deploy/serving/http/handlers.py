@@ -1,0 +1,166 @@
+"""What each route does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tame_deploy import __version__
+from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.http.bodies import best_encoding, pack, read_body
+from tame_deploy.serving.http.codec import (
+    HEADER_LENGTH,
+    HttpRequest,
+    decode_request,
+    encode_answer,
+)
+from tame_deploy.serving.http.explain import explain_picture
+from tame_deploy.serving.http.openapi import openapi_document
+from tame_deploy.serving.messages import InferAnswer
+from tame_deploy.serving.model import ServedModel
+from tame_deploy.serving.options import ServeOptions
+from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
+from tame_deploy.serving.statistics import METRICS_TYPE
+
+__all__ = ["Handlers"]
+
+_T = TypeVar("_T")
+
+#: Below this, coding in the loop takes less time than handing it to a thread.
+_SMALL = 64 * 1024
+#: What is not worth packing.
+_TINY = 1024
+
+
+class Handlers:
+    """Answers requests with the models of a repository."""
+
+    def __init__(self, repository: Repository, options: ServeOptions) -> None:
+        self._repository, self._options = repository, options
+
+    async def infer(self, request: Request) -> Response:
+        """Answer a request of the protocol."""
+        model = self._model(request)
+        body = await self._body(request)
+        length = request.headers.get(HEADER_LENGTH)
+        version = request.path_params.get("version", "")
+        numbers = len(body) if length is None else _SMALL
+        if numbers > _SMALL:  # many numbers written as JSON
+            asked = await asyncio.to_thread(decode_request, model.name, version, body, length)
+        else:
+            asked = decode_request(model.name, version, body, length)
+        work = model.infer(asked.request, "http", self._options.timeout_s)
+        answer = await _unless_gone(request, work)
+        if _has_many_numbers(answer, asked):
+            found, headers = await asyncio.to_thread(encode_answer, answer, asked)
+        else:
+            found, headers = encode_answer(answer, asked)
+        return await _packed(request, found, headers)
+
+    async def explain(self, request: Request) -> Response:
+        """Explain a picture that came as a file."""
+        model = self._model(request)
+        body = await self._body(request)
+        work = explain_picture(request, model, body, self._options.timeout_s)
+        return await _unless_gone(request, work)
+
+    async def metadata(self, request: Request) -> Response:
+        """Tell what a model takes and gives."""
+        return JSONResponse(self._model(request).contract.metadata())
+
+    async def config(self, request: Request) -> Response:
+        """Tell how a model is run."""
+        return JSONResponse(self._model(request).config())
+
+    async def statistics(self, request: Request) -> Response:
+        """Tell what a model, or every model, did so far."""
+        path = request.path_params
+        found = self._repository.statistics(path.get("model", ""), path.get("version", ""))
+        return JSONResponse({"model_stats": found})
+
+    async def model_ready(self, request: Request) -> Response:
+        """Tell whether a model answers."""
+        path = request.path_params
+        ready = self._repository.is_ready(path["model"], path.get("version", ""))
+        return Response(status_code=200 if ready else 503)
+
+    async def server(self, _request: Request) -> Response:
+        """Tell what this server is."""
+        told = {"name": SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+        return JSONResponse(told)
+
+    async def live(self, _request: Request) -> Response:
+        """Tell that the server runs."""
+        return Response(status_code=200)
+
+    async def ready(self, _request: Request) -> Response:
+        """Tell whether every model answers."""
+        return Response(status_code=200 if self._repository.ready else 503)
+
+    async def index(self, request: Request) -> Response:
+        """Tell the models and their states."""
+        body = await self._body(request)
+        try:
+            asked = json.loads(body) if body else {}
+        except (ValueError, RecursionError):
+            raise RequestError("the request is not valid JSON") from None
+        only_ready = asked.get("ready", False) if isinstance(asked, dict) else None
+        if not isinstance(only_ready, bool):
+            raise RequestError('expected nothing, or an object such as {"ready": true}')
+        return JSONResponse(self._repository.index(only_ready=only_ready))
+
+    async def metrics(self, _request: Request) -> Response:
+        """Give Prometheus what it scrapes."""
+        return Response(self._repository.metrics.text(), media_type=METRICS_TYPE)
+
+    async def openapi(self, _request: Request) -> Response:
+        """Describe all this."""
+        return JSONResponse(openapi_document(self._repository.names))
+
+    def _model(self, request: Request) -> ServedModel:
+        path = request.path_params
+        return self._repository.get(path["model"], path.get("version", ""))
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._options.max_body_mb * 2**20
+        return await read_body(request, limit, self._options.body_timeout_s)
+
+
+async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
+    """Await work, and drop it when the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RequestError("the client went away", Fault.CANCELLED)
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_many_numbers(answer: InferAnswer, asked: HttpRequest) -> bool:
+    """Whether many numbers are to be written as JSON."""
+    return any(
+        tensor.array.size > _SMALL // 8 and not asked.wants_raw(tensor.name)
+        for tensor in answer.outputs
+    )
+
+
+async def _packed(request: Request, body: bytes, headers: dict[str, str]) -> Response:
+    encoding = best_encoding(request.headers.get("accept-encoding", ""))
+    if encoding is not None and len(body) > _TINY:
+        body = await asyncio.to_thread(pack, body, encoding)
+        headers = {**headers, "content-encoding": encoding}
+    return Response(body, headers=headers)

@@ -1,0 +1,176 @@
+"""What a server is told, by options or a TOML file with the same names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from tame_deploy.errors import InputError
+from tame_deploy.preprocess import MAX_PIXELS
+
+__all__ = ["ServeOptions", "read_options"]
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a server listens, and what it lets through.
+
+    Attributes:
+        host: address to listen on; the loopback, unless said otherwise.
+        http_port: 0 takes a free one.
+        grpc_port: likewise; None is no gRPC.
+        backend: as `tame_deploy.load` takes it.
+        device: number of the GPU.
+        precision: what OpenVINO computes in.
+        threads: for one operation on the CPU.
+        max_batch: pictures in a batch, and in a request.
+        instances: batches that run at a time.
+        window_ms: how long a request may wait for others to share its batch.
+        max_waiting: requests of a model that are accepted before an answer; more get 503.
+        max_body_mb: size of a request, in MiB, packed or not.
+        max_pixels: of an encoded picture.
+        max_connections: of HTTP, and requests at a time of gRPC.
+        timeout_s: for a request from its last byte to its answer.
+        body_timeout_s: for a request's head, and for its body, to arrive.
+        keep_alive_s: how long an idle HTTP connection is kept.
+        drain_s: how long a server that was told to end waits for what it accepted.
+        reload_s: how often to look for replaced artifacts; 0 is never.
+        tls_cert: PEM file of the server's certificates; with tls_key.
+        tls_key: PEM file of its key.
+        client_ca: PEM file of who signs clients' certificates, which are asked for then.
+        token_file: bearer tokens, one a line.
+        open_health: whether health and metrics need no token.
+        page: whether there is a page at /.
+        log_format: "text", or "json" for one object a line.
+        log_level: "debug", "info", "warning" or "error".
+        traces: OTLP endpoint for OpenTelemetry's traces.
+
+    Raises:
+        InputError: for numbers out of range, or options that do not belong together.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int | None = 8001
+    backend: str = "auto"
+    device: int = 0
+    precision: Literal["fp32", "bf16"] | None = None
+    threads: int | None = None
+    max_batch: int = 8
+    instances: int = 1
+    window_ms: float = 0.0
+    max_waiting: int = 256
+    max_body_mb: int = 64
+    max_pixels: int = MAX_PIXELS
+    max_connections: int = 1000
+    timeout_s: float = 60.0
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+    drain_s: float = 30.0
+    reload_s: float = 5.0
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    client_ca: str | None = None
+    token_file: str | None = None
+    open_health: bool = True
+    page: bool = True
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    traces: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name} is {value:g}; expected {least:g} to {most:g}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("found one of tls_cert and tls_key; expected both or neither")
+        if self.client_ca is not None and self.tls_cert is None:
+            raise InputError("client_ca has no meaning without tls_cert and tls_key")
+        if self.grpc_port and self.grpc_port == self.http_port:
+            raise InputError(f"http_port and grpc_port are both {self.http_port}")
+        for name in ("log_format", "log_level", "precision"):
+            allowed = [v for v in get_type_hints(type(self))[name].__args__ if v is not type(None)]
+            known = [word for one in allowed for word in getattr(one, "__args__", (one,))]
+            if getattr(self, name) not in (*known, None):
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; expected {' or '.join(known)}"
+                )
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("http_port", 0, 65535),
+    ("grpc_port", 0, 65535),
+    ("device", 0, 1024),
+    ("threads", 1, 1024),
+    ("max_batch", 1, 1024),
+    ("instances", 1, 64),
+    ("window_ms", 0, 10_000),
+    ("max_waiting", 1, 1_000_000),
+    ("max_body_mb", 1, 2047),  # gRPC counts in 32 bits
+    ("max_pixels", 1, MAX_PIXELS),
+    ("max_connections", 1, 1_000_000),
+    ("timeout_s", 0.001, 86_400),
+    ("body_timeout_s", 0.001, 86_400),
+    ("keep_alive_s", 0, 86_400),
+    ("drain_s", 0, 86_400),
+    ("reload_s", 0, 86_400),
+)
+
+
+def read_options(
+    path: str | None, given: Mapping[str, Any], *, no_grpc: bool = False
+) -> tuple[list[str], ServeOptions]:
+    """Return artifacts and options of a TOML file; what was `given` besides comes before it.
+
+    Args:
+        path: the file, or none. Its keys are the options' names, and `artifacts`, a list.
+        given: options by name; None is not given.
+        no_grpc: whether to serve HTTP alone; in the file, `grpc_port = false`.
+
+    Raises:
+        InputError: for a file that cannot be read, an unknown key, or a value of another type.
+    """
+    told = _parse(path) if path is not None else {}
+    artifacts = told.pop("artifacts", [])
+    if not isinstance(artifacts, list) or not all(isinstance(one, str) for one in artifacts):
+        raise InputError(f"{path}: artifacts is no list of strings")
+    known = {field.name: field for field in fields(ServeOptions)}
+    for name, value in told.items():
+        if name not in known:
+            raise InputError(f"{path}: unknown key {name!r}; expected {', '.join(known)}")
+        if name == "grpc_port" and value is False:
+            no_grpc = True
+        elif not _fits(value, known[name].default, str(known[name].type)):
+            raise InputError(f"{path}: {name} is {value!r}; expected {known[name].type}")
+    told |= {name: value for name, value in given.items() if value is not None}
+    if no_grpc:
+        told["grpc_port"] = None
+    return artifacts, ServeOptions(**told)
+
+
+def _fits(value: Any, default: Any, annotation: str) -> bool:
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if "int" in annotation:
+        return type(value) is int
+    return isinstance(value, str)
+
+
+def _parse(path: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        found: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    return found

@@ -1,0 +1,197 @@
+"""The queue: what waited while the backend was busy goes through it in one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.errors import BackendError
+
+__all__ = ["BatchTimes", "Outcome", "Scheduler"]
+
+Tensors: TypeAlias = "dict[str, NDArray[Any]]"
+
+
+@dataclass(frozen=True)
+class BatchTimes:
+    """What one run of the backend took, in nanoseconds, for so many pictures."""
+
+    rows: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A request's share of a batch."""
+
+    outputs: Tensors
+    queue_ns: int
+    times: BatchTimes
+
+
+@dataclass(eq=False)
+class _Job:
+    feeds: Tensors
+    answer: asyncio.Future[Outcome]
+    since_ns: int
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.feeds.values())))
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], ...]:
+        """What must be equal for two to share a batch: all sizes but the first."""
+        return tuple(array.shape[1:] for array in self.feeds.values())
+
+
+class Scheduler:
+    """Gives a backend batches of at most `max_batch` rows, `instances` of them at a time.
+
+    It lives on one event loop; only `run` is called in threads. A job whose caller stopped waiting
+    is never run.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Mapping[str, NDArray[Any]]], Tensors],
+        *,
+        max_batch: int,
+        instances: int = 1,
+        window_s: float = 0.0,
+        observe: Callable[[BatchTimes], None] = lambda _: None,
+    ) -> None:
+        self._run_backend, self._observe = run, observe
+        self._max_batch, self._window_ns = max_batch, int(window_s * 1e9)
+        self._idle = instances
+        self._waiting: deque[_Job] = deque()
+        self._pool = ThreadPoolExecutor(instances, "tame-deploy infer")
+        self._loop = asyncio.get_running_loop()
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
+    async def submit(self, feeds: Tensors) -> Outcome:
+        """Return the outputs of rows, once they went through the backend.
+
+        Raises:
+            BackendError: if it cannot run them.
+        """
+        job = _Job(feeds, self._loop.create_future(), time.monotonic_ns())
+        self._waiting.append(job)
+        self._start_soon()
+        try:
+            return await job.answer
+        finally:
+            if job.answer.cancelled() and job in self._waiting:
+                self._waiting.remove(job)
+
+    def close(self) -> None:
+        """End the threads; what runs is finished, what waits is dropped."""
+        for job in self._waiting:
+            job.answer.cancel()
+        self._waiting.clear()
+        self._pool.shutdown(wait=False)
+
+    def _start_soon(self) -> None:
+        """Start when this round of the loop is over: requests that came together go together."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._due = False
+        while self._idle and self._waiting and not self._worth_waiting():
+            jobs = self._take()
+            self._idle -= 1
+            running = self._loop.run_in_executor(self._pool, self._run, jobs)
+            running.add_done_callback(partial(self._finish, jobs))
+
+    def _worth_waiting(self) -> bool:
+        """Whether the window of the oldest is open yet, and the batch not full."""
+        if not self._window_ns or sum(job.rows for job in self._waiting) >= self._max_batch:
+            return False
+        left = self._waiting[0].since_ns + self._window_ns - time.monotonic_ns()
+        if left <= 0:
+            return False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(left / 1e9, self._start)
+        return True
+
+    def _take(self) -> list[_Job]:
+        """Take the oldest job and those that fit beside it; the others keep their places."""
+        first = self._waiting.popleft()
+        taken, rows, kind = [first], first.rows, first.kind
+        passed: list[_Job] = []
+        while self._waiting and rows < self._max_batch:
+            job = self._waiting.popleft()
+            if job.kind == kind and rows + job.rows <= self._max_batch:
+                taken.append(job)
+                rows += job.rows
+            else:
+                passed.append(job)
+        self._waiting.extendleft(reversed(passed))
+        return taken
+
+    def _run(self, jobs: Sequence[_Job]) -> list[Outcome | BaseException]:
+        """Run jobs as one batch, in a thread; if that fails, each alone."""
+        started = time.monotonic_ns()
+        try:
+            return list(self._run_together(jobs, started))
+        except Exception as error:
+            if len(jobs) == 1 or not isinstance(error, BackendError):
+                return [error] * len(jobs)
+        return [self._run([job])[0] for job in jobs]
+
+    def _run_together(self, jobs: Sequence[_Job], started: int) -> list[Outcome]:
+        feeds = jobs[0].feeds
+        if len(jobs) > 1:
+            feeds = {name: np.concatenate([job.feeds[name] for job in jobs]) for name in feeds}
+        ready = time.monotonic_ns()
+        outputs = self._run_backend(feeds)
+        done = time.monotonic_ns()
+        edges = np.cumsum([0, *(job.rows for job in jobs)]).tolist()
+        shares = [
+            {name: array[start:end] for name, array in outputs.items()}
+            for start, end in itertools.pairwise(edges)
+        ]
+        times = BatchTimes(edges[-1], ready - started, done - ready, time.monotonic_ns() - done)
+        return [
+            Outcome(share, started - job.since_ns, times)
+            for job, share in zip(jobs, shares, strict=True)
+        ]
+
+    def _finish(
+        self, jobs: Sequence[_Job], done: asyncio.Future[list[Outcome | BaseException]]
+    ) -> None:
+        self._idle += 1
+        self._start()
+        found = done.result()
+        seen: set[int] = set()
+        for job, one in zip(jobs, found, strict=True):
+            if isinstance(one, Outcome) and id(one.times) not in seen:
+                seen.add(id(one.times))
+                self._observe(one.times)
+            if job.answer.done():
+                continue
+            if isinstance(one, BaseException):
+                job.answer.set_exception(one)
+            else:
+                job.answer.set_result(one)

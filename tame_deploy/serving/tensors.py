@@ -1,0 +1,202 @@
+"""Tensors as the Open Inference Protocol writes them: datatypes, raw bytes, JSON values."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.serving.faults import RequestError
+
+__all__ = [
+    "DATATYPES",
+    "check_shape",
+    "datatype_of",
+    "from_bytes",
+    "from_strings",
+    "from_values",
+    "to_bytes",
+    "to_values",
+]
+
+#: The protocol's names; BYTES are byte strings, as numpy objects. BF16 is no numpy type.
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(object),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 8, 2**31
+#: In front of every byte string.
+_LENGTH = struct.Struct("<I")
+
+
+def datatype_of(dtype: str | np.dtype[Any]) -> str:
+    """Return the protocol's name of a numpy dtype."""
+    return _NAMES[np.dtype(dtype)]
+
+
+def check_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """Return a shape that came over the network as a tuple.
+
+    Raises:
+        RequestError: for what is no list of sizes, or one beyond reason.
+    """
+    if not isinstance(shape, (list, tuple)) or len(shape) > _MOST_DIMENSIONS:
+        raise RequestError(f"input {name!r} has no valid shape; expected a list of sizes")
+    if not all(type(size) is int and 0 <= size < _MOST_ELEMENTS for size in shape):
+        raise RequestError(f"input {name!r} has sizes that are no whole numbers from 0 on")
+    if math.prod(shape) >= _MOST_ELEMENTS:
+        raise RequestError(f"input {name!r} has more than {_MOST_ELEMENTS} elements")
+    return tuple(shape)
+
+
+def _dtype(name: str, datatype: Any) -> np.dtype[Any]:
+    dtype = DATATYPES.get(datatype) if isinstance(datatype, str) else None
+    if dtype is None:
+        raise RequestError(
+            f"input {name!r} has datatype {datatype!s:.40}; expected {', '.join(DATATYPES)}"
+        )
+    return dtype
+
+
+def from_bytes(
+    name: str, datatype: Any, shape: Sequence[int], data: memoryview | bytes
+) -> NDArray[Any]:
+    """Return a tensor of raw little-endian bytes; a view of them, not to be written to.
+
+    Raises:
+        RequestError: if there are more or fewer bytes than datatype and shape need.
+    """
+    dtype = _dtype(name, datatype)
+    if datatype == "BYTES":
+        strings = list(_strings(name, memoryview(data)))
+        return _shaped(name, _objects(strings), shape)
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise RequestError(
+            f"input {name!r} has {len(data)} bytes; {datatype} {list(shape)} is {expected}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _strings(name: str, data: memoryview) -> Iterator[bytes]:
+    """Yield byte strings, each of which comes after its length."""
+    place = 0
+    while place < len(data):
+        start = place + _LENGTH.size
+        if start > len(data):
+            raise RequestError(f"input {name!r} ends in the middle of a length")
+        place = start + _LENGTH.unpack_from(data, place)[0]
+        if place > len(data):
+            raise RequestError(f"input {name!r} ends before a string of its own length does")
+        yield bytes(data[start:place])
+
+
+def _objects(strings: Sequence[Any]) -> NDArray[Any]:
+    """Return a flat array of objects; numpy alone would cut byte strings at their zeros."""
+    found = np.empty(len(strings), object)
+    found[:] = strings
+    return found
+
+
+def _shaped(name: str, flat: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    if flat.size != math.prod(shape):
+        raise RequestError(
+            f"input {name!r} has {flat.size} elements; its shape {list(shape)} means "
+            f"{math.prod(shape)}"
+        )
+    return flat.reshape(shape)
+
+
+def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes]) -> NDArray[Any]:
+    """Return a tensor of byte strings.
+
+    Raises:
+        RequestError: if there are more or fewer than the shape means.
+    """
+    return _shaped(name, _objects(strings), shape)
+
+
+def from_values(name: str, datatype: Any, shape: Sequence[int], values: Any) -> NDArray[Any]:
+    """Return a tensor of JSON values, nested or flat; BYTES are strings in base64.
+
+    Raises:
+        RequestError: for values of another type, beyond its range, or of another number.
+    """
+    dtype = _dtype(name, datatype)
+    if not isinstance(values, (list, tuple)):
+        raise RequestError(f"input {name!r} has no list of values as its data")
+    if datatype == "BYTES":
+        return _shaped(name, _objects([_decoded(name, text) for text in _flat(values)]), shape)
+    try:
+        found = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise RequestError(f"input {name!r} has rows of different lengths") from None
+    if found.size == 0:
+        return _shaped(name, found.ravel().astype(dtype), shape)
+    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
+    if found.dtype.kind not in kinds:
+        raise RequestError(f"input {name!r} has values that are no {datatype}")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise RequestError(f"input {name!r} has values beyond {datatype}")
+    with np.errstate(over="ignore"):  # what is beyond float16 is infinite, and refused as that
+        return _shaped(name, found.ravel().astype(dtype), shape)
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _decoded(name: str, text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise RequestError(f"input {name!r} has values that are no strings in base64")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"input {name!r} is not base64") from None
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """Return a tensor's raw little-endian bytes."""
+    if array.dtype != object:
+        return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    parts = [part for string in array.ravel() for part in (_LENGTH.pack(len(string)), string)]
+    return b"".join(parts)
+
+
+def to_values(array: NDArray[Any]) -> list[Any]:
+    """Return a tensor as a flat list for JSON; byte strings that are no text are in base64."""
+    if array.dtype != object:
+        values: list[Any] = array.ravel().tolist()
+        return values
+    return [_text(string) for string in array.ravel()]
+
+
+def _text(string: bytes) -> str:
+    try:
+        return string.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(string).decode()
