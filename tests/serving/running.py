@@ -1,0 +1,76 @@
+"""A real server in a process of its own, as users start it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Running:
+    """Where a server listens, and what it said."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    http: str  # http://127.0.0.1:PORT
+    grpc: str | None  # 127.0.0.1:PORT
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of HTTP, for sockets."""
+        host, port = self.http.rpartition("//")[2].rsplit(":", 1)
+        return host, int(port)
+
+    def end(self, number: int = signal.SIGTERM, timeout_s: float = 30) -> int:
+        """Send a signal, and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def running(
+    folder: Path, *arguments: object, env: dict[str, str] | None = None, start_s: float = 60
+):
+    """Yield a server on free ports; `folder` takes its log."""
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "tame_deploy", "serve-engine", "--http-port", "0",
+               "--grpc-port", "0", *map(str, arguments)]  # fmt: skip
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, env={**os.environ, **(env or {})}
+        )
+    try:
+        yield _wait_until_ready(process, log, start_s)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start_s: float) -> Running:
+    end = time.monotonic() + start_s
+    while time.monotonic() < end:
+        said = log.read_text(errors="replace")
+        page = re.search(r"HTTP +(https?://\S+?)/v2", said)
+        if page and "try " in said:
+            grpc = re.search(r"gRPC +(\S+)", said)
+            return Running(process, log, page[1], grpc and grpc[1])
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended with {process.returncode}: {said}")
+        time.sleep(0.05)
+    raise AssertionError(f"the server is not ready after {start_s} s: {log.read_text()}")
