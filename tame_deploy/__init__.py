@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tame_deploy.runtime.backend import BackendOptions
     from tame_deploy.runtime.explainer import Explainer, load
     from tame_deploy.runtime.explanation import Explanation
+    from tame_deploy.serving.client import ConnectOptions, connect
     from tame_deploy.types import HeadConfig, ImageSpec, TensorSpec
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "BackendOptions",
+    "ConnectOptions",
     "Explainer",
     "Explanation",
     "HeadConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "ParityError",
     "TameError",
     "TensorSpec",
+    "connect",
     "load",
     "load_image",
     "open_artifact",
@@ -57,6 +60,7 @@ _HOMES = {
     "runtime.backend": ("BackendOptions",),
     "runtime.explainer": ("Explainer", "load"),
     "runtime.explanation": ("Explanation",),
+    "serving.client": ("ConnectOptions", "connect"),
     "types": ("HeadConfig", "ImageSpec", "TensorSpec"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -32,7 +33,9 @@ from tame_deploy.cli.screen import console, notes, printable, warn_speed_only
 from tame_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from tame_deploy.runtime.explain_files import ExplainedFiles
+    from tame_deploy.runtime.explain_files import ExplainedFiles, FileOptions
+    from tame_deploy.runtime.explainer import Explainer
+    from tame_deploy.runtime.sources import Source
 
 #: What a shell says of a program that Ctrl-C ended.
 _INTERRUPTED = 130
@@ -91,7 +94,7 @@ def explain(
 ) -> None:
     """Classify pictures and show where the classifier looked: overlays, panels, results.jsonl."""
     from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.explain_files import FileOptions, explain_files, prepare_output
+    from tame_deploy.runtime.explain_files import FileOptions
     from tame_deploy.runtime.explainer import load
     from tame_deploy.runtime.sources import open_source
 
@@ -108,26 +111,48 @@ def explain(
     options = BackendOptions(
         threads, tuple(provider) if provider else None, device, engine, precision=precision
     )
+    wanted = Wanted(class_id, label, top_k, output, overwrite, show)
     with load(artifact, backend=backend, options=options) as explainer:
-        warn_speed_only(explainer.artifact.manifest)
-        named = [explainer.class_id(name) for name in label or []]
-        chosen = list(dict.fromkeys([*(class_id or []), *named]))
-        if chosen and top_k is not None:
-            raise InputError("found both --top-k and classes to explain; expected one of them")
-        explainer.check_classes(chosen or None, top_k)
-        target = prepare_output(output, overwrite=overwrite or resume)
-        with _bar() as bar:
-            task = bar.add_task("", total=source.total)
-            summary = explain_files(
-                explainer,
-                source,
-                target,
-                class_ids=chosen or None,
-                top_k=top_k,
-                options=written,
-                advance=lambda count: bar.advance(task, count),
-            )
-        _show(summary, source.total, explainer.backend.name, show)
+        explain_source(explainer, source, wanted, written)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which classes, and where the results go, as the options say."""
+
+    class_id: list[int] | None
+    label: list[str] | None
+    top_k: int | None
+    output: str
+    overwrite: bool
+    show: bool
+
+
+def explain_source(
+    explainer: Explainer, source: Source, wanted: Wanted, written: FileOptions
+) -> None:
+    """Explain what a source gives with a bar, and say what came of it."""
+    from tame_deploy.runtime.explain_files import explain_files, prepare_output
+
+    warn_speed_only(explainer.artifact.manifest)
+    named = [explainer.class_id(name) for name in wanted.label or []]
+    chosen = list(dict.fromkeys([*(wanted.class_id or []), *named]))
+    if chosen and wanted.top_k is not None:
+        raise InputError("found both --top-k and classes to explain; expected one of them")
+    explainer.check_classes(chosen or None, wanted.top_k)
+    target = prepare_output(wanted.output, overwrite=wanted.overwrite or written.resume)
+    with _bar() as bar:
+        task = bar.add_task("", total=source.total)
+        summary = explain_files(
+            explainer,
+            source,
+            target,
+            class_ids=chosen or None,
+            top_k=wanted.top_k,
+            options=written,
+            advance=lambda count: bar.advance(task, count),
+        )
+    _show(summary, source.total, explainer.backend.name, wanted.show)
 
 
 def _bar() -> Progress:

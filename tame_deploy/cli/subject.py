@@ -13,8 +13,10 @@ from tame_deploy.errors import InputError, require_extra
 from tame_deploy.types import TokenUse
 
 if TYPE_CHECKING:
+    from tame_deploy.artifact import Artifact
     from tame_deploy.metrics.subject import Subject
     from tame_deploy.model.network import ExplainedNetwork
+    from tame_deploy.runtime.backend import Backend
     from tame_deploy.runtime.selection import BackendName
 
 __all__ = ["SubjectChoice"]
@@ -67,12 +69,15 @@ class SubjectChoice:
     def _check_meant(self) -> None:
         if self.artifact is None and self.backbone is None:
             raise InputError("found neither an artifact nor --backbone; expected one of them")
+        served = self.artifact is not None and "://" in self.artifact
         for field in fields(self)[2:]:
             name, value = field.name.replace("_", "-"), getattr(self, field.name)
             if value in (None, "default") or (name, value) in _DEFAULTS:
                 continue
             if name in _FOR_ARTIFACT and self.artifact is None:
                 raise InputError(f"--{name} is for an artifact's backend, not for PyTorch")
+            if name in _FOR_ARTIFACT and served:
+                raise InputError(f"--{name} has no meaning for {self.artifact}; its server chose")
             if name not in _FOR_ARTIFACT and self.backbone is None:
                 raise InputError(f"--{name} has no meaning without --backbone")
             if name == "device" and self.artifact is not None:
@@ -85,9 +90,11 @@ class SubjectChoice:
         """
         if self.artifact is None or self.head != "default":
             return self
-        from tame_deploy.artifact import open_artifact
-
-        layers = self.layers or ",".join(open_artifact(self.artifact).manifest.feature_layers)
+        layers = self.layers
+        if layers is None:
+            opened, backend = self._opened()
+            backend.close()
+            layers = ",".join(opened.manifest.feature_layers)
         return replace(self, head="random", layers=layers, tokens=self.tokens or "patch")
 
     def _network(self) -> ExplainedNetwork:
@@ -118,16 +125,25 @@ class SubjectChoice:
             from tame_deploy.model.torch_backend import TorchBackend
 
             return subject_of_network(TorchBackend(network, device=self.device))
+        return subject_of_artifact(*self._opened())
+
+    def _opened(self) -> tuple[Artifact, Backend]:
+        """Return the artifact and what runs it, here or on a server."""
+        if "://" in str(self.artifact):
+            from tame_deploy.serving.client import connect
+
+            explainer = connect(str(self.artifact))
+            return explainer.artifact, explainer.backend
         from tame_deploy.artifact import open_artifact
         from tame_deploy.runtime.backend import BackendOptions
         from tame_deploy.runtime.selection import open_backend
 
-        opened = open_artifact(self.artifact)
+        opened = open_artifact(str(self.artifact))
         providers = tuple(self.provider) if self.provider else None
         options = BackendOptions(
             self.threads, providers, engine=self.engine, precision=self.precision
         )
-        return subject_of_artifact(opened, open_backend(opened, self.backend, options))
+        return opened, open_backend(opened, self.backend, options)
 
 
 def _check_same(subject: Subject, network: ExplainedNetwork) -> None:

@@ -6,6 +6,7 @@ PNG pictures of the maps, which are drawn only for who asks for them by name.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
+from tame_deploy.manifest import Manifest
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.messages import InferRequest, InputTensor, WantedOutput
 from tame_deploy.serving.tensors import datatype_of
@@ -66,7 +68,7 @@ class Contract:
     def __init__(self, name: str, artifact: Artifact, max_batch: int, backend: str) -> None:
         manifest = artifact.manifest
         self.name, self.max_batch, self._backend = name, max_batch, backend
-        self._manifest = manifest
+        self._manifest, self._labels = manifest, artifact.read_labels()
         self._specs = {spec.name: spec for spec in manifest.inputs}
         selectable = "class_ids" in self._specs
         images = _port(self._specs["images"])
@@ -235,9 +237,21 @@ class Contract:
 
     def _description(self) -> dict[str, str]:
         manifest = self._manifest
-        described = {"backbone": manifest.backbone, "precision": manifest.precision,
-                     "maps": manifest.graph.maps, "explain": manifest.graph.explain}  # fmt: skip
-        return described | ({"speed_only": "random weights"} if manifest.speed_only else {})
+        return {
+            "backbone": manifest.backbone,
+            "precision": manifest.precision,
+            "manifest": _without_paths(manifest),
+            "labels": "\n".join(self._labels),
+            **({"speed_only": "random weights"} if manifest.speed_only else {}),
+        }
+
+
+def _without_paths(manifest: Manifest) -> str:
+    """Return a manifest for others to read; where its weights were is nobody's business."""
+    told = manifest.to_dict()
+    for one in told["weights"].values():
+        one["source"] = one["source"].replace("\\", "/").rpartition("/")[2]
+    return json.dumps(told)
 
 
 def _port(spec: TensorSpec) -> _Port:

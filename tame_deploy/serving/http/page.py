@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 __all__ = ["page_routes"]
@@ -32,7 +32,8 @@ def page_routes() -> list[Route]:
     """Return the routes of the page and its sample pictures; they need no token."""
     found = [_route(path, _FOLDER / name, kind) for path, (name, kind) in _FILES.items()]
     samples = sorted(_SAMPLES.glob("*.png"))
-    return found + [_route(f"/samples/{path.name}", path, "image/png") for path in samples]
+    found += [_route(f"/samples/{path.name}", path, "image/png") for path in samples]
+    return [*found, _list_route([path.name for path in samples])]
 
 
 def _route(path: str, file: Path, kind: str) -> Route:
@@ -40,3 +41,12 @@ def _route(path: str, file: Path, kind: str) -> Route:
         return Response(file.read_bytes(), media_type=kind, headers=_HEADERS)
 
     return Route(path, give, methods=["GET"])
+
+
+def _list_route(samples: list[str]) -> Route:
+    """Return the route that tells the page which samples there are."""
+
+    async def give(_request: Request) -> Response:
+        return JSONResponse({"samples": samples}, headers=_HEADERS)
+
+    return Route("/page.json", give, methods=["GET"])
