@@ -34,5 +34,5 @@ clean:
 	touch $@
 
 .venv/test-installed: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --editable '.[cpu,openvino,export,train,evaluate,quantize,tensorrt-rtx,video,parquet,serve,client,dev]'
+	$(BIN)/pip install --editable '.[cpu,openvino,export,train,evaluate,quantize,tensorrt-rtx,video,parquet,serve,client,traces,dev]'
 	touch $@

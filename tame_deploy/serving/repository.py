@@ -193,9 +193,12 @@ class Repository:
                 entry.stamp = stamp
                 try:
                     await self._open(name, entry)
-                except TameError as error:
+                except Exception as error:
                     entry.reason = "the artifact was replaced, and the new one cannot be opened"
-                    _log.error("%s: the new artifact is not taken: %s", name, error)
+                    unforeseen = None if isinstance(error, TameError) else error
+                    _log.error(
+                        "%s: the new artifact is not taken: %s", name, error, exc_info=unforeseen
+                    )
 
     def begin_drain(self) -> None:
         """Say "not ready" from now on; requests are answered all the same."""

@@ -141,11 +141,13 @@ async def _end(
     http: _HttpServer, grpc: GrpcServer | None, repository: Repository, drain_s: float
 ) -> None:
     """Answer what was accepted, within `drain_s` seconds, and close."""
+    was_ready = repository.ready
     repository.begin_drain()
     if grpc is not None:
         await grpc.show_ready(ready=False)
     http.stop_listening()
-    await asyncio.sleep(min(_GRACE_S, drain_s))
+    if was_ready:
+        await asyncio.sleep(min(_GRACE_S, drain_s))
     stops = [http.stop(drain_s)]
     if grpc is not None:
         stops.append(grpc.stop(drain_s))

@@ -45,6 +45,10 @@ class Metrics:
             "tame_requests", "Requests for explanations, by how they ended.",
             ("model", "transport", "outcome"), registry=registry,
         )  # fmt: skip
+        self.responses = Counter(
+            "tame_responses", "Answers of any kind, by HTTP's status or gRPC's code.",
+            ("transport", "status"), registry=registry,
+        )  # fmt: skip
         self.pictures = Counter("tame_pictures", "Pictures explained.", model, registry=registry)
         self.queue = Gauge(
             "tame_requests_waiting", "Requests that wait for the backend.", model, registry=registry

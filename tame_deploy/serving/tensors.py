@@ -41,6 +41,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),
 }
+#: What numbers are in JSON, by the kind of their datatype.
+_KINDS: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 8, 2**31
 #: In front of every byte string.
@@ -145,21 +147,24 @@ def from_values(name: str, datatype: Any, shape: Sequence[int], values: Any) -> 
         raise RequestError(f"input {name!r} has no list of values as its data")
     if datatype == "BYTES":
         return _shaped(name, _objects([_decoded(name, text) for text in _flat(values)]), shape)
-    try:
-        found = np.asarray(values)
-    except (ValueError, OverflowError):
-        raise RequestError(f"input {name!r} has rows of different lengths") from None
+    # As objects, or one long string among many numbers would make every one of them as long.
+    found = np.asarray(values, object)
+    kinds = set(map(type, found.ravel().tolist()))
+    if list in kinds:
+        raise RequestError(f"input {name!r} has rows of different lengths")
+    if not kinds <= _KINDS[dtype.kind]:
+        raise RequestError(f"input {name!r} has values that are no {datatype}")
     if found.size == 0:
         return _shaped(name, found.ravel().astype(dtype), shape)
-    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if found.dtype.kind not in kinds:
-        raise RequestError(f"input {name!r} has values that are no {datatype}")
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise RequestError(f"input {name!r} has values beyond {datatype}")
-    with np.errstate(over="ignore"):  # what is beyond float16 is infinite, and refused as that
-        return _shaped(name, found.ravel().astype(dtype), shape)
+    try:
+        with np.errstate(over="ignore"):  # what is beyond float16 is infinite, and refused as that
+            return _shaped(name, found.ravel().astype(dtype), shape)
+    except OverflowError:  # no float is as large as an integer may be
+        raise RequestError(f"input {name!r} has values beyond {datatype}") from None
 
 
 def _flat(values: Any) -> Iterator[Any]:

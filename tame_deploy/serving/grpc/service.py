@@ -90,9 +90,7 @@ class InferenceService:
                 words = "the server failed; its log says why"
                 await context.abort(grpc.StatusCode.INTERNAL, words)
             finally:
-                ms = (time.perf_counter() - started) * 1e3
-                access(transport="grpc", method="POST", path=f"/{SERVICE}/{name}", status=code,
-                       ms=ms, client=context.peer())  # fmt: skip
+                self._over("POST", name, code, started, context.peer())
                 request_id.reset(token)
 
         return answer
@@ -171,13 +169,19 @@ class InferenceService:
             _log.exception("a request failed")
             code, words = Fault.INTERNAL.code, "the server failed; its log says why"
         finally:
-            access(transport="grpc", method="STREAM", path=f"/{SERVICE}/ModelStreamInfer",
-                   status=code, ms=(time.perf_counter() - started) * 1e3)  # fmt: skip
+            self._over("STREAM", "ModelStreamInfer", code, started)
         failed = _Streamed(error_message=words)
         failed.infer_response.id = asked.id
         failed.infer_response.model_name = asked.model_name
         failed.infer_response.model_version = asked.model_version or VERSION
         return failed
+
+    def _over(self, method: str, name: str, code: str, started: float, client: str = "") -> None:
+        """Count and log a request that is over."""
+        self._repository.metrics.responses.labels("grpc", code).inc()
+        ms = (time.perf_counter() - started) * 1e3
+        path = f"/{SERVICE}/{name}"
+        access(transport="grpc", method=method, path=path, status=code, ms=ms, client=client)
 
 
 def _metadata(context: Context) -> dict[str, str]:

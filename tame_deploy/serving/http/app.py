@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -51,7 +52,9 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> S
 
     def route(path: str, handler: Handler, *methods: str, health: bool = False) -> Route:
         is_open = health and options.open_health
-        endpoint = _Endpoint(handler, repository, Tokens() if is_open else tokens)
+        endpoint = _Endpoint(
+            handler, repository, Tokens() if is_open else tokens, options.timeout_s
+        )
         return Route(path, endpoint, methods=list(methods))
 
     routes = [
@@ -86,8 +89,11 @@ async def _unimplemented(request: Request) -> Response:
 class _Endpoint:
     """A handler behind access control, its errors as JSON, its end in the log."""
 
-    def __init__(self, handler: Handler, repository: Repository, tokens: Tokens) -> None:
+    def __init__(
+        self, handler: Handler, repository: Repository, tokens: Tokens, timeout_s: float
+    ) -> None:
         self._handler, self._repository, self._tokens = handler, repository, tokens
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
@@ -102,7 +108,8 @@ class _Endpoint:
             response.headers["x-request-id"] = told
             if self._repository.draining:
                 response.headers["connection"] = "close"
-            await response(scope, receive, send)
+            await self._send(response(scope, receive, send))
+            self._repository.metrics.responses.labels("http", str(response.status_code)).inc()
             access(
                 transport="http", method=request.method, path=scope["path"],
                 status=response.status_code, ms=(time.perf_counter() - started) * 1e3,
@@ -111,6 +118,14 @@ class _Endpoint:
             )  # fmt: skip
         finally:
             request_id.reset(token)
+
+    async def _send(self, sending: Awaitable[None]) -> None:
+        """Send an answer to a client that may not read it; it is given as long as a request."""
+        try:
+            await asyncio.wait_for(sending, self._timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            # Raised on, it makes uvicorn close the connection.
+            raise ConnectionError("a client did not read its answer in time") from None
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -135,7 +150,8 @@ def _refusal(error: RequestError) -> Response:
         headers["www-authenticate"] = "Bearer"
     if error.fault in (Fault.SLOW, Fault.TOO_LARGE):
         headers["connection"] = "close"  # the rest of the body is on its way
-    return JSONResponse({"error": str(error)}, error.fault.status, headers)
+    words = str(error).encode(errors="backslashreplace").decode()  # JSON may hold half a character
+    return JSONResponse({"error": words}, error.fault.status, headers)
 
 
 def _http_exception(_request: Request, error: HTTPException) -> Response:

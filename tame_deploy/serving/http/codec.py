@@ -62,7 +62,7 @@ def decode_request(
     if not isinstance(request_id, str):
         raise RequestError("id is no string")
     timeout = parameters.get("timeout")
-    if timeout is not None and (type(timeout) is not int or timeout < 0):
+    if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
         raise RequestError("timeout is no number of microseconds")
     request = InferRequest(
         model, version, request_id, inputs, outputs, timeout / 1e6 if timeout else None
