@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["blend", "colorize", "contact_sheet", "panel"]
+__all__ = ["blend", "colorize", "contact_sheet", "layer", "panel"]
 
 BACKGROUND = (255, 255, 255)
 INK = (32, 33, 36)
@@ -20,6 +20,8 @@ BAR_BACK = (232, 236, 241)
 GAP = 12
 PANEL_SIDE = 288
 TEXT_WIDTH = 300
+#: How quickly colour covers with what matters: middle values still show.
+_COVER = 0.8
 
 # Anchors of a perceptually ordered scale, dark violet over magenta and orange to pale yellow.
 _ANCHORS = (
@@ -53,6 +55,13 @@ def colorize(heat: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(_color_table()[_levels(_scaled(heat, size))])
 
 
+def layer(heat: NDArray[Any]) -> Image.Image:
+    """Return a map (h, w) in [0, 1] as RGBA of its own size, to be laid over a picture."""
+    colors = colorize(heat, (heat.shape[1], heat.shape[0]))
+    colors.putalpha(Image.fromarray(_levels(np.clip(np.asarray(heat, np.float32), 0, 1) ** _COVER)))
+    return colors
+
+
 def _levels(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (heat * 255 + 0.5).astype(np.uint8)
 
@@ -78,7 +87,7 @@ def blend(
     inside = placed[clip[1] - top : clip[3] - top, clip[0] - left : clip[2] - left]
     result = Image.blend(image, Image.new("RGB", image.size, (128, 128, 128)), 0.65)
     colors = Image.fromarray(_color_table()[_levels(inside)])
-    alpha = Image.fromarray(_levels(strength * inside**0.8))
+    alpha = Image.fromarray(_levels(strength * inside**_COVER))
     result.paste(Image.composite(colors, image.crop(clip), alpha), clip)
     return result
 

@@ -246,7 +246,8 @@ class ServedModel:
                 picture = load_image(files[index], max_pixels=self.options.max_pixels)
                 return picture, np.asarray(prepare(picture, spec))
             except InputError as error:
-                raise RequestError(f"picture {index}: {error}") from None
+                which = f"picture {index}: " if len(files) > 1 else ""
+                raise RequestError(f"{which}{error}") from None
 
         found = await asyncio.gather(
             *(self._aside("decode", partial(read, i), timing) for i in range(len(files)))

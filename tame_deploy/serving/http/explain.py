@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -47,7 +46,8 @@ async def explain_picture(
         if name not in _KNOWN:
             raise RequestError(f"unknown query {name!r:.40}; expected {', '.join(_KNOWN)}")
     chosen = _classes(model, query.getlist("class_id"), query.getlist("label"), query.get("top_k"))
-    listed = _number("top", query.get("top", str(_LISTED)), 1, len(model.explainer.labels))
+    classes = len(model.explainer.labels)
+    listed = _number("top", query.get("top", str(min(_LISTED, classes))), 1, classes)
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
     as_picture = "image/png" in request.headers.get("accept", "")
@@ -90,8 +90,10 @@ def _classes(
     if top_k is not None:
         if ids or labels:
             raise RequestError("found both top_k and classes; expected one of them")
-        ranks = model.explainer.artifact.manifest.graph.ranks
-        return (-1,) * _number("top_k", top_k, 1, ranks or 1)
+        graph = model.explainer.artifact.manifest.graph
+        if graph.explain != "selectable" and top_k == str(graph.ranks):
+            return ()  # what it explains always
+        return (-1,) * _number("top_k", top_k, 1, max(1, graph.ranks))
     classes = len(model.explainer.labels)
     if len(ids) + len(labels) > MOST_CLASSES:
         raise RequestError(f"found over {MOST_CLASSES} classes")
@@ -167,8 +169,5 @@ def _map(explanation: Explanation, place: int, maps: str) -> dict[str, Any]:
         values = explanation.maps[0, place]
         return {"map": {"shape": list(values.shape), "data": np.round(values, 6).tolist()}}
     file = io.BytesIO()
-    colours = overlay.colorize(heat, (heat.shape[1], heat.shape[0]))
-    alpha = Image.fromarray((heat * 255 + 0.5).astype(np.uint8))
-    colours.putalpha(alpha)
-    colours.save(file, "PNG")
+    overlay.layer(heat).save(file, "PNG")
     return {"map_png": base64.b64encode(file.getvalue()).decode()}
