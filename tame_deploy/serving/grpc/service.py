@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 
 from tame_deploy import __version__
 from tame_deploy.errors import TameError
@@ -46,7 +47,7 @@ class InferenceService:
         found = {}
         for name, (request, streams) in METHODS.items():
             coding = {
-                "request_deserializer": request.FromString,
+                "request_deserializer": request.FromString if streams else _reader(request),
                 "response_serializer": lambda answer: answer.SerializeToString(),
             }
             if streams:
@@ -72,6 +73,8 @@ class InferenceService:
                 with span(f"{SERVICE}/{name}", metadata):
                     if not is_open:
                         self._tokens.check(metadata.get("authorization"))
+                    if asked is None:
+                        raise RequestError("the message is cut off, or of another kind")
                     found = await method(asked)
                 code = "OK"
                 return found
@@ -182,6 +185,18 @@ class InferenceService:
         ms = (time.perf_counter() - started) * 1e3
         path = f"/{SERVICE}/{name}"
         access(transport="grpc", method=method, path=path, status=code, ms=ms, client=client)
+
+
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    """Return what reads messages of a kind; those that are broken become None."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return None
+
+    return read
 
 
 def _metadata(context: Context) -> dict[str, str]:
