@@ -162,7 +162,7 @@ function fail(picture, by, error) {
     return;
   }
   const words = (error instanceof Refusal ? error.message : "This page failed: " + error.message)
-    .replace(/^Picture\b/, picture.file.name);
+    .replace(/^Picture\b/, () => picture.file.name);
   // What is wrong with a file stays wrong; whatever else went wrong may not.
   const again = ![400, 404, 413].includes(error.status);
   // Without a model there is nobody to file it under; it is shown until one is there.
