@@ -155,15 +155,32 @@ async def _end(
     await repository.close(drain_s)
 
 
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"connection: close\r\ncontent-length: 0\r\n\r\n"
+)
+
+
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which by itself waits for ever for a request's head to be complete."""
+    """uvicorn's, which by itself waits for ever for a request's head, however large it gets."""
 
     head_timeout_s = 30.0
+    most_of_head = 64 * 1024
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._head_size = 0
         self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is None:
+            return
+        self._head_size += len(data)
+        if self._head_size > self.most_of_head and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up)
@@ -179,6 +196,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._forget_timer()
+        self._head_size = 0
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

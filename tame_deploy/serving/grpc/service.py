@@ -105,7 +105,10 @@ class InferenceService:
         return message("ServerReadyResponse")(ready=self._repository.ready)
 
     async def _model_ready(self, asked: Any) -> Any:
-        ready = self._repository.is_ready(asked.name, asked.version)
+        try:
+            ready = self._repository.is_ready(asked.name, asked.version)
+        except RequestError:
+            ready = False  # as Triton: what is not there is not ready
         return message("ModelReadyResponse")(ready=ready)
 
     async def _server_metadata(self, _asked: Any) -> Any:

@@ -1,0 +1,197 @@
+"""Bad requests over gRPC: each gets its status and a line that helps, and harms nobody."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import tame_deploy
+from tame_deploy.serving.grpc.schema import SERVICE, message
+from tests.serving import triton_said
+from tests.serving.grpc_probes import INVALID, PROBES, good_request
+from tests.serving.http_probes import ONE
+
+_INFER = f"/{SERVICE}/ModelInfer"
+_STREAM = f"/{SERVICE}/ModelStreamInfer"
+_SECRETS = ("Traceback", 'File "', ".py", "site-packages", " at 0x", sys.prefix, str(Path.cwd()))
+_MIB = 2**20
+_HEALTH = "grpc.health.v1.Health"
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.grpc) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def expected(demo_export):
+    with tame_deploy.load(demo_export, backend="onnxruntime", threads=1) as explainer:
+        return explainer.explain(np.zeros(ONE[1:], np.uint8)).logits[0]
+
+
+def _logits(answer) -> np.ndarray:
+    return np.frombuffer(answer.raw_output_contents[0], "<f4")
+
+
+@pytest.fixture
+def unharmed(server, channel, expected):
+    """A channel to the shared server, which must answer as well as before afterwards."""
+    before = len(server.said)
+    yield channel
+    data = channel.unary_unary(_INFER)(good_request().SerializeToString(), timeout=20)
+    answer = message("ModelInferResponse").FromString(data)
+    np.testing.assert_allclose(_logits(answer), expected, atol=1e-4)
+    assert server.process.poll() is None
+    assert "Traceback" not in server.said[before:]
+
+
+def failure(call) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def assert_tells_no_secrets(error: grpc.RpcError) -> None:
+    assert not [secret for secret in _SECRETS if secret in error.details()]
+    assert error.code().name not in ("UNKNOWN", "INTERNAL")
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_a_bad_request_gets_its_status_and_a_reason(unharmed, probe):
+    error = failure(lambda: unharmed.unary_unary(probe.path)(probe.data, timeout=20))
+    assert error.code().name == probe.code, error.details()
+    assert probe.says in error.details()
+    assert 0 < len(error.details()) < 1000
+    assert_tells_no_secrets(error)
+
+
+def test_every_probe_has_a_name_of_its_own():
+    names = [probe.name for probe in PROBES]
+    assert len(names) == len(set(names))
+
+
+def test_where_we_differ_from_triton_is_on_purpose():
+    ours = {probe.name: probe.code for probe in PROBES}
+    assert set(ours) == set(triton_said.GRPC)
+    known = {name for names in triton_said.GRPC_DIFFERS.values() for name in names.split()}
+    differs = {name for name, code in triton_said.GRPC.items() if ours[name] != code}
+    assert differs == known & set(ours)
+
+
+def test_a_message_that_is_too_large_is_refused(unharmed):
+    asked = good_request()
+    asked.raw_input_contents[0] = bytes(65 * _MIB)
+    error = failure(lambda: unharmed.unary_unary(_INFER)(asked.SerializeToString(), timeout=20))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert_tells_no_secrets(error)
+
+
+@pytest.mark.parametrize(
+    "compression", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"]
+)
+def test_a_small_message_that_unpacks_to_much_is_refused(server, unharmed, compression):
+    most = Path(f"/proc/{server.process.pid}/status")
+    if not most.exists():
+        pytest.skip("needs /proc")
+
+    def memory() -> int:
+        lines = dict(line.split(":", 1) for line in most.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0])
+
+    before = memory()
+    method = unharmed.unary_unary(_INFER)
+    error = failure(lambda: method(bytes(200 * _MIB), timeout=20, compression=compression))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert memory() - before < 128 * 1024
+
+
+def test_a_deadline_that_is_over_at_once_is_told(unharmed):
+    data = good_request().SerializeToString()
+    error = failure(lambda: unharmed.unary_unary(_INFER)(data, timeout=1e-4))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_time_in_the_request_that_is_over_at_once_is_told(unharmed):
+    asked = good_request()
+    asked.parameters["timeout"].int64_param = 1
+    error = failure(lambda: unharmed.unary_unary(_INFER)(asked.SerializeToString(), timeout=20))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "time" in error.details()
+
+
+def test_a_request_that_is_cancelled_harms_nobody(unharmed):
+    data = good_request().SerializeToString()
+    for _ in range(20):
+        unharmed.unary_unary(_INFER).future(data, timeout=20).cancel()
+
+
+def _streamed(channel, *requests: bytes) -> list:
+    read = message("ModelStreamInferResponse").FromString
+    return list(channel.stream_stream(_STREAM, None, read)(iter(requests), timeout=20))
+
+
+def test_bad_requests_of_a_stream_are_answered_in_their_places(unharmed, expected):
+    good = good_request().SerializeToString()
+    bad = [p for p in PROBES if p.method == "ModelInfer" and p.code == INVALID and p.says]
+    bad = [probe for probe in bad if "cut off" not in probe.says]
+    mixed = [data for probe in bad for data in (probe.data, good)]
+    answers = _streamed(unharmed, *mixed)
+    assert len(answers) == len(mixed)
+    for probe, refused, answered in zip(bad, answers[::2], answers[1::2], strict=True):
+        assert probe.says in refused.error_message
+        assert not refused.infer_response.outputs
+        assert not answered.error_message
+        np.testing.assert_allclose(_logits(answered.infer_response), expected, atol=1e-4)
+
+
+def test_a_broken_message_ends_its_stream_alone(unharmed):
+    good = good_request().SerializeToString()
+    error = failure(lambda: _streamed(unharmed, good, b"\xff" * 50, good))
+    assert not [secret for secret in _SECRETS if secret in error.details()]
+
+
+def test_a_stream_without_requests_ends(unharmed):
+    assert _streamed(unharmed) == []
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+def test_health_says_that_it_serves(channel, service):
+    asked = health_pb2.HealthCheckRequest(service=service)
+    answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=20)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_of_an_unknown_service_is_not_found(channel):
+    asked = health_pb2.HealthCheckRequest(service="other")
+    error = failure(lambda: health_pb2_grpc.HealthStub(channel).Check(asked, timeout=20))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def _reflected(channel, **asked):
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(**asked)
+    (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=20)
+    return answer
+
+
+def test_reflection_lists_the_services(channel):
+    found = _reflected(channel, list_services="").list_services_response.service
+    assert {one.name for one in found} >= {SERVICE, _HEALTH}
+
+
+@pytest.mark.parametrize("symbol", [SERVICE, "inference.ModelInferRequest", _HEALTH])
+def test_reflection_describes_what_it_lists(channel, symbol):
+    found = _reflected(channel, file_containing_symbol=symbol)
+    assert found.file_descriptor_response.file_descriptor_proto
+
+
+def test_reflection_of_an_unknown_name_is_an_error(channel):
+    answer = _reflected(channel, file_containing_symbol="no.such.Thing").error_response
+    assert answer.error_code == grpc.StatusCode.NOT_FOUND.value[0]
