@@ -100,8 +100,9 @@ def expected(demo_export, tmp_path_factory):
 def results(server, python, expected):
     """What every check came to, by its name."""
     host, port = server.address
-    script = Path(triton_suite.__file__)
-    done = _run(python, script, f"{host}:{port}", server.grpc, expected, timeout_s=120)
+    done = _run(
+        python, "-m", triton_suite.__name__, f"{host}:{port}", server.grpc, expected, timeout_s=120
+    )
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     return {one["check"]: one for one in told}

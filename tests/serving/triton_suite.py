@@ -1,14 +1,12 @@
 """What Triton's own client is tried with; runs wherever tritonclient is, without this package.
 
-    python triton_suite.py HTTP_ADDRESS GRPC_ADDRESS EXPECTED.npz
+    python -m tests.serving.triton_suite HTTP_ADDRESS GRPC_ADDRESS EXPECTED.npz
 
 prints one JSON object a check: its name, whether it passed, and why not.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import json
 import queue
 import sys
@@ -16,109 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-TRANSPORTS = ("http", "http.aio", "grpc", "grpc.aio")
-_HTTP, _GRPC = TRANSPORTS[:2], TRANSPORTS[2:]
-CHECKS: dict[str, Callable[[Any], None]] = {}
-#: Of an answer, in logits and maps.
-_NEAR = 1e-4
-
-
-def check(function: Callable[[Any], None]) -> Callable[[Any], None]:
-    return check_of(*TRANSPORTS)(function)
-
-
-def check_of(*transports: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Return what takes a function up as a check of some transports."""
-
-    def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
-        for transport in transports:
-            CHECKS[f"{transport}-{function.__name__.replace('_', '-')}"] = function
-        return function
-
-    return add
-
-
-class _Waited:
-    """An asyncio client, used as the plain one is."""
-
-    def __init__(self, kind: Any, address: str, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-
-        async def make() -> Any:
-            return kind(address, **options)
-
-        self._client = self._loop.run_until_complete(make())
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-        return lambda *args, **kwargs: self._loop.run_until_complete(method(*args, **kwargs))
-
-    def collect(self, answers: Any) -> list[Any]:
-        async def every() -> list[Any]:
-            return [one async for one in answers(self._client)]
-
-        return self._loop.run_until_complete(every())
-
-    def close(self) -> None:
-        self._loop.run_until_complete(self._client.close())
-        self._loop.close()
-
-
-class Bench:
-    """A client of one transport, what to ask it, and what should come back."""
-
-    def __init__(self, transport: str, address: str, expected: dict[str, Any]) -> None:
-        self.transport, self.address, self.expected = transport, address, expected
-        self.is_http = transport in _HTTP
-        self.lib = importlib.import_module(f"tritonclient.{transport.partition('.')[0]}")
-        self.error = importlib.import_module("tritonclient.utils").InferenceServerException
-        self.client = self.connect()
-
-    def connect(self, **options: Any) -> Any:
-        kind = importlib.import_module(f"tritonclient.{self.transport}").InferenceServerClient
-        if self.transport.endswith("aio"):
-            return _Waited(kind, self.address, **options)
-        return kind(self.address, **options)
-
-    def input(self, name: str, datatype: str, array: Any, **how: Any) -> Any:
-        tensor = self.lib.InferInput(name, list(array.shape), datatype)
-        tensor.set_data_from_numpy(array, **how)
-        return tensor
-
-    def images(self, rows: slice = slice(0, 1), **how: Any) -> Any:
-        return self.input("images", "UINT8", self.expected["images"][rows], **how)
-
-    def wanted(self, *names: str, **how: Any) -> list[Any]:
-        return [self.lib.InferRequestedOutput(name, **how) for name in names]
-
-    def infer(self, *inputs: Any, **options: Any) -> Any:
-        return self.client.infer("demo", list(inputs), **options)
-
-    def json(self, method: str, *args: Any) -> Any:
-        """Return what a method tells, as JSON."""
-        return getattr(self.client, method)(*args, **({} if self.is_http else {"as_json": True}))
-
-    def same(self, answer: Any, rows: slice = slice(0, 1), suffix: str = "") -> None:
-        """Check every output of an answer against the runtime's own."""
-        for name in ("logits", "explained", "maps"):
-            found, expected = answer.as_numpy(name), self.expected[name + suffix][rows]
-            assert found.dtype == expected.dtype, (name, found.dtype)
-            assert found.shape == expected.shape, (name, found.shape)
-            assert abs(found - expected).max() <= _NEAR, name
-
-    def refused(self, status: str, words: str, call: Callable[[], Any]) -> None:
-        """Check that a call fails with an error of the server."""
-        try:
-            call()
-        except self.error as error:
-            told, message = error.status(), error.message()
-        else:
-            raise AssertionError("it was answered")
-        expected = {"http": status.partition(" ")[0], "grpc": status.partition(" ")[2]}
-        expected_status = expected["http" if self.is_http else "grpc"]
-        assert told is not None, message
-        assert told.endswith(expected_status), (told, message)
-        assert words in message, message
+from tests.serving.triton_bench import CHECKS, GRPC, HTTP, TRANSPORTS, Bench, check, check_of
 
 
 @check
@@ -192,13 +88,13 @@ def raw_tensors(b: Bench) -> None:
     assert told["model_version"] == "1"
 
 
-@check_of(*_HTTP)
+@check_of(*HTTP)
 def json_tensors(b: Bench) -> None:
     outputs = b.wanted("logits", "explained", "maps", binary_data=False)
     b.same(b.infer(b.images(binary_data=False), outputs=outputs))
 
 
-@check_of(*_HTTP)
+@check_of(*HTTP)
 def json_in_and_raw_out_and_back(b: Bench) -> None:
     b.same(b.infer(b.images(binary_data=False)))
     outputs = [*b.wanted("logits", binary_data=False), *b.wanted("explained", "maps")]
@@ -402,7 +298,7 @@ def _check_streamed(b: Bench, found: list[Any]) -> None:
     assert "'pictures'" in str(found[2][1])
 
 
-@check_of(*_GRPC)
+@check_of(*GRPC)
 def a_stream_with_a_bad_request(b: Bench) -> None:
     async def requests() -> Any:
         for one in _stream_requests(b):
