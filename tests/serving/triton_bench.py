@@ -11,7 +11,7 @@ TRANSPORTS = ("http", "http.aio", "grpc", "grpc.aio")
 HTTP, GRPC = TRANSPORTS[:2], TRANSPORTS[2:]
 CHECKS: dict[str, Callable[[Any], None]] = {}
 #: Of an answer, in logits and maps.
-_NEAR = 1e-4
+NEAR = 1e-4
 
 
 def check(function: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -95,7 +95,7 @@ class Bench:
             found, expected = answer.as_numpy(name), self.expected[name + suffix][rows]
             assert found.dtype == expected.dtype, (name, found.dtype)
             assert found.shape == expected.shape, (name, found.shape)
-            assert abs(found - expected).max() <= _NEAR, name
+            assert abs(found - expected).max() <= NEAR, name
 
     def refused(self, status: str, words: str, call: Callable[[], Any]) -> None:
         """Check that a call fails with an error of the server."""

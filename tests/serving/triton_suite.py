@@ -14,7 +14,16 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from tests.serving.triton_bench import CHECKS, GRPC, HTTP, TRANSPORTS, Bench, check, check_of
+from tests.serving.triton_bench import (
+    CHECKS,
+    GRPC,
+    HTTP,
+    NEAR,
+    TRANSPORTS,
+    Bench,
+    check,
+    check_of,
+)
 
 
 @check
@@ -148,7 +157,7 @@ def classification(b: Bench) -> None:
             value, place, label = text.decode().split(":")
             assert int(place) == class_id
             assert label == b.expected["labels"][class_id]
-            assert abs(float(value) - logits[row, class_id]) <= _NEAR
+            assert abs(float(value) - logits[row, class_id]) <= NEAR
 
 
 @check
