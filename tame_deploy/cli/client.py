@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tame_deploy.cli.explain import Wanted, explain_source
-from tame_deploy.errors import InputError
 
 
 def client(
@@ -46,9 +44,7 @@ def client(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read pictures; one a core, up to 4.")
     ] = None,
-    token_file: Annotated[
-        str | None, typer.Option(help="File whose first line is the bearer token.")
-    ] = None,
+    token_file: Annotated[str | None, typer.Option(help="File whose first token is sent.")] = None,
     tls_ca: Annotated[
         str | None, typer.Option(help="PEM file of who signed the server's certificate.")
     ] = None,
@@ -63,25 +59,21 @@ def client(
     """Explain pictures by a server: overlays, panels, results.jsonl, as of explain."""
     from tame_deploy.runtime.explain_files import FileOptions
     from tame_deploy.runtime.sources import open_source
-    from tame_deploy.serving.client import ConnectOptions, connect
+    from tame_deploy.serving.access import Tokens
+    from tame_deploy.serving.client import ConnectOptions, connect, options_from_environment
 
     paths = sys.stdin if "-" in images else None
     source = open_source([name for name in images if name != "-"], output, paths=paths)
     source = source if limit is None else source.limited(limit)
     written = FileOptions(pictures, records, maps, resume, batch_size, workers)
-    options = ConnectOptions(_first_line(token_file), tls_ca, tls_cert, tls_key, timeout_s)
+    told = options_from_environment()
+    options = ConnectOptions(
+        Tokens.of_file(token_file).known[0].decode() if token_file else told.token,
+        tls_ca or told.ca,
+        tls_cert or told.cert,
+        tls_key or told.key,
+        timeout_s,
+    )
     wanted = Wanted(class_id, label, top_k, output, overwrite, show)
     with connect(url, options) as explainer:
         explain_source(explainer, source, wanted, written)
-
-
-def _first_line(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the token in {path}: {error}") from error
-    if not text:
-        raise InputError(f"{path} is empty; expected a token in its first line")
-    return text.splitlines()[0].strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -48,6 +50,9 @@ def serve_engine(
     ] = None,
     max_body_mb: Annotated[int | None, typer.Option(help="MiB of a request; 64.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of a picture; 89 million.")] = None,
+    decoders: Annotated[
+        int | None, typer.Option(help="Threads that decode and draw; one a core, up to 4.")
+    ] = None,
     max_connections: Annotated[int | None, typer.Option(help="Of each transport; 1000.")] = None,
     timeout_s: Annotated[float | None, typer.Option(help="Of a request; 60.")] = None,
     body_timeout_s: Annotated[
@@ -80,6 +85,8 @@ def serve_engine(
     given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
     require_extra("serve", "uvicorn", "starlette", "httptools", "grpc", "prometheus_client",
                   "python_multipart", "grpc_health", "grpc_reflection")  # fmt: skip
+    # gRPC's core would write lines of its own beside the log; what fails is told by exceptions.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tame_deploy.serving.logs import set_up_logs
     from tame_deploy.serving.options import read_options
     from tame_deploy.serving.repository import named_artifacts
@@ -95,10 +102,17 @@ def serve_engine(
         raise InputError("found artifacts both here and in the file; expected one of them")
     named = named_artifacts(artifacts or listed)
     set_up_logs(options.log_format, options.log_level)
-    run_server(named, options, _show)
+    run_server(named, options, _log_ready if options.log_format == "json" else _show)
 
 
 _NO_OPTIONS = ("artifacts", "config", "no_grpc", "closed_health", "no_page")
+
+
+def _log_ready(addresses: Addresses, repository: Repository) -> None:
+    """Say where to go in one line of the log."""
+    told = {"http": addresses.http, "grpc": addresses.grpc}
+    served = ", ".join(repository.names)
+    logging.getLogger("tame_deploy").info("serving %s", served, extra={"addresses": told})
 
 
 def _show(addresses: Addresses, repository: Repository) -> None:

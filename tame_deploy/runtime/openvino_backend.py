@@ -73,7 +73,11 @@ class OpenVinoBackend:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the outputs by name (see `Backend.run`)."""
         check_feeds(self.inputs, feeds)
-        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        # numpy has two types of 64-bit integers that are equal, and OpenVINO knows one of them.
+        contiguous = {
+            name: np.ascontiguousarray(array).view(np.dtype(str(array.dtype)))
+            for name, array in feeds.items()
+        }
         with self._request() as request:
             try:
                 found = request.infer(contiguous, share_inputs=True)

@@ -10,6 +10,7 @@ float32 would be. Anything that runs a backend runs this one, evaluation include
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ from tame_deploy.serving.access import read_file
 from tame_deploy.serving.tensors import datatype_of
 from tame_deploy.types import TensorSpec, check_feeds
 
-__all__ = ["ConnectOptions", "RemoteBackend", "connect"]
+__all__ = ["ConnectOptions", "RemoteBackend", "connect", "options_from_environment"]
 
 _SCHEMES = {"http": False, "https": True, "grpc": False, "grpcs": True}
-_PORTS = {"http": 8000, "https": 8000, "grpc": 8001, "grpcs": 8001}
+#: Without one in the URL: where serve-engine listens, or where TLS is usually ended.
+_PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 #: Statuses by which a server says that the request was wrong, not itself.
 _OUR_FAULT = ("400", "StatusCode.INVALID_ARGUMENT")
 
@@ -75,20 +77,29 @@ class _ServedArtifact(Artifact):
         return self.labels
 
 
+def options_from_environment() -> ConnectOptions:
+    """Return options of TAME_DEPLOY_TOKEN, TAME_DEPLOY_CA, TAME_DEPLOY_CERT and TAME_DEPLOY_KEY."""
+    token, ca, cert, key = (
+        os.environ.get(f"TAME_DEPLOY_{name}") for name in ("TOKEN", "CA", "CERT", "KEY")
+    )
+    return ConnectOptions(token, ca, cert, key)
+
+
 def connect(url: str, options: ConnectOptions | None = None) -> Explainer:
     """Open a served model for explaining.
 
     Args:
         url: http, https, grpc or grpcs://HOST[:PORT]/MODEL; the model may be left out where the
             server has one.
-        options: tokens, certificates, time.
+        options: tokens, certificates, time; by default as the environment says
+            (`options_from_environment`).
 
     Raises:
         InputError: for a URL that names no server or model.
         BackendError: if the server cannot be reached, refuses, or is another's.
         MissingExtraError: without tritonclient.
     """
-    options = options or ConnectOptions()
+    options = options or options_from_environment()
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.query:
         raise InputError(f"found {url!r}; expected {', '.join(_SCHEMES)} ://HOST:PORT/MODEL")

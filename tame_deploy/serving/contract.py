@@ -20,11 +20,13 @@ from tame_deploy.serving.messages import InferRequest, InputTensor, WantedOutput
 from tame_deploy.serving.tensors import datatype_of
 from tame_deploy.types import TensorSpec
 
-__all__ = ["MOST_CLASSES", "VERSION", "Contract", "Question"]
+__all__ = ["MOST_CLASSES", "MOST_OVERLAYS", "VERSION", "Contract", "Question"]
 
 VERSION = "1"
 #: Classes that one request may have explained in each of its pictures.
 MOST_CLASSES = 100
+#: Pictures that are drawn for one request.
+MOST_OVERLAYS = 32
 _DRAWN = "overlay"
 
 
@@ -107,9 +109,26 @@ class Contract:
                 f"found {rows} pictures; model {self.name!r} takes 1 to {self.max_batch} a request"
             )
         class_ids = self.class_ids(given.get("class_ids"), rows)
-        question = Question(rows, images, files, class_ids, self._wanted(request.outputs))
-        if question.draws and images is not None and images.dtype != np.uint8:
+        return self.checked(Question(rows, images, files, class_ids, self._wanted(request.outputs)))
+
+    def checked(self, question: Question) -> Question:
+        """Check that what a question would have drawn can be, and is not too much.
+
+        Raises:
+            RequestError: if not.
+        """
+        if not question.draws:
+            return question
+        images, ids = question.images, question.class_ids
+        if images is not None and images.dtype != np.uint8:
             raise RequestError("overlay needs pictures as image; images are normalised numbers")
+        explain = self._manifest.graph
+        always = self._manifest.classes if explain.explain == "all" else explain.ranks
+        drawn = question.rows * (always if ids is None else ids.shape[1])
+        if drawn > MOST_OVERLAYS:
+            raise RequestError(
+                f"{drawn} overlays are asked for; expected at most {MOST_OVERLAYS} a request"
+            )
         return question
 
     def _images(self, tensor: InputTensor) -> NDArray[Any]:

@@ -5,23 +5,36 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import uuid
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
-__all__ = ["access", "request_id", "set_up_logs"]
+__all__ = ["access", "request_id", "set_up_logs", "usable_id"]
 
 #: The id of the request that is being answered.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+_LONGEST_ID = 128
+
+
+def usable_id(told: str) -> str:
+    """Return a client's id for its request if it can stand in a log, or else a new one."""
+    if told.isascii() and told.isprintable() and " " not in told and 0 < len(told) <= _LONGEST_ID:
+        return told
+    return uuid.uuid4().hex
+
+
 _access = logging.getLogger("tame_deploy.serving.access")
 #: What a record has besides its message, if it is about a request.
-_FIELDS = ("transport", "method", "path", "status", "ms", "client", "bytes")
+_FIELDS = ("addresses", "transport", "method", "path", "status", "ms", "client", "bytes")
 
 
 class _TextFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(" ", "milliseconds")
         line = f"{when[:23]} {record.levelname.lower():7} {_one_line(record.getMessage())}"
+        if request_id.get():
+            line += f" [{request_id.get()}]"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -48,11 +61,11 @@ def set_up_logs(log_format: str, level: str) -> None:
     """Send the package's log to standard error, in place of what was set up before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormat() if log_format == "json" else _TextFormat())
-    for name in ("tame_deploy", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.propagate = False
-        logger.setLevel(level.upper() if name == "tame_deploy" else "WARNING")
+    root, own = logging.getLogger(), logging.getLogger("tame_deploy")
+    root.handlers[:] = [handler]  # what libraries say too
+    own.handlers.clear()
+    own.propagate = True
+    own.setLevel(level.upper())
 
 
 def access(*, transport: str, method: str, path: str, status: object, ms: float,
@@ -62,7 +75,4 @@ def access(*, transport: str, method: str, path: str, status: object, ms: float,
         return
     told = {"transport": transport, "method": method, "path": path, "status": status,
             "ms": round(ms, 3), "client": client, "bytes": size}  # fmt: skip
-    words = f"{transport} {method} {path} {status} {ms:.1f} ms"
-    if request_id.get():
-        words += f" [{request_id.get()}]"
-    _access.info(words, extra=told)
+    _access.info("%s %s %s %s %.1f ms", transport, method, path, status, ms, extra=told)

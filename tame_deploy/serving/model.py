@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from tame_deploy.runtime.explainer import Explainer, load
 from tame_deploy.runtime.explanation import Explanation
 from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
 from tame_deploy.serving.contract import VERSION, Contract, Question
+from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.messages import (
     InferAnswer,
@@ -40,6 +42,7 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("tame_deploy.serving")
 
+_MOST_DECODERS = 4
 #: Overlays are for looking at.
 _OVERLAY_SIDE = 1600
 
@@ -56,7 +59,7 @@ class ModelOptions:
         window_ms: how long a request may wait for others to share its batch.
         max_waiting: requests that are accepted before an answer; more are told to come back.
         max_pixels: of an encoded picture.
-        decoders: threads that decode pictures and draw overlays.
+        decoders: threads that decode pictures and draw overlays; None is one a core, up to four.
     """
 
     backend: str = "auto"
@@ -66,15 +69,33 @@ class ModelOptions:
     window_ms: float = 0.0
     max_waiting: int = 256
     max_pixels: int = MAX_PIXELS
-    decoders: int = 2
+    decoders: int | None = None
 
 
 @dataclass(frozen=True)
 class Explained:
-    """The explanation of one encoded picture, and milliseconds by stage."""
+    """The explanation of one encoded picture.
+
+    Attributes:
+        explanation: of the picture, at most 1600 pixels a side.
+        size: (width, height) of the picture itself.
+        overlays: PNG files, one for each class, if they were asked for.
+        timing_ms: milliseconds by stage.
+    """
 
     explanation: Explanation
+    size: tuple[int, int]
+    overlays: tuple[bytes, ...]
     timing_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Encoded pictures as the graph's input; for drawing also as they are, but small."""
+
+    images: NDArray[Any]
+    pictures: tuple[Image.Image, ...]
+    sizes: tuple[tuple[int, int], ...]
 
 
 class ServedModel:
@@ -87,7 +108,8 @@ class ServedModel:
         self.statistics = statistics
         self.max_batch = min(options.max_batch, _most_rows(explainer))
         self.contract = Contract(name, explainer.artifact, self.max_batch, explainer.backend.name)
-        self._pool = ThreadPoolExecutor(options.decoders, "tame-deploy decode")
+        threads = options.decoders or min(_MOST_DECODERS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(threads, "tame-deploy decode")
         self._accepted = 0
         self._idle: asyncio.Event | None = None
 
@@ -114,7 +136,12 @@ class ServedModel:
             window_s=self.options.window_ms / 1e3,
             observe=self.statistics.ran,
         )
-        self.statistics.show_waiting(lambda: self._scheduler.waiting)
+        self.statistics.started(
+            self.explainer.backend.name,
+            self.explainer.artifact.manifest.precision,
+            accepted=lambda: self._accepted,
+            waiting=lambda: self._scheduler.waiting,
+        )
 
     def config(self) -> dict[str, Any]:
         """Return the model's configuration as Triton shows it."""
@@ -131,11 +158,10 @@ class ServedModel:
 
         async def answer() -> tuple[Outcome, InferAnswer]:
             question = self.contract.read(request)
-            outcome, pictures, timing = await self._outcome(question)
+            outcome, decoded, timing = await self._outcome(question)
             drawn = None
             if question.draws:
-                explanation = self._explanation(outcome, pictures, question.images)
-                drawn = await self._aside("draw", lambda: _overlays(explanation), timing)
+                drawn = await self._drawn(self._explanation(outcome, question, decoded), timing)
             tensors = tuple(self._output(w, outcome, drawn) for w in question.outputs)
             return outcome, InferAnswer(self.name, VERSION, request.id, tensors, timing)
 
@@ -143,9 +169,9 @@ class ServedModel:
         return await self._counted(answer(), min(limits, default=None), transport)
 
     async def explain(
-        self, file: bytes, class_ids: Sequence[int], timeout_s: float | None
+        self, file: bytes, class_ids: Sequence[int], timeout_s: float | None, *, draws: bool
     ) -> Explained:
-        """Explain one encoded picture; no classes means the likeliest.
+        """Explain one encoded picture, and draw it if asked to; no classes means the likeliest.
 
         Raises:
             RequestError: if it cannot be explained; the message is for the client.
@@ -154,28 +180,31 @@ class ServedModel:
         async def answer() -> tuple[Outcome, Explained]:
             ids = np.asarray([class_ids], np.int64)
             chosen = InputTensor("class_ids", "INT64", ids) if class_ids else None
-            question = Question(1, None, (file,), self.contract.class_ids(chosen, 1), ())
-            outcome, pictures, timing = await self._outcome(question)
-            return outcome, Explained(self._explanation(outcome, pictures, None), timing)
+            wanted = (WantedOutput("overlay"),) if draws else ()
+            resolved = self.contract.class_ids(chosen, 1)
+            question = self.contract.checked(Question(1, None, (file,), resolved, wanted))
+            outcome, decoded, timing = await self._outcome(question)
+            assert decoded is not None
+            explanation = self._explanation(outcome, question, decoded)
+            overlays = (await self._drawn(explanation, timing))[0] if draws else ()
+            return outcome, Explained(explanation, decoded.sizes[0], tuple(overlays), timing)
 
         return await self._counted(answer(), timeout_s, "http")
 
-    async def draw(self, explained: Explained) -> list[bytes]:
-        """Return the PNG overlays of an explained picture, one for each of its classes."""
-        drawn = await self._aside("draw", lambda: _overlays(explained.explanation),
-                                  explained.timing_ms)  # fmt: skip
-        return list(drawn[0])
+    async def idle(self) -> None:
+        """Return when every request that was accepted has its answer."""
+        assert self._idle is not None
+        await self._idle.wait()
 
     async def close(self, timeout_s: float) -> None:
         """Wait for the requests that were accepted, and free the backend."""
-        assert self._idle is not None
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
+            await within(self.idle(), timeout_s)
+        except asyncio.TimeoutError:
             _log.warning("%s: %d requests were not answered in time", self.name, self._accepted)
-        self._scheduler.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.explainer.close()
+        await self._scheduler.close()
+        await asyncio.to_thread(self.explainer.close)
 
     async def _counted(
         self,
@@ -193,6 +222,9 @@ class ServedModel:
         except asyncio.CancelledError:
             self.statistics.failed(time.monotonic_ns() - started, transport, Fault.CANCELLED.code)
             raise
+        except Exception:
+            self.statistics.failed(time.monotonic_ns() - started, transport, Fault.INTERNAL.code)
+            raise
         self.statistics.answered(outcome, time.monotonic_ns() - started, transport)
         return found
 
@@ -208,8 +240,8 @@ class ServedModel:
         self._accepted += 1
         self._idle.clear()
         try:
-            return await asyncio.wait_for(answer, timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
+            return await within(answer, timeout_s)
+        except asyncio.TimeoutError:
             raise RequestError("the time for this request ran out", Fault.DEADLINE) from None
         except BackendError as error:
             _log.exception("%s: the backend failed", self.name)
@@ -222,29 +254,31 @@ class ServedModel:
 
     async def _outcome(
         self, question: Question
-    ) -> tuple[Outcome, tuple[Image.Image, ...], dict[str, float]]:
+    ) -> tuple[Outcome, _Decoded | None, dict[str, float]]:
         """Decode what must be, wait for the turn, and check what came out."""
         timing: dict[str, float] = {}
-        images, pictures = question.images, tuple[Image.Image, ...]()
+        images, decoded = question.images, None
         if images is None:
-            images, pictures = await self._decoded(question.files, timing)
+            decoded = await self._decoded(question, timing)
+            images = decoded.images
         outcome = await self._scheduler.submit(self._feeds(images, question.class_ids))
         if not np.isfinite(outcome.outputs["logits"]).all():
             raise BackendError("the network gave NaN or infinite logits; its weights are no good")
         timing["queue"] = outcome.queue_ns / 1e6
         timing["infer"] = outcome.times.infer_ns / 1e6
-        return outcome, pictures, timing
+        return outcome, decoded, timing
 
-    async def _decoded(
-        self, files: Sequence[bytes], timing: dict[str, float]
-    ) -> tuple[NDArray[Any], tuple[Image.Image, ...]]:
-        """Return encoded pictures as the graph's input, and as they are."""
-        spec = self.explainer.artifact.manifest.image
+    async def _decoded(self, question: Question, timing: dict[str, float]) -> _Decoded:
+        """Decode the files of a question; the pictures themselves are dropped at once."""
+        spec, files = self.explainer.artifact.manifest.image, question.files
 
-        def read(index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        def read(index: int) -> tuple[NDArray[np.uint8], Image.Image | None, tuple[int, int]]:
             try:
                 picture = load_image(files[index], max_pixels=self.options.max_pixels)
-                return picture, np.asarray(prepare(picture, spec))
+                pixels, size = np.asarray(prepare(picture, spec)), picture.size
+                if question.draws:
+                    picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
+                return pixels, picture if question.draws else None, size
             except InputError as error:
                 which = f"picture {index}: " if len(files) > 1 else ""
                 raise RequestError(f"{which}{error}") from None
@@ -252,8 +286,22 @@ class ServedModel:
         found = await asyncio.gather(
             *(self._aside("decode", partial(read, i), timing) for i in range(len(files)))
         )
-        pixels = as_input(np.stack([pixels for _, pixels in found]), spec)
-        return pixels, tuple(picture for picture, _ in found)
+        pixels, pictures, sizes = zip(*found, strict=True)
+        kept = tuple(picture for picture in pictures if picture is not None)
+        return _Decoded(as_input(np.stack(pixels), spec), kept, sizes)
+
+    async def _drawn(
+        self, explanation: Explanation, timing: dict[str, float]
+    ) -> NDArray[np.object_]:
+        """Return PNG files (B, K), each drawn apart, so that nobody waits behind all of them."""
+        found = np.empty(explanation.class_ids.shape, object)
+
+        async def draw(row: int, place: int) -> None:
+            work = partial(_overlay, explanation, row, place)
+            found[row, place] = await self._aside("draw", work, timing)
+
+        await asyncio.gather(*(draw(row, place) for row, place in np.ndindex(*found.shape)))
+        return found
 
     async def _aside(self, stage: str, work: Callable[[], _T], timing: dict[str, float]) -> _T:
         """Work in a thread; what is cancelled before it begins is not begun."""
@@ -275,17 +323,20 @@ class ServedModel:
         )
 
     def _explanation(
-        self, outcome: Outcome, pictures: Sequence[Image.Image], images: NDArray[Any] | None
+        self, outcome: Outcome, question: Question, decoded: _Decoded | None
     ) -> Explanation:
         """Return the answer for looking at: over the pictures, or what the network saw of them."""
         manifest = self.explainer.artifact.manifest
         image, outputs = manifest.image, outcome.outputs
-        if images is not None:
-            pictures = [Image.fromarray(pixels) for pixels in images]
+        if decoded is not None:
+            pictures = decoded.pictures
+        else:
+            assert question.images is not None
+            pictures = tuple(Image.fromarray(pixels) for pixels in question.images)
             image = replace(image, crop="none")
         return Explanation(
             outputs["logits"], outputs["explained"], outputs["maps"], self.explainer.labels,
-            tuple(pictures), image, manifest.graph.maps, manifest.speed_only,
+            pictures, image, manifest.graph.maps, manifest.speed_only,
         )  # fmt: skip
 
     def _output(
@@ -310,15 +361,12 @@ def _classified(
     return found
 
 
-def _overlays(explanation: Explanation) -> NDArray[np.object_]:
-    """Return PNG files (B, K), one for each map."""
-    found = np.empty(explanation.class_ids.shape, object)
-    for row, place in np.ndindex(*found.shape):
-        file = io.BytesIO()
-        drawn = explanation.overlay(row, place, max_side=_OVERLAY_SIDE)
-        drawn.save(file, "PNG", compress_level=1)
-        found[row, place] = file.getvalue()
-    return found
+def _overlay(explanation: Explanation, row: int, place: int) -> bytes:
+    """Return a picture under one of its maps as a PNG file."""
+    file = io.BytesIO()
+    drawn = explanation.overlay(row, place, max_side=_OVERLAY_SIDE)
+    drawn.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _most_rows(explainer: Explainer) -> int:

@@ -32,7 +32,9 @@ class ServeOptions:
         max_waiting: requests of a model that are accepted before an answer; more get 503.
         max_body_mb: size of a request, in MiB, packed or not.
         max_pixels: of an encoded picture.
-        max_connections: of HTTP, and requests at a time of gRPC.
+        decoders: threads a model that decode pictures and draw overlays; None is one a core, and at
+            most four.
+        max_connections: of HTTP, and requests at a time of gRPC; more are refused.
         timeout_s: for a request from its last byte to its answer.
         body_timeout_s: for a request's head, and for its body, to arrive.
         keep_alive_s: how long an idle HTTP connection is kept.
@@ -65,6 +67,7 @@ class ServeOptions:
     max_waiting: int = 256
     max_body_mb: int = 64
     max_pixels: int = MAX_PIXELS
+    decoders: int | None = None
     max_connections: int = 1000
     timeout_s: float = 60.0
     body_timeout_s: float = 30.0
@@ -112,6 +115,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_waiting", 1, 1_000_000),
     ("max_body_mb", 1, 2047),  # gRPC counts in 32 bits
     ("max_pixels", 1, MAX_PIXELS),
+    ("decoders", 1, 64),
     ("max_connections", 1, 1_000_000),
     ("timeout_s", 0.001, 86_400),
     ("body_timeout_s", 0.001, 86_400),

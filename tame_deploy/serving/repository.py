@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ _READY, _LOADING, _FAILED = "READY", "LOADING", "UNAVAILABLE"
 _LONGEST_NAME = 128
 #: How long a replaced model may take for what it accepted.
 _PATIENCE_S = 600.0
+#: After which an artifact that could not be opened is tried again: there may be memory now.
+_AGAIN_S = 60.0
 
 
 def named_artifacts(arguments: list[str]) -> dict[str, Path]:
@@ -71,6 +74,7 @@ class _Entry:
     state: str = _LOADING
     reason: str = ""
     stamp: tuple[int, ...] | None = None
+    again_at: float = 0.0
 
 
 class Repository:
@@ -188,9 +192,10 @@ class Repository:
             await asyncio.sleep(every_s)
             for name, entry in self._entries.items():
                 stamp = await asyncio.to_thread(_stamp, entry.path)
-                if stamp is None or stamp == entry.stamp:
+                failed = entry.reason and time.monotonic() > entry.again_at
+                if stamp is None or (stamp == entry.stamp and not failed):
                     continue
-                entry.stamp = stamp
+                entry.stamp, entry.again_at = stamp, time.monotonic() + _AGAIN_S
                 try:
                     await self._open(name, entry)
                 except Exception as error:
@@ -206,10 +211,19 @@ class Repository:
         for name in self._entries:
             self.metrics.ready.labels(name).set(0)
 
+    async def idle(self) -> None:
+        """Return when no accepted request is without its answer."""
+        for entry in self._entries.values():
+            if entry.model is not None:
+                await entry.model.idle()
+
     async def close(self, timeout_s: float) -> None:
-        """Wait for every accepted request, and free the models."""
+        """Wait for every accepted request, but not for ever, and free the models."""
         models = [entry.model for entry in self._entries.values() if entry.model is not None]
-        await asyncio.gather(*(model.close(timeout_s) for model in models), *self._closing)
+        closing = [asyncio.ensure_future(model.close(timeout_s)) for model in models]
+        if closing or self._closing:
+            # What is not over by then ends with the process.
+            await asyncio.wait([*closing, *self._closing], timeout=timeout_s + 1)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -75,8 +75,10 @@ class Scheduler:
     ) -> None:
         self._run_backend, self._observe = run, observe
         self._max_batch, self._window_ns = max_batch, int(window_s * 1e9)
-        self._idle = instances
+        self._instances = self._idle = instances
         self._waiting: deque[_Job] = deque()
+        self._free = asyncio.Event()
+        self._closed = False
         self._pool = ThreadPoolExecutor(instances, "tame-deploy infer")
         self._loop = asyncio.get_running_loop()
         self._due = False
@@ -91,8 +93,10 @@ class Scheduler:
         """Return the outputs of rows, once they went through the backend.
 
         Raises:
-            BackendError: if it cannot run them.
+            BackendError: if it cannot run them, or is closed.
         """
+        if self._closed:
+            raise BackendError("the model was closed")
         job = _Job(feeds, self._loop.create_future(), time.monotonic_ns())
         self._waiting.append(job)
         self._start_soon()
@@ -102,11 +106,16 @@ class Scheduler:
             if job.answer.cancelled() and job in self._waiting:
                 self._waiting.remove(job)
 
-    def close(self) -> None:
-        """End the threads; what runs is finished, what waits is dropped."""
+    async def close(self) -> None:
+        """End the threads once what runs is finished; what waits is told that it is over."""
+        self._closed = True
         for job in self._waiting:
-            job.answer.cancel()
+            if not job.answer.done():
+                job.answer.set_exception(BackendError("the model was closed"))
         self._waiting.clear()
+        while self._idle < self._instances:
+            self._free.clear()
+            await self._free.wait()
         self._pool.shutdown(wait=False)
 
     def _start_soon(self) -> None:
@@ -182,6 +191,7 @@ class Scheduler:
         self, jobs: Sequence[_Job], done: asyncio.Future[list[Outcome | BaseException]]
     ) -> None:
         self._idle += 1
+        self._free.set()
         self._start()
         found = done.result()
         seen: set[int] = set()

@@ -18,7 +18,7 @@ __all__ = ["METRICS_TYPE", "Metrics", "ModelStatistics"]
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
 _STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -53,6 +53,13 @@ class Metrics:
         self.queue = Gauge(
             "tame_requests_waiting", "Requests that wait for the backend.", model, registry=registry
         )
+        self.accepted = Gauge(
+            "tame_requests_accepted", "Requests that have no answer yet.", model, registry=registry
+        )
+        self.engine = Gauge(
+            "tame_model_engine", "1 for what runs a model.", ("model", "backend", "precision"),
+            registry=registry,
+        )  # fmt: skip
         self.ready = Gauge("tame_model_ready", "1 if the model answers.", model, registry=registry)
         self.loads = Counter(
             "tame_model_loads", "Times an artifact was opened, by outcome.",
@@ -115,8 +122,16 @@ class ModelStatistics:
         self._batch = self.metrics.batch.labels(self.name)
         self.metrics.queue.labels(self.name)
 
-    def show_waiting(self, waiting: Callable[[], int]) -> None:
-        """Let a scrape ask how many requests wait."""
+    def started(
+        self, backend: str, precision: str, *, accepted: Callable[[], int],
+        waiting: Callable[[], int],
+    ) -> None:  # fmt: skip
+        """Say what runs the model now, and let a scrape ask how busy it is."""
+        for labels in list(self.metrics.engine._metrics):
+            if labels[0] == self.name:
+                self.metrics.engine.remove(*labels)
+        self.metrics.engine.labels(self.name, backend, precision).set(1)
+        self.metrics.accepted.labels(self.name).set_function(accepted)
         self.metrics.queue.labels(self.name).set_function(waiting)
 
     def ran(self, times: BatchTimes) -> None:

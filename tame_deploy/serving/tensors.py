@@ -64,7 +64,7 @@ def check_shape(name: str, shape: Any) -> tuple[int, ...]:
         raise RequestError(f"input {name!r} has no valid shape; expected a list of sizes")
     if not all(type(size) is int and 0 <= size < _MOST_ELEMENTS for size in shape):
         raise RequestError(f"input {name!r} has sizes that are no whole numbers from 0 on")
-    if math.prod(shape) >= _MOST_ELEMENTS:
+    if math.prod(max(1, size) for size in shape) >= _MOST_ELEMENTS:
         raise RequestError(f"input {name!r} has more than {_MOST_ELEMENTS} elements")
     return tuple(shape)
 
@@ -88,7 +88,7 @@ def from_bytes(
     """
     dtype = _dtype(name, datatype)
     if datatype == "BYTES":
-        strings = list(_strings(name, memoryview(data)))
+        strings = list(_strings(name, memoryview(data), math.prod(shape)))
         return _shaped(name, _objects(strings), shape)
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
@@ -98,10 +98,13 @@ def from_bytes(
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _strings(name: str, data: memoryview) -> Iterator[bytes]:
+def _strings(name: str, data: memoryview, count: int) -> Iterator[bytes]:
     """Yield byte strings, each of which comes after its length."""
-    place = 0
+    place = found = 0
     while place < len(data):
+        found += 1
+        if found > count:
+            raise RequestError(f"input {name!r} has more strings than its shape means, {count}")
         start = place + _LENGTH.size
         if start > len(data):
             raise RequestError(f"input {name!r} ends in the middle of a length")
@@ -147,6 +150,10 @@ def from_values(name: str, datatype: Any, shape: Sequence[int], values: Any) -> 
         raise RequestError(f"input {name!r} has no list of values as its data")
     if datatype == "BYTES":
         return _shaped(name, _objects([_decoded(name, text) for text in _flat(values)]), shape)
+    if len(values) > max(1, math.prod(shape)):
+        raise RequestError(
+            f"input {name!r} has {len(values)} rows or values; its shape {list(shape)} means fewer"
+        )
     # As objects, or one long string among many numbers would make every one of them as long.
     found = np.asarray(values, object)
     kinds = set(map(type, found.ravel().tolist()))

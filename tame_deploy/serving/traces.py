@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from tame_deploy import __version__
 from tame_deploy.errors import require_extra
 
-__all__ = ["set_up_traces", "span"]
+__all__ = ["note_status", "set_up_traces", "span"]
 
 _tracer: Any = None
+#: To send the last spans.
+_END_S = 2.0
 
 
 def set_up_traces(endpoint: str) -> Callable[[], None]:
@@ -31,13 +34,30 @@ def set_up_traces(endpoint: str) -> Callable[[], None]:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     _tracer = provider.get_tracer("tame_deploy")
-    end: Callable[[], None] = provider.shutdown
+
+    def end() -> None:
+        # In a thread that nobody waits for: a collector that is gone must not hold the process.
+        ending = threading.Thread(target=provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(_END_S)
+
     return end
 
 
 def span(name: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
     """Time what is done inside as part of the trace that the client's headers name."""
     return nullcontext() if _tracer is None else _span(name, headers)
+
+
+def note_status(current: Any, status: object, *, failed: bool) -> None:
+    """Say in a span how its request ended; without traces, nothing."""
+    if current is None:
+        return
+    from opentelemetry.trace import Status, StatusCode
+
+    current.set_attribute("response.status", str(status))
+    if failed:
+        current.set_status(Status(StatusCode.ERROR))
 
 
 @contextmanager

@@ -66,6 +66,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start_s: floa
     end = time.monotonic() + start_s
     while time.monotonic() < end:
         said = log.read_text(errors="replace")
+        told = re.search(r'"addresses": \{"http": "([^"]+)", "grpc": (?:null|"([^"]+)")', said)
+        if told:
+            return Running(process, log, told[1], told[2])
         page = re.search(r"HTTP +(https?://\S+?)/v2", said)
         if page and "try " in said:
             grpc = re.search(r"gRPC +(\S+)", said)

@@ -51,14 +51,15 @@ def open_picture():
 
 
 def test_sigterm_answers_what_was_accepted_on_both_transports(demo_export, tmp_path):
-    window = ("--window-ms", 700, "--max-batch", 64)
+    window = ("--window-ms", 3000, "--max-batch", 64)
     with running(tmp_path, f"demo={demo_export}", *QUIET, *window) as server:
         channel = grpc.insecure_channel(server.grpc)
         infer = method(channel, "ModelInfer", "ModelInferResponse")
         with ThreadPoolExecutor(12) as pool:
             asked = [pool.submit(explain, server.http, timeout=30) for _ in range(6)]
             asked += [pool.submit(infer, infer_body(), timeout=30) for _ in range(6)]
-            time.sleep(0.4)  # they wait for their window to close
+            # They wait for their window to close.
+            wait_for(server, 'tame_requests_accepted{model="demo"} 12.0')
             started = time.monotonic()
             assert server.end() == 0
             assert time.monotonic() - started < 10

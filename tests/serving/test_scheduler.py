@@ -50,7 +50,7 @@ def test_what_queued_while_the_engine_was_busy_goes_in_one_batch():
         found = await asyncio.gather(*first, *others)
         assert engine.batches == [1, 6]
         assert [one.outputs["y"][0, 0] for one in found] == [2, 4, 6, 8, 10, 12, 14]
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -61,7 +61,7 @@ def test_requests_that_come_together_go_together():
         scheduler = Scheduler(engine, max_batch=8)
         await asyncio.gather(*(scheduler.submit(rows(value)) for value in range(5)))
         assert engine.batches == [5]
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -78,7 +78,7 @@ def test_batches_keep_to_rows_and_to_requests_of_one_shape():
         assert engine.batches == [4, 3, 1]
         for job, one in zip(asked, found, strict=True):
             np.testing.assert_array_equal(one.outputs["y"], job["x"] * 2)
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -94,7 +94,7 @@ def test_who_left_costs_nothing():
         engine.go.set()
         await asyncio.gather(running, stayed)
         assert engine.batches == [1, 1]
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -108,7 +108,7 @@ def test_a_batch_that_fails_is_run_again_one_by_one():
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(one, BackendError) for one in found] == [False, False, True, False]
         assert found[3].outputs["y"][0, 0] == 6
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -123,7 +123,7 @@ def test_instances_run_side_by_side():
 
         scheduler = Scheduler(engine, max_batch=1, instances=2)
         await asyncio.gather(scheduler.submit(rows(1)), scheduler.submit(rows(2)))
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -138,7 +138,7 @@ def test_a_window_waits_for_others(window_s, batches):
         second = await submitted(scheduler, rows(2))
         await asyncio.gather(*first, *second)
         assert engine.batches == batches
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())
 
@@ -150,6 +150,6 @@ def test_a_full_batch_does_not_wait_for_the_window():
         await asyncio.wait_for(
             asyncio.gather(scheduler.submit(rows(1)), scheduler.submit(rows(2))), 5
         )
-        scheduler.close()
+        await scheduler.close()
 
     asyncio.run(main())

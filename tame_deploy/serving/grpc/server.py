@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,15 +12,25 @@ from grpc_reflection.v1alpha import reflection
 
 from tame_deploy.errors import InputError
 from tame_deploy.serving.access import Tokens, read_file
-from tame_deploy.serving.faults import RequestError
+from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.grpc.schema import POOL, SERVICE
 from tame_deploy.serving.grpc.service import InferenceService
+from tame_deploy.serving.logs import access
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
 
 __all__ = ["GrpcServer"]
 
+#: Methods of the inference service that are health's.
+_HEALTH_METHODS = ("ServerLive", "ServerReady", "ModelReady")
 _MIB = 2**20
+#: Of one connection.
+_STREAMS = 100
+_IDLE_MS, _KEEP_ALIVE_MS = 600_000, 60_000
+#: Who may watch health at a time; each of them holds a request.
+_WATCHERS = 64
+#: For answers to reach their clients before a connection is closed.
+_LAST_S = 0.2
 _HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -34,14 +45,16 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_concurrent_streams", options.max_connections),
+                ("grpc.max_concurrent_streams", min(_STREAMS, options.max_connections)),
+                ("grpc.max_connection_idle_ms", _IDLE_MS),
+                ("grpc.keepalive_time_ms", _KEEP_ALIVE_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ),
             maximum_concurrent_rpcs=options.max_connections,
         )
         self._options = options
-        service = InferenceService(repository, options, tokens)
+        service = InferenceService(repository, options)
         self._server.add_generic_rpc_handlers((service.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -61,7 +74,8 @@ class GrpcServer:
             InputError: if the address is taken, or the certificates cannot be used.
         """
         options = self._options
-        address = f"{options.host}:{options.grpc_port}"
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"{host}:{options.grpc_port}"
         try:
             if options.tls_cert is None:
                 self.port = self._server.add_insecure_port(address)
@@ -80,9 +94,24 @@ class GrpcServer:
         for name in ("", SERVICE):
             await self._health.set(name, state)
 
-    async def stop(self, grace_s: float) -> None:
-        """Take no more requests, and wait for those that run."""
-        await self._server.stop(grace_s)
+    async def stop(self, grace_s: float, answered: Callable[[], Awaitable[None]]) -> None:
+        """Take no more requests, and end once all are answered, or late.
+
+        Streams that nobody asks anything, and watchers of health, are not waited for.
+        """
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        waiting = asyncio.ensure_future(_soon_after(answered))
+        await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await self._server.stop(min(_LAST_S, grace_s))
+        await stopping
+
+
+async def _soon_after(answered: Callable[[], Awaitable[None]]) -> None:
+    """Return when all is answered, and still is a moment later: what was sent may be on its way."""
+    for _ in range(2):
+        await answered()
+        await asyncio.sleep(_LAST_S)
 
 
 def _reflection_files() -> tuple[Any, ...]:
@@ -102,36 +131,52 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials:
 
 
 class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Asks for a token where the inference service does not itself: health and reflection."""
+    """Asks for a token before anything of a request is read, but for its head."""
 
     def __init__(self, tokens: Tokens, *, open_health: bool) -> None:
         self._tokens, self._open_health = tokens, open_health
+        self._watchers = 0
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         details: grpc.HandlerCallDetails,
     ) -> Any:
-        service = details.method.rpartition("/")[0].lstrip("/")
         handler = await continuation(details)
-        is_open = service == SERVICE or (service == _HEALTH_SERVICE and self._open_health)
-        if handler is None or is_open:
-            return handler
-        try:
-            self._tokens.check(dict(details.invocation_metadata or ()).get("authorization"))
-        except RequestError as error:
-            return _refusing(handler, error)
+        service, _, method = details.method.lstrip("/").rpartition("/")
+        is_health = service == _HEALTH_SERVICE or (service == SERVICE and method in _HEALTH_METHODS)
+        if not (is_health and self._open_health):
+            try:
+                self._tokens.check(dict(details.invocation_metadata or ()).get("authorization"))
+            except RequestError as error:
+                return _refusing(error)
+        if service == _HEALTH_SERVICE and method == "Watch":
+            return self._watched(handler)
         return handler
 
+    def _watched(self, handler: Any) -> Any:
+        """Bound how many watch; otherwise a few clients could take every place there is."""
+        if self._watchers >= _WATCHERS:
+            return _refusing(RequestError("too many watch", Fault.UNAVAILABLE))
 
-def _refusing(handler: Any, error: RequestError) -> Any:
-    async def refuse(_asked: Any, context: Any) -> None:
+        async def watch(asked: Any, context: Any) -> None:
+            self._watchers += 1
+            try:
+                await handler.unary_stream(asked, context)
+            finally:
+                self._watchers -= 1
+
+        return grpc.unary_stream_rpc_method_handler(
+            watch, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _refusing(error: RequestError) -> Any:
+    """Return a handler that refuses at once; one for streams, as that waits for no message."""
+
+    async def refuse(_requests: Any, context: Any) -> None:
+        access(transport="grpc", method="POST", path="-", status=error.fault.code, ms=0.0,
+               client=context.peer())  # fmt: skip
         await context.abort(grpc.StatusCode[error.fault.code], str(error))
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -14,12 +14,11 @@ from google.protobuf.message import DecodeError
 
 from tame_deploy import __version__
 from tame_deploy.errors import TameError
-from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.contract import VERSION
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.grpc.codec import decode_request, encode_answer
 from tame_deploy.serving.grpc.schema import METHODS, SERVICE, message
-from tame_deploy.serving.logs import access, request_id
+from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
 from tame_deploy.serving.traces import span
@@ -29,8 +28,9 @@ __all__ = ["InferenceService"]
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _log = logging.getLogger("tame_deploy.serving")
-#: Methods that are health's, and need no token where health needs none.
-_HEALTH = ("ServerLive", "ServerReady", "ModelReady")
+#: Below this, reading numbers in the loop takes less time than handing them to a thread.
+_SMALL = 64 * 1024
+_BROKEN = "the message is cut off, or of another kind"
 #: Requests of one stream that are answered at a time.
 _SIDE_BY_SIDE = 32
 _Streamed = message("ModelStreamInferResponse")
@@ -39,15 +39,15 @@ _Streamed = message("ModelStreamInferResponse")
 class InferenceService:
     """Answers each method with the models of a repository."""
 
-    def __init__(self, repository: Repository, options: ServeOptions, tokens: Tokens) -> None:
-        self._repository, self._options, self._tokens = repository, options, tokens
+    def __init__(self, repository: Repository, options: ServeOptions) -> None:
+        self._repository, self._options = repository, options
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a server is given."""
         found = {}
         for name, (request, streams) in METHODS.items():
             coding = {
-                "request_deserializer": request.FromString if streams else _reader(request),
+                "request_deserializer": _reader(request),
                 "response_serializer": lambda answer: answer.SerializeToString(),
             }
             if streams:
@@ -62,19 +62,17 @@ class InferenceService:
     def _guarded(
         self, name: str, method: Callable[[Any], Awaitable[Any]]
     ) -> Callable[[Any, Context], Awaitable[Any]]:
-        """Put a method behind access control; its errors become status codes."""
-        is_open = name in _HEALTH and self._options.open_health
+        """Give a method its request's id and its place in the log; its errors become codes."""
 
         async def answer(asked: Any, context: Context) -> Any:
             metadata = _metadata(context)
             started, code = time.perf_counter(), "CANCELLED"
-            token = request_id.set(getattr(asked, "id", "") or metadata.get("x-request-id", ""))
+            told = getattr(asked, "id", "") or metadata.get("x-request-id", "")
+            token = request_id.set(usable_id(told))
             try:
                 with span(f"{SERVICE}/{name}", metadata):
-                    if not is_open:
-                        self._tokens.check(metadata.get("authorization"))
                     if asked is None:
-                        raise RequestError("the message is cut off, or of another kind")
+                        raise RequestError(_BROKEN)
                     found = await method(asked)
                 code = "OK"
                 return found
@@ -132,18 +130,20 @@ class InferenceService:
         return ParseDict(found, message("RepositoryIndexResponse")())
 
     async def _model_infer(self, asked: Any) -> Any:
+        self._repository.get(asked.model_name, asked.model_version)
+        if asked.raw_input_contents or asked.ByteSize() <= _SMALL:
+            request = decode_request(asked)
+        else:
+            request = await asyncio.to_thread(decode_request, asked)
+        # Taken only now: meanwhile an artifact may have been replaced.
         model = self._repository.get(asked.model_name, asked.model_version)
-        answer = await model.infer(decode_request(asked), "grpc", self._options.timeout_s)
-        return encode_answer(answer)
+        return encode_answer(await model.infer(request, "grpc", self._options.timeout_s))
 
     async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Answer the requests of a stream in their order, some of them side by side."""
-        try:
-            self._tokens.check(_metadata(context).get("authorization"))
-        except RequestError as error:
-            await context.abort(grpc.StatusCode[error.fault.code], str(error))
+        client = context.peer()
         answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_SIDE_BY_SIDE)
-        reader = asyncio.ensure_future(self._read_stream(requests, answers))
+        reader = asyncio.ensure_future(self._read_stream(requests, answers, client))
         try:
             while (task := await answers.get()) is not None:
                 yield await task
@@ -156,18 +156,24 @@ class InferenceService:
                     left.cancel()
 
     async def _read_stream(
-        self, requests: AsyncIterator[Any], answers: asyncio.Queue[asyncio.Task[Any] | None]
+        self,
+        requests: AsyncIterator[Any],
+        answers: asyncio.Queue[asyncio.Task[Any] | None],
+        client: str,
     ) -> None:
         try:
             async for asked in requests:
-                await answers.put(asyncio.ensure_future(self._streamed(asked)))
+                await answers.put(asyncio.ensure_future(self._streamed(asked, client)))
         finally:
             await answers.put(None)
 
-    async def _streamed(self, asked: Any) -> Any:
+    async def _streamed(self, asked: Any, client: str) -> Any:
         """Return the answer to one request of a stream; an error ends nothing but that request."""
         started, code = time.perf_counter(), "OK"
+        request_id.set(usable_id(asked.id if asked else ""))  # of this task alone
         try:
+            if asked is None:
+                raise RequestError(_BROKEN)
             return _Streamed(infer_response=await self._model_infer(asked))
         except RequestError as error:
             code, words = error.fault.code, str(error)
@@ -175,11 +181,12 @@ class InferenceService:
             _log.exception("a request failed")
             code, words = Fault.INTERNAL.code, "the server failed; its log says why"
         finally:
-            self._over("STREAM", "ModelStreamInfer", code, started)
+            self._over("STREAM", "ModelStreamInfer", code, started, client)
         failed = _Streamed(error_message=words)
-        failed.infer_response.id = asked.id
-        failed.infer_response.model_name = asked.model_name
-        failed.infer_response.model_version = asked.model_version or VERSION
+        if asked is not None:
+            failed.infer_response.id = asked.id
+            failed.infer_response.model_name = asked.model_name
+            failed.infer_response.model_version = asked.model_version or VERSION
         return failed
 
     def _over(self, method: str, name: str, code: str, started: float, client: str = "") -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from tame_deploy.errors import TameError
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.http.handlers import Handlers
 from tame_deploy.serving.http.page import page_routes
-from tame_deploy.serving.logs import access, request_id
+from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
-from tame_deploy.serving.traces import span
+from tame_deploy.serving.traces import note_status, span
 
 __all__ = ["make_app"]
 
@@ -32,7 +32,6 @@ Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 _log = logging.getLogger("tame_deploy.serving")
 #: Seconds after which whom the server was too busy for should come back.
 _RETRY_AFTER = "1"
-_LONGEST_ID = 128
 
 _UNIMPLEMENTED = (
     "/v2/systemsharedmemory/{rest:path}",
@@ -46,15 +45,13 @@ _UNIMPLEMENTED = (
 )
 
 
-def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> Starlette:
+def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> ASGIApp:
     """Return the ASGI application of a server."""
     do = Handlers(repository, options)
 
     def route(path: str, handler: Handler, *methods: str, health: bool = False) -> Route:
         is_open = health and options.open_health
-        endpoint = _Endpoint(
-            handler, repository, Tokens() if is_open else tokens, options.timeout_s
-        )
+        endpoint = _Endpoint(handler, Tokens() if is_open else tokens)
         return Route(path, endpoint, methods=list(methods))
 
     routes = [
@@ -79,53 +76,59 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> S
     if options.page:
         routes += page_routes()
     handlers: Any = {HTTPException: _http_exception}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return _Outermost(Starlette(routes=routes, exception_handlers=handlers), repository)
 
 
 async def _unimplemented(request: Request) -> Response:
     raise RequestError(f"{request.url.path:.80} is not implemented", Fault.UNIMPLEMENTED)
 
 
-class _Endpoint:
-    """A handler behind access control, its errors as JSON, its end in the log."""
+class _Outermost:
+    """Gives every answer its request's id, counts and logs it, whatever made it."""
 
-    def __init__(
-        self, handler: Handler, repository: Repository, tokens: Tokens, timeout_s: float
-    ) -> None:
-        self._handler, self._repository, self._tokens = handler, repository, tokens
-        self._timeout_s = timeout_s
+    def __init__(self, app: Starlette, repository: Repository) -> None:
+        self._app, self._repository = app, repository
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive, send)
-        started = time.perf_counter()
-        told = request.headers.get("x-request-id", "")
-        if not (told.isascii() and told.isprintable() and 0 < len(told) <= _LONGEST_ID):
-            told = uuid.uuid4().hex
-        token = request_id.set(told)
+        headers = Headers(scope=scope)
+        token = request_id.set(usable_id(headers.get("x-request-id", "")))
+        started, status, size = time.perf_counter(), 499, 0
+
+        async def send_with_id(event: Any) -> None:
+            nonlocal status, size
+            if event["type"] == "http.response.start":
+                status = event["status"]
+                answered = MutableHeaders(scope=event)
+                answered["x-request-id"] = request_id.get()
+                if self._repository.draining:
+                    answered["connection"] = "close"
+                size = int(answered.get("content-length", 0))
+            await send(event)
+
         try:
-            with span(f"{request.method} {scope['path']}", request.headers):
-                response = await self._answer(request)
-            response.headers["x-request-id"] = told
-            if self._repository.draining:
-                response.headers["connection"] = "close"
-            await self._send(response(scope, receive, send))
-            self._repository.metrics.responses.labels("http", str(response.status_code)).inc()
-            access(
-                transport="http", method=request.method, path=scope["path"],
-                status=response.status_code, ms=(time.perf_counter() - started) * 1e3,
-                client=request.client.host if request.client else "",
-                size=int(response.headers.get("content-length", 0)),
-            )  # fmt: skip
+            with span(f"{scope['method']} {scope['path']}", headers) as traced:
+                await self._app(scope, receive, send_with_id)
+                note_status(traced, status, failed=status >= Fault.INTERNAL.status)
         finally:
+            self._repository.metrics.responses.labels("http", str(status)).inc()
+            client = scope.get("client")
+            access(
+                transport="http", method=scope["method"], path=scope["path"], status=status,
+                ms=(time.perf_counter() - started) * 1e3, client=client[0] if client else "",
+                size=size,
+            )  # fmt: skip
             request_id.reset(token)
 
-    async def _send(self, sending: Awaitable[None]) -> None:
-        """Send an answer to a client that may not read it; it is given as long as a request."""
-        try:
-            await asyncio.wait_for(sending, self._timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            # Raised on, it makes uvicorn close the connection.
-            raise ConnectionError("a client did not read its answer in time") from None
+
+class _Endpoint:
+    """A handler behind access control, its errors as JSON."""
+
+    def __init__(self, handler: Handler, tokens: Tokens) -> None:
+        self._handler, self._tokens = handler, tokens
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         try:

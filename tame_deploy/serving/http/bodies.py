@@ -8,6 +8,7 @@ import zlib
 
 from starlette.requests import ClientDisconnect, Request
 
+from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
 
 __all__ = ["best_encoding", "pack", "read_body"]
@@ -28,8 +29,8 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
     try:
-        body = await asyncio.wait_for(_read(request, limit), timeout_s)
-    except (asyncio.TimeoutError, TimeoutError):
+        body = await within(_read(request, limit), timeout_s)
+    except asyncio.TimeoutError:
         raise RequestError(f"the body took over {timeout_s:g} s", Fault.SLOW) from None
     except ClientDisconnect:
         raise RequestError("the client went away", Fault.CANCELLED) from None

@@ -17,11 +17,13 @@ from tame_deploy.serving.tensors import (
     to_values,
 )
 
-__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_answer"]
+__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_answer", "json_size"]
 
 #: How many bytes of the body are JSON, where raw tensors follow.
 HEADER_LENGTH = "inference-header-content-length"
 
+#: Python reads JSON with everything else standing still; raw tensors have no such bound.
+_MOST_JSON = 16 * 2**20
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
@@ -70,6 +72,12 @@ def decode_request(
     return HttpRequest(request, names, raw_default)
 
 
+def json_size(header_length: str | None, size: int) -> int:
+    """Return how much of a body of `size` bytes is JSON, as far as can be told."""
+    text = (header_length or "").strip()
+    return min(int(text), size) if re.fullmatch(r"[0-9]{1,18}", text) else size
+
+
 def _header_length(text: str | None, size: int) -> int:
     if text is None:
         return size
@@ -81,6 +89,11 @@ def _header_length(text: str | None, size: int) -> int:
 
 
 def _parse(text: memoryview) -> dict[str, Any]:
+    if len(text) > _MOST_JSON:
+        raise RequestError(
+            f"{len(text)} bytes of JSON are more than {_MOST_JSON}; send tensors as raw bytes",
+            Fault.TOO_LARGE,
+        )
     try:
         found = json.loads(bytes(text), parse_constant=_no_constant)
     except RequestError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from collections.abc import Mapping
@@ -51,14 +52,11 @@ async def explain_picture(
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
     as_picture = "image/png" in request.headers.get("accept", "")
-    found = await model.explain(await _file(request, body), chosen, timeout_s)
-    overlays = await model.draw(found) if draws or as_picture else []
+    file = await _file(request, body)
+    found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
-        return Response(overlays[0], media_type="image/png", headers=_headers(found))
-    told = _told(model, found, listed, maps)
-    for one, drawn in zip(told["explained"], overlays, strict=False):
-        one["overlay_png"] = base64.b64encode(drawn).decode()
-    return JSONResponse(told)
+        return Response(found.overlays[0], media_type="image/png", headers=_headers(found))
+    return JSONResponse(await asyncio.to_thread(_told, model, found, listed, maps))
 
 
 async def _file(request: Request, body: bytes) -> bytes:
@@ -130,11 +128,12 @@ def _headers(found: Explained) -> Mapping[str, str]:
 def _told(model: ServedModel, found: Explained, listed: int, maps: str) -> dict[str, Any]:
     """Return the answer as JSON has it."""
     explanation = found.explanation
-    picture = explanation.pictures[0]
     explained = [
         _class(explanation, place) | _map(explanation, place, maps)
         for place in range(explanation.class_ids.shape[1])
     ]
+    for one, drawn in zip(explained, found.overlays, strict=False):
+        one["overlay_png"] = base64.b64encode(drawn).decode()
     return {
         "model_name": model.name,
         "model_version": VERSION,
@@ -144,8 +143,8 @@ def _told(model: ServedModel, found: Explained, listed: int, maps: str) -> dict[
         ],
         "explained": explained,
         # What of the picture the network saw: the maps cover it.
-        "visible_box": list(visible_box(picture.size, explanation.image)),
-        "picture_size": list(picture.size),
+        "visible_box": list(visible_box(found.size, explanation.image)),
+        "picture_size": list(found.size),
         "speed_only": explanation.speed_only,
         "timing_ms": {stage: round(ms, 3) for stage, ms in found.timing_ms.items()},
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from tame_deploy.serving.http.codec import (
     HttpRequest,
     decode_request,
     encode_answer,
+    json_size,
 )
 from tame_deploy.serving.http.explain import explain_picture
 from tame_deploy.serving.http.openapi import openapi_document
@@ -33,6 +35,8 @@ _T = TypeVar("_T")
 
 #: Below this, coding in the loop takes less time than handing it to a thread.
 _SMALL = 64 * 1024
+#: Bodies of the largest size that may be held at a time.
+_BODIES = 16
 #: What is not worth packing.
 _TINY = 1024
 
@@ -42,21 +46,23 @@ class Handlers:
 
     def __init__(self, repository: Repository, options: ServeOptions) -> None:
         self._repository, self._options = repository, options
+        self._held = 0  # bytes of bodies
 
     async def infer(self, request: Request) -> Response:
         """Answer a request of the protocol."""
-        model = self._model(request)
-        body = await self._body(request)
-        length = request.headers.get(HEADER_LENGTH)
-        version = request.path_params.get("version", "")
-        numbers = len(body) if length is None else _SMALL
-        if numbers > _SMALL:  # many numbers written as JSON
-            asked = await asyncio.to_thread(decode_request, model.name, version, body, length)
-        else:
-            asked = decode_request(model.name, version, body, length)
-        work = model.infer(asked.request, "http", self._options.timeout_s)
-        answer = await _unless_gone(request, work)
-        if _has_many_numbers(answer, asked):
+        self._model(request)  # whoever names none need not send a body
+        path = request.path_params
+        async with self._body(request) as body:
+            length = request.headers.get(HEADER_LENGTH)
+            arguments = (path["model"], path.get("version", ""), body, length)
+            if json_size(length, len(body)) > _SMALL:
+                asked = await asyncio.to_thread(decode_request, *arguments)
+            else:
+                asked = decode_request(*arguments)
+            # Taken only now: while the body came, an artifact may have been replaced.
+            work = self._model(request).infer(asked.request, "http", self._options.timeout_s)
+            answer = await _unless_gone(request, work)
+        if _is_long_as_json(answer, asked):
             found, headers = await asyncio.to_thread(encode_answer, answer, asked)
         else:
             found, headers = encode_answer(answer, asked)
@@ -64,10 +70,14 @@ class Handlers:
 
     async def explain(self, request: Request) -> Response:
         """Explain a picture that came as a file."""
-        model = self._model(request)
-        body = await self._body(request)
-        work = explain_picture(request, model, body, self._options.timeout_s)
-        return await _unless_gone(request, work)
+        self._model(request)
+        async with self._body(request) as body:
+            work = explain_picture(request, self._model(request), body, self._options.timeout_s)
+            found = await _unless_gone(request, work)
+        if found.media_type != "application/json":
+            return found
+        kind = {"content-type": found.headers["content-type"]}
+        return await _packed(request, bytes(found.body), kind)
 
     async def metadata(self, request: Request) -> Response:
         """Tell what a model takes and gives."""
@@ -104,9 +114,9 @@ class Handlers:
 
     async def index(self, request: Request) -> Response:
         """Tell the models and their states."""
-        body = await self._body(request)
         try:
-            asked = json.loads(body) if body else {}
+            async with self._body(request) as body:
+                asked = json.loads(body) if body else {}
         except (ValueError, RecursionError):
             raise RequestError("the request is not valid JSON") from None
         only_ready = asked.get("ready", False) if isinstance(asked, dict) else None
@@ -126,9 +136,20 @@ class Handlers:
         path = request.path_params
         return self._repository.get(path["model"], path.get("version", ""))
 
-    async def _body(self, request: Request) -> bytes:
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield a request's body; all that are held at a time have a bound together."""
         limit = self._options.max_body_mb * 2**20
-        return await read_body(request, limit, self._options.body_timeout_s)
+        announced = request.headers.get("content-length", "")
+        size = min(int(announced), limit) if announced.isdecimal() else limit
+        if self._held + size > _BODIES * limit:
+            raise RequestError("too many large requests at a time; try again later",
+                               Fault.UNAVAILABLE)  # fmt: skip
+        self._held += size
+        try:
+            yield await read_body(request, limit, self._options.body_timeout_s)
+        finally:
+            self._held -= size
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
@@ -150,10 +171,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _has_many_numbers(answer: InferAnswer, asked: HttpRequest) -> bool:
-    """Whether many numbers are to be written as JSON."""
+def _is_long_as_json(answer: InferAnswer, asked: HttpRequest) -> bool:
+    """Whether many numbers, or pictures, are to be written as JSON."""
     return any(
-        tensor.array.size > _SMALL // 8 and not asked.wants_raw(tensor.name)
+        (tensor.array.size > _SMALL // 8 or tensor.name == "overlay")
+        and not asked.wants_raw(tensor.name)
         for tensor in answer.outputs
     )
 

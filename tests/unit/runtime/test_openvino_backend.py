@@ -51,6 +51,14 @@ def test_threads_get_their_own_answers(demo_export, mode):
             assert_same(found, expected_of(demo_export, feeds))
 
 
+def test_both_of_numpys_64_bit_integers_are_taken(demo_export):
+    feeds = feeds_of(demo_export, 2)
+    with opened(demo_export) as backend:
+        for kind in ("l", "q"):
+            found = backend.run(feeds | {"class_ids": feeds["class_ids"].astype(kind)})
+            assert_same(found, expected_of(demo_export, feeds))
+
+
 def test_bfloat16_is_used_only_when_asked_for(demo_export):
     if not computes_bfloat16():
         with pytest.raises(DeviceError, match="computes no bfloat16"):
