@@ -32,7 +32,7 @@ _log = logging.getLogger("tame_deploy.serving")
 _SMALL = 64 * 1024
 _BROKEN = "the message is cut off, or of another kind"
 #: Requests of one stream that are answered at a time.
-_SIDE_BY_SIDE = 32
+_SIDE_BY_SIDE = 16
 _Streamed = message("ModelStreamInferResponse")
 
 

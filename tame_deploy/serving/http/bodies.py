@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,8 +19,10 @@ _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _FAST = 1
 
 
-async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
-    """Return a request's whole body, unpacked.
+async def read_body(
+    request: Request, limit: int, timeout_s: float, hold: Callable[[int], None]
+) -> bytes:
+    """Return a request's whole body, unpacked; `hold` is told of every byte that is kept.
 
     Raises:
         RequestError: if it is larger than `limit` bytes packed or unpacked, does not arrive in
@@ -29,7 +32,7 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
     try:
-        body = await within(_read(request, limit), timeout_s)
+        body = await within(_read(request, limit, hold), timeout_s)
     except asyncio.TimeoutError:
         raise RequestError(f"the body took over {timeout_s:g} s", Fault.SLOW) from None
     except ClientDisconnect:
@@ -41,16 +44,21 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
         raise RequestError(
             f"content-encoding is {encoding:.40}; expected gzip or deflate", Fault.UNKNOWN_ENCODING
         )
-    return await asyncio.to_thread(_unpack, body, encoding, limit)
+    found = await asyncio.to_thread(_unpack, body, encoding, limit)
+    hold(len(found))
+    return found
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
+        if not part:
+            continue  # the last one is empty, and joining would copy the others
         parts.append(part)
         size += len(part)
         if size > limit:
             raise _too_large(limit)
+        hold(len(part))
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

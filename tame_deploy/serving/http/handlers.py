@@ -139,17 +139,20 @@ class Handlers:
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield a request's body; all that are held at a time have a bound together."""
-        limit = self._options.max_body_mb * 2**20
-        announced = request.headers.get("content-length", "")
-        size = min(int(announced), limit) if announced.isdecimal() else limit
-        if self._held + size > _BODIES * limit:
-            raise RequestError("too many large requests at a time; try again later",
-                               Fault.UNAVAILABLE)  # fmt: skip
-        self._held += size
+        limit, held = self._options.max_body_mb * 2**20, 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size > _BODIES * limit:
+                words = "too many large requests at a time; try again later"
+                raise RequestError(words, Fault.UNAVAILABLE)
+            held += size
+            self._held += size
+
         try:
-            yield await read_body(request, limit, self._options.body_timeout_s)
+            yield await read_body(request, limit, self._options.body_timeout_s, hold)
         finally:
-            self._held -= size
+            self._held -= held
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
