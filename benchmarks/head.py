@@ -2,8 +2,9 @@
 
     python benchmarks/head.py              # resnet50 and vgg16, batch 1 and 8, a minute
 
-Nodes are called after the part they are of: `backbone`, `branches` (a convolution and its activation
-for each layer) and `tail` (class rows, their products, resizes, sum and min-max). Medians over runs.
+Nodes are called after the part they are of: `backbone`, `branches` (a convolution and its
+activation for each layer) and `tail` (class rows, their products, resizes, sum and min-max).
+Medians over runs.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from machine import machine_facts, write_results
 from peers import make_artifact
@@ -27,6 +30,17 @@ from tame_deploy.artifact import open_artifact
 
 RUNS = {1: 40, 8: 12}
 PARTS = ("preprocess", "backbone", "branches", "tail")
+
+
+def parts_of(model: Path) -> Callable[[str], str]:
+    """Return what tells the part of a node; ONNX Runtime calls some after what they give out."""
+    graph = onnx.load(model, load_external_data=False).graph
+    parts = {output: node.name.partition("/")[0] for node in graph.node for output in node.output}
+
+    def part_of(name: str) -> str:
+        return parts.get(name.removesuffix("_nchwc"), name.partition("/")[0])
+
+    return part_of
 
 
 def profile(model: Path, shape: tuple[int, ...], runs: int, folder: str) -> dict[str, Any]:
@@ -45,12 +59,12 @@ def profile(model: Path, shape: tuple[int, ...], runs: int, folder: str) -> dict
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e3)
     medians = {name: statistics.median(found) for name, found in times.items()}
+    part_of = parts_of(model)
     parts = {
-        part: sum(ms for name, ms in medians.items() if name.startswith(f"{part}/"))
-        for part in PARTS
+        part: sum(ms for name, ms in medians.items() if part_of(name) == part) for part in PARTS
     }
     parts["shapes and reorders"] = sum(medians.values()) - sum(parts.values())
-    tail = {name: ms for name, ms in medians.items() if name.startswith("tail/")}
+    tail = {name: ms for name, ms in medians.items() if part_of(name) == "tail"}
     dearest = dict(sorted(tail.items(), key=lambda item: -item[1])[:5])
     return {"ms": parts, "dearest_of_tail": dearest}
 

@@ -140,7 +140,7 @@ class Contract:
                 f"found images {tensor.datatype} {list(array.shape)}; expected "
                 f"{datatype_of(spec.dtype)} {[-1, *spec.shape[1:]]}"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not _finite(array):
             raise RequestError("images has values that are NaN or infinite")
         return array
 
@@ -263,6 +263,12 @@ class Contract:
             "labels": "\n".join(self._labels),
             **({"speed_only": "random weights"} if manifest.speed_only else {}),
         }
+
+
+def _finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers are finite; their sum tells at once, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _without_paths(manifest: Manifest) -> str:

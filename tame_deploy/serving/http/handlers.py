@@ -157,15 +157,22 @@ class Handlers:
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     """Await work, and drop it when the client goes away."""
-    task = asyncio.ensure_future(work)
+    waiting, answered = asyncio.current_task(), False
     gone = asyncio.ensure_future(_gone(request))
+
+    def drop(_: asyncio.Future[None]) -> None:
+        if waiting is not None and not answered:
+            waiting.cancel()
+
+    gone.add_done_callback(drop)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise RequestError("the client went away", Fault.CANCELLED)
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if not gone.done():
+            raise
+        raise RequestError("the client went away", Fault.CANCELLED) from None
     finally:
-        task.cancel()
+        answered = True
         gone.cancel()
 
 
