@@ -14,7 +14,10 @@ _FOLDER = Path(__file__).parent.parent / "page"
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("page", "drawing", "drops", "elements", "samples", "server", "words")
+    },
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
 _SAMPLES = Path(__file__).parents[2] / "data" / "pictures"

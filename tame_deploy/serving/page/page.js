@@ -1,14 +1,17 @@
 // Pictures in, explanations out. What came from a file or from the server (names, labels, errors)
 // becomes text only, never markup.
 
-const $ = (id) => document.getElementById(id);
+import { decoded, keepMaps, paint, sizeOf } from "./drawing.js";
+import { takeDrops } from "./drops.js";
+import { $, announce, classRow, make, notify, refreshTiming } from "./elements.js";
+import { offerSamples, samplePath } from "./samples.js";
+import { ask, fetchModel, readable, Refusal, useToken } from "./server.js";
+import { named, percent, spoken } from "./words.js";
 
 const LISTED = 6; // classes in the list
 const AT_ONCE = 3; // pictures on their way to the server
 const SHOWN_SIDE = 1200; // the longer side, in pixels, of what is drawn on the page
 const SAVED_SIDES = [512, 4096]; // and the limits of what is downloaded
-const SPREAD = 0.12; // variance of a map's peaks, in widths and heights: an even map has 0.17
-const DIM = "rgb(128 128 128 / 65%)"; // over what the network did not see
 
 // A picture has one answer for each model. An answer has a map for each class that was shown.
 const UNKNOWN = { state: "waiting", maps: new Map() };
@@ -17,36 +20,11 @@ const sampleFiles = new Map();
 const queue = [];
 let shown = null;
 let model = null;
-let token = "";
+let token = ""; // what was given last
 let locked = false; // until there is a token that the server knows
 let active = 0;
 
 // ---- The server ----
-
-class Refusal extends Error {
-  constructor(message, status) {
-    super(message);
-    this.status = status;
-  }
-}
-
-async function ask(path, options = {}) {
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  const response = await fetch(path, { ...options, headers }).catch(() => {
-    throw new Refusal("The server does not answer. Is it still running?", 0);
-  });
-  const told = await response.json().catch(() => ({}));
-  if (response.ok) return told;
-  throw new Refusal(inWords(response.status, told.error), response.status);
-}
-
-function inWords(status, error) {
-  const said = error ? `${error[0].toUpperCase()}${error.slice(1)}.` : `It said ${status}.`;
-  if (status === 503) return `The server is busy; try again in a moment. ${said}`;
-  if (status === 504) return `The server took too long. ${said}`;
-  if (status === 413) return `This is more than the server takes. ${said}`;
-  return said;
-}
 
 // Asks once; after a failure, again when it is next needed.
 let listing = null;
@@ -68,13 +46,6 @@ async function fetchModels() {
   return models;
 }
 
-async function fetchModel(name) {
-  const config = await ask(`v2/models/${encodeURIComponent(name)}/config`);
-  const labels = config.parameters.labels.string_value.split("\n");
-  // Some models take no classes: they explain the same ones always.
-  return { name, labels, selectable: config.input.some((port) => port.name === "class_ids") };
-}
-
 function useModel(chosen) {
   model = chosen;
   $("labels").replaceChildren(...chosen.labels.map((label) => new Option(label)));
@@ -93,29 +64,6 @@ async function requestExplanation(picture, by, classId) {
     body,
   });
   return { ...told, trip: performance.now() - started };
-}
-
-// A folder, or a file that is gone, fails only when it is read.
-function readable(file) {
-  return file.arrayBuffer().catch(() => {
-    throw new Refusal(`${file.name} cannot be read from your device.`, 0);
-  });
-}
-
-async function keepMaps(answer, told) {
-  for (const one of told.explained) {
-    const image = await decoded(`data:image/png;base64,${one.map_png}`);
-    const timing = { trip: told.trip, ...told.timing_ms };
-    answer.maps.set(one.class_id, { image, timing, place: strongest(image) });
-    if (!answer.classes.some((known) => known.class_id === one.class_id)) answer.classes.push(one);
-  }
-}
-
-async function decoded(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
 }
 
 function enqueue(picture) {
@@ -198,68 +146,6 @@ async function chooseClass(classId) {
 
 // ---- Words ----
 
-function percent(share) {
-  return share > 0 && share < 0.001 ? "<0.1%" : `${(share * 100).toFixed(1)}%`;
-}
-
-function named(one) {
-  return `${one.name} ${percent(one.probability)}`;
-}
-
-function spoken(answer) {
-  const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
-  const { place } = answer.maps.get(answer.drawn);
-  return place ? `What speaks for ${name} is ${place}.` : `Nothing speaks for ${name}.`;
-}
-
-// Says where a map is strongest, for those who cannot see it.
-function strongest(image) {
-  const canvas = new OffscreenCanvas(image.width, image.height);
-  const context = canvas.getContext("2d");
-  context.drawImage(image, 0, 0);
-  const { data } = context.getImageData(0, 0, image.width, image.height);
-  let [sum, across, down, squares] = [0, 0, 0, 0];
-  for (let at = 3; at < data.length; at += 4) {
-    const weight = (data[at] / 255) ** 4; // the peaks decide, not the haze around them
-    const cell = (at - 3) / 4;
-    const x = ((cell % image.width) + 0.5) / image.width;
-    const y = (Math.floor(cell / image.width) + 0.5) / image.height;
-    sum += weight;
-    across += weight * x;
-    down += weight * y;
-    squares += weight * (x * x + y * y);
-  }
-  if (sum < 1e-6) return "";
-  const [x, y] = [across / sum, down / sum];
-  const isWide = squares / sum - x * x - y * y > SPREAD;
-  return isWide ? "spread all over" : `mostly ${placeWords(x, y)}`;
-}
-
-function placeWords(x, y) {
-  const row = ["at the top", "", "at the bottom"][Math.floor(3 * y)];
-  const column = ["left", "", "right"][Math.floor(3 * x)];
-  if (!row) return column ? `on the ${column}` : "in the middle";
-  return column ? `${row} ${column}` : row;
-}
-
-function milliseconds(value) {
-  return `${value.toFixed(value < 10 ? 1 : 0)} ms`;
-}
-
-function announce(words) {
-  $("status").textContent = words;
-}
-
-function notify(words, retry = null) {
-  $("notice-text").textContent = words;
-  $("notice-retry").hidden = !retry;
-  $("notice-retry").onclick = () => {
-    $("notice").hidden = true;
-    retry();
-  };
-  $("notice").hidden = false;
-}
-
 function report(error, retry) {
   if (error.status === 401) askForToken();
   else notify(error.message, retry);
@@ -267,38 +153,15 @@ function report(error, retry) {
 
 // ---- Drawing ----
 
+function strength() {
+  return $("strength").value / 100;
+}
+
 function draw() {
   const answer = answerOf(shown);
   const [width, height] = sizeOf(shown, answer);
   const scale = SHOWN_SIDE / Math.max(width, height);
-  paint($("picture"), shown, answer, scale);
-}
-
-function sizeOf(picture, answer) {
-  if (answer.told) return answer.told.picture_size;
-  const { image } = picture;
-  return image?.naturalWidth ? [image.naturalWidth, image.naturalHeight] : [4, 3];
-}
-
-function paint(canvas, picture, answer, scale) {
-  const [width, height] = sizeOf(picture, answer);
-  canvas.width = Math.max(1, Math.round(width * scale));
-  canvas.height = Math.max(1, Math.round(height * scale));
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  // From here on, lengths are in the picture's own pixels.
-  context.scale(canvas.width / width, canvas.height / height);
-  if (picture.image) context.drawImage(picture.image, 0, 0, width, height);
-  if (!answer.told) return;
-  const [left, top, right, bottom] = answer.told.visible_box;
-  context.beginPath();
-  context.rect(0, 0, width, height);
-  context.rect(left, top, right - left, bottom - top);
-  context.fillStyle = DIM;
-  context.fill("evenodd");
-  context.globalAlpha = $("strength").value / 100;
-  const { image } = answer.maps.get(answer.drawn);
-  context.drawImage(image, left, top, right - left, bottom - top);
+  paint($("picture"), shown, answer, scale, strength());
 }
 
 async function download() {
@@ -307,7 +170,7 @@ async function download() {
   const side = Math.max(...answer.told.picture_size);
   const [least, most] = SAVED_SIDES;
   const canvas = document.createElement("canvas");
-  paint(canvas, picture, answer, Math.min(Math.max(side, least), most) / side);
+  paint(canvas, picture, answer, Math.min(Math.max(side, least), most) / side, strength());
   const blob = await new Promise((done) => canvas.toBlob(done));
   const link = document.createElement("a");
   const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
@@ -374,35 +237,13 @@ function refreshClasses(answer) {
   // Built anew only when it differs: the focus is in there while somebody goes through it.
   if (list.answer !== answer || list.children.length !== answer.classes.length) {
     list.answer = answer;
-    list.replaceChildren(...answer.classes.map((one) => classRow(one, answer)));
+    const hasMap = (one) => model.selectable || answer.maps.has(one.class_id);
+    list.replaceChildren(...answer.classes.map((one) => classRow(one, hasMap(one))));
   }
   list.querySelectorAll("input").forEach((radio) => {
     radio.checked = Number(radio.value) === answer.chosen;
   });
   $("fixed").hidden = !list.querySelector(":disabled");
-}
-
-function classRow(one, answer) {
-  const radio = make("input", { type: "radio", name: "class", value: one.class_id });
-  radio.disabled = !model.selectable && !answer.maps.has(one.class_id);
-  const fill = make("span");
-  fill.style.width = `${one.probability * 100}%`;
-  const bar = make("span", { className: "bar", ariaHidden: "true" }, fill);
-  const name = make("span", { className: "name", textContent: one.name });
-  const share = make("span", { className: "share", textContent: percent(one.probability) });
-  return make("label", { className: "class" }, radio, name, share, bar);
-}
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function refreshTiming(timing) {
-  for (const stage of ["trip", "decode", "queue", "infer"]) {
-    $(`ms-${stage}`).textContent = milliseconds(timing[stage]);
-  }
 }
 
 function refreshThumbnail(picture) {
@@ -481,37 +322,21 @@ async function addSample(name) {
   addFiles([sampleFiles.get(name)]);
 }
 
-function samplePath(name) {
-  return `samples/${encodeURIComponent(name)}`;
-}
-
-async function offerSamples() {
-  const { samples } = await ask("page.json");
-  $("samples").replaceChildren(...samples.map(sampleItem));
-  $("samples-field").hidden = !samples.length;
-}
-
-function sampleItem(name) {
-  const title = name.replace(/\.\w+$/, "");
-  const image = make("img", { src: samplePath(name), alt: "", draggable: false });
-  const button = make("button", { type: "button", title, ariaLabel: `Sample ${title}` }, image);
-  button.onclick = () => addSample(name);
-  return make("li", {}, button);
-}
-
 // ---- The token ----
 
 function askForToken() {
   if (token) $("access-why").textContent = "The server does not know this token; try another.";
   locked = true;
   token = "";
+  useToken(token);
   $("access").hidden = false;
   $("token").focus();
 }
 
-async function useToken(event) {
+async function tryToken(event) {
   event.preventDefault();
   token = $("token").value.trim();
+  useToken(token);
   try {
     // Headers hold nothing else; the server would know no such token anyway.
     if (!/^[\x21-\x7e]+$/.test(token)) throw new Refusal("", 401);
@@ -529,23 +354,7 @@ async function useToken(event) {
 
 // ---- Hands on the page ----
 
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-
-window.addEventListener("dragover", (event) => {
-  event.preventDefault(); // else the browser leaves the page for the file
-  $("veil").hidden = !carriesFiles(event);
-});
-window.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) $("veil").hidden = true;
-});
-window.addEventListener("drop", (event) => {
-  event.preventDefault();
-  $("veil").hidden = true;
-  if (carriesFiles(event)) addFiles(event.dataTransfer.files);
-  else notify("Only files can be dropped here. Save the picture first, or copy and paste it.");
-});
-document.addEventListener("paste", (event) => addFiles(event.clipboardData?.files ?? []));
-
+takeDrops(addFiles);
 $("files").onchange = () => {
   addFiles($("files").files);
   $("files").value = ""; // so that the same file can be chosen again
@@ -577,7 +386,7 @@ $("retry").onclick = () => {
   refresh(shown);
 };
 $("notice-close").onclick = () => ($("notice").hidden = true);
-$("access").onsubmit = useToken;
+$("access").onsubmit = tryToken;
 
 function start() {
   loadModels().then(
@@ -586,5 +395,5 @@ function start() {
   );
 }
 
-offerSamples().catch(() => {}); // without samples, the page does as well
+offerSamples(addSample).catch(() => {}); // without samples, the page does as well
 start();

@@ -1,0 +1,51 @@
+// Answers in words, also for those who cannot see the map.
+
+const SPREAD = 0.12; // variance of a map's peaks, in widths and heights: an even map has 0.17
+
+export function percent(share) {
+  return share > 0 && share < 0.001 ? "<0.1%" : `${(share * 100).toFixed(1)}%`;
+}
+
+export function named(one) {
+  return `${one.name} ${percent(one.probability)}`;
+}
+
+export function spoken(answer) {
+  const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
+  const { place } = answer.maps.get(answer.drawn);
+  return place ? `What speaks for ${name} is ${place}.` : `Nothing speaks for ${name}.`;
+}
+
+// Says where a map is strongest, for those who cannot see it.
+export function strongest(image) {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, image.width, image.height);
+  let [sum, across, down, squares] = [0, 0, 0, 0];
+  for (let at = 3; at < data.length; at += 4) {
+    const weight = (data[at] / 255) ** 4; // the peaks decide, not the haze around them
+    const cell = (at - 3) / 4;
+    const x = ((cell % image.width) + 0.5) / image.width;
+    const y = (Math.floor(cell / image.width) + 0.5) / image.height;
+    sum += weight;
+    across += weight * x;
+    down += weight * y;
+    squares += weight * (x * x + y * y);
+  }
+  if (sum < 1e-6) return "";
+  const [x, y] = [across / sum, down / sum];
+  const isWide = squares / sum - x * x - y * y > SPREAD;
+  return isWide ? "spread all over" : `mostly ${placeWords(x, y)}`;
+}
+
+function placeWords(x, y) {
+  const row = ["at the top", "", "at the bottom"][Math.floor(3 * y)];
+  const column = ["left", "", "right"][Math.floor(3 * x)];
+  if (!row) return column ? `on the ${column}` : "in the middle";
+  return column ? `${row} ${column}` : row;
+}
+
+export function milliseconds(value) {
+  return `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+}
