@@ -14,6 +14,7 @@ from tame_deploy.cli.screen import notes, warn_speed_only
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
+    from tame_deploy.serving.options import ServeOptions
     from tame_deploy.serving.repository import Repository
     from tame_deploy.serving.server import Addresses
 
@@ -92,6 +93,8 @@ def serve_engine(
     from tame_deploy.serving.repository import named_artifacts
     from tame_deploy.serving.server import run_server
 
+    if no_grpc and grpc_port is not None:
+        raise InputError("found both --grpc-port and --no-grpc; expected one of them")
     # What is off by a word here is on by default there.
     if closed_health:
         given["open_health"] = False
@@ -102,7 +105,11 @@ def serve_engine(
         raise InputError("found artifacts both here and in the file; expected one of them")
     named = named_artifacts(artifacts or listed)
     set_up_logs(options.log_format, options.log_level)
-    run_server(named, options, _log_ready if options.log_format == "json" else _show)
+
+    def show(addresses: Addresses, repository: Repository) -> None:
+        _show(addresses, repository, options)
+
+    run_server(named, options, _log_ready if options.log_format == "json" else show)
 
 
 _NO_OPTIONS = ("artifacts", "config", "no_grpc", "closed_health", "no_page")
@@ -115,17 +122,20 @@ def _log_ready(addresses: Addresses, repository: Repository) -> None:
     logging.getLogger("tame_deploy").info("serving %s", served, extra={"addresses": told})
 
 
-def _show(addresses: Addresses, repository: Repository) -> None:
+def _show(addresses: Addresses, repository: Repository, options: ServeOptions) -> None:
     """Say where to go."""
     for name in repository.names:
         warn_speed_only(repository.get(name).explainer.artifact.manifest)
     first = repository.names[0]
     notes.print(f"[green]serving[/] {escape(', '.join(repository.names))}. Ctrl-C ends it")
-    notes.print(f"  page     {addresses.http}/")
-    notes.print(f"  HTTP     {addresses.http}/v2/models/{first}/infer")
+    if options.page:
+        notes.print(f"  page     {addresses.http}/")
+    notes.print(f"  HTTP     {addresses.http}/v2/models/{first}")
     if addresses.grpc is not None:
-        notes.print(f"  gRPC     {addresses.grpc}")
+        notes.print(f"  gRPC     {addresses.grpc}/{first}")
+    extra = " -H 'Authorization: Bearer …'" if options.token_file else ""
+    extra += " --cacert …" if options.tls_cert else ""
     notes.print(
-        f"  try      curl --data-binary @cat.jpg '{addresses.http}/v2/models/{first}/explain"
-        "?maps=none'"
+        f"  try      curl{extra} --data-binary @cat.jpg "
+        f"'{addresses.http}/v2/models/{first}/explain?maps=none'"
     )

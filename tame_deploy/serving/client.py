@@ -35,6 +35,7 @@ __all__ = ["ConnectOptions", "RemoteBackend", "connect", "options_from_environme
 _SCHEMES = {"http": False, "https": True, "grpc": False, "grpcs": True}
 #: Without one in the URL: where serve-engine listens, or where TLS is usually ended.
 _PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
+_HINT = "Does it run, is this its port for HTTP or gRPC, does it use TLS (https, grpcs; --tls-ca)?"
 #: Statuses by which a server says that the request was wrong, not itself.
 _OUR_FAULT = ("400", "StatusCode.INVALID_ARGUMENT")
 
@@ -102,8 +103,15 @@ def connect(url: str, options: ConnectOptions | None = None) -> Explainer:
     options = options or options_from_environment()
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.query:
-        raise InputError(f"found {url!r}; expected {', '.join(_SCHEMES)} ://HOST:PORT/MODEL")
+        raise InputError(f"found {url!r}; expected {' or '.join(_SCHEMES)}, ://HOST:PORT/MODEL")
+    if not _SCHEMES[parts.scheme] and (options.ca or options.cert):
+        raise InputError(
+            f"certificates have no meaning for {parts.scheme}; expected {parts.scheme}s://…"
+        )
     require_extra("client", "tritonclient")
+    for path in (options.ca, options.cert, options.key):
+        if path is not None:
+            read_file(path, "certificates")
     connection = _Connection(parts.scheme, _address(url), options)
     try:
         model = parts.path.strip("/") or _only_model(connection, url)
@@ -255,11 +263,13 @@ class _Connection:
         except InferenceServerException as error:
             refused = error.status() in _OUR_FAULT
             words = error.message() or "no reason was given"
+            if error.status() == "StatusCode.UNAVAILABLE" and "connect" in words:
+                words = f"{words}. {_HINT}"
             kind = InputError if refused else BackendError
             raise kind(f"{self.address}: {words}") from error
         except Exception as error:  # sockets, greenlets and TLS raise what they like
             reason = str(error) or type(error).__name__
-            raise BackendError(f"cannot reach {self.address}: {reason:.300}") from error
+            raise BackendError(f"cannot reach {self.address}: {reason:.300}. {_HINT}") from error
 
     def _client(self) -> Any:
         if self._shared is not None:
@@ -311,6 +321,8 @@ class _Connection:
 
 def _triton_module(is_grpc: bool) -> ModuleType:
     if is_grpc:
+        # gRPC's core would write lines of its own; what fails is told by exceptions.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         import tritonclient.grpc as triton
     else:
         import tritonclient.http as triton

@@ -93,6 +93,8 @@ class ServeOptions:
             raise InputError("found one of tls_cert and tls_key; expected both or neither")
         if self.client_ca is not None and self.tls_cert is None:
             raise InputError("client_ca has no meaning without tls_cert and tls_key")
+        if not self.open_health and self.token_file is None:
+            raise InputError("closed health has no meaning without token_file")
         if self.grpc_port and self.grpc_port == self.http_port:
             raise InputError(f"http_port and grpc_port are both {self.http_port}")
         for name in ("log_format", "log_level", "precision"):

@@ -61,6 +61,8 @@ def named_artifacts(arguments: list[str]) -> dict[str, Path]:
         if name in found:
             raise InputError(f"two artifacts are called {name!r}; say NAME=PATH for one of them")
         found[name] = Path(path)
+        if not (found[name] / MANIFEST_NAME).is_file():
+            raise InputError(f"{path} is no artifact: it has no {MANIFEST_NAME}")
     if not found:
         raise InputError("found no artifact; expected at least one")
     return found
@@ -121,7 +123,8 @@ class Repository:
     def _known(self, name: str, version: str) -> _Entry:
         entry = self._entries.get(name)
         if entry is None:
-            raise RequestError(f"unknown model {name!r:.80}", Fault.NOT_FOUND)
+            served = ", ".join(self._entries)
+            raise RequestError(f"unknown model {name!r:.80}; expected {served}", Fault.NOT_FOUND)
         if version not in ("", VERSION):
             raise RequestError(
                 f"model {name!r} has no version {version!r:.40}; expected {VERSION}",
@@ -179,7 +182,8 @@ class Repository:
         entry.state, entry.reason = _READY, ""
         self.metrics.loads.labels(name, "ok").inc()
         self.metrics.ready.labels(name).set(1)
-        _log.info("%s: ready with %s", name, model.explainer.backend.name)
+        word = "ready" if before is None else "replaced, and ready"
+        _log.info("%s: %s with %s", name, word, model.explainer.backend.name)
         if before is not None:
             # Whoever holds it already is answered by it; nobody new gets it.
             task = asyncio.create_task(before.close(_PATIENCE_S))

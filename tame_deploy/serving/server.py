@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ __all__ = ["Addresses", "run_server", "serve"]
 _log = logging.getLogger("tame_deploy.serving")
 #: How long after "not ready" requests on open connections are still taken: balancers need a moment.
 _GRACE_S = 0.5
+_M_ARENA_MAX = -8  # malloc.h
 
 
 class Addresses:
@@ -33,7 +35,8 @@ class Addresses:
     def __init__(self, host: str, http_port: int, grpc_port: int | None, scheme: str) -> None:
         shown = f"[{host}]" if ":" in host else host
         self.http = f"{scheme}://{shown}:{http_port}"
-        self.grpc = None if grpc_port is None else f"{shown}:{grpc_port}"
+        secure = "s" if scheme == "https" else ""
+        self.grpc = None if grpc_port is None else f"grpc{secure}://{shown}:{grpc_port}"
 
 
 def run_server(
@@ -46,7 +49,14 @@ def run_server(
     Raises:
         TameError: if an artifact cannot be opened, or an address is taken.
     """
+    _bound_arenas()
     asyncio.run(serve(artifacts, options, ready))
+
+
+def _bound_arenas() -> None:
+    """Let threads share glibc's heaps: bodies of many sizes would leave holes in one for each."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
 
 
 async def serve(
@@ -80,6 +90,7 @@ async def serve(
     finally:
         await _end(http, grpc, repository, options.drain_s)
         end_traces()
+        _log.info("ended")
 
 
 def _model_options(options: ServeOptions) -> ModelOptions:

@@ -44,8 +44,8 @@ def running(
 ):
     """Yield a server on free ports; `folder` takes its log."""
     log = folder / "server.log"
-    command = [sys.executable, "-m", "tame_deploy", "serve-engine", "--http-port", "0",
-               "--grpc-port", "0", *map(str, arguments)]  # fmt: skip
+    ports = ["--http-port", "0"] + ([] if "--no-grpc" in arguments else ["--grpc-port", "0"])
+    command = [sys.executable, "-m", "tame_deploy", "serve-engine", *ports, *map(str, arguments)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=stream, env={**os.environ, **(env or {})}
@@ -68,10 +68,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start_s: floa
         said = log.read_text(errors="replace")
         told = re.search(r'"addresses": \{"http": "([^"]+)", "grpc": (?:null|"([^"]+)")', said)
         if told:
-            return Running(process, log, told[1], told[2])
+            return Running(process, log, told[1], told[2] and told[2].rpartition("//")[2])
         page = re.search(r"HTTP +(https?://\S+?)/v2", said)
         if page and "try " in said:
-            grpc = re.search(r"gRPC +(\S+)", said)
+            grpc = re.search(r"gRPC +grpcs?://(\S+)/", said)
             return Running(process, log, page[1], grpc and grpc[1])
         if process.poll() is not None:
             raise AssertionError(f"the server ended with {process.returncode}: {said}")

@@ -82,8 +82,10 @@ class GrpcServer:
             else:
                 self.port = self._server.add_secure_port(address, _credentials(options))
         except RuntimeError as error:
-            raise InputError(f"cannot listen on {address} for gRPC: it is taken, or the "
-                             "certificates cannot be used") from error  # fmt: skip
+            raise InputError(
+                f"cannot listen on {address} for gRPC: it is taken. Another one: --grpc-port; "
+                "0 takes a free one"
+            ) from error
         await self._server.start()
         await self.show_ready(ready=False)
 

@@ -53,6 +53,8 @@ async def explain_picture(
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
     as_picture = "image/png" in request.headers.get("accept", "")
     file = await _file(request, body)
+    if not file:
+        raise RequestError("found an empty picture; with curl, say --data-binary @FILE")
     found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
         return Response(found.overlays[0], media_type="image/png", headers=_headers(found))
@@ -75,7 +77,11 @@ async def _file(request: Request, body: bytes) -> bytes:
         async with Request(request.scope, receive).form(max_files=1, max_fields=8) as form:
             upload = form.get("image")
             if not isinstance(upload, UploadFile):
-                raise RequestError("the form has no file in its field image")
+                found = ", ".join(form) or "none"
+                raise RequestError(
+                    f"the form has no file in its field image; found fields {found:.80} "
+                    "(with curl, -F image=@FILE)"
+                )
             return await upload.read()
     except HTTPException as error:
         raise RequestError(f"the form cannot be read: {error.detail}") from None

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tame_deploy.errors import InputError
-from tame_deploy.serving.access import Tokens
+from tame_deploy.serving.access import Tokens, read_file
 from tame_deploy.serving.http.app import make_app
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
@@ -134,10 +134,16 @@ class HttpServer:
         Raises:
             InputError: if the address is taken, or the certificates cannot be used.
         """
+        options = self._options
+        for path in (options.tls_cert, options.tls_key, options.client_ca):
+            if path is not None:
+                read_file(path, "certificates")
         try:
             self._config.load()
         except (OSError, ssl.SSLError) as error:
-            raise InputError(f"the certificates cannot be used: {error}") from error
+            raise InputError(
+                f"tls_cert and tls_key are no PEM files that belong together: {error}"
+            ) from error
         listening = self._bound()
         self.port = listening.getsockname()[1]
         self.running = asyncio.ensure_future(self._server.serve(sockets=[listening]))
@@ -154,7 +160,10 @@ class HttpServer:
                 found.bind((host, port))
             except OSError as error:
                 reason = error.strerror or error
-                raise InputError(f"cannot listen on {host}:{port} for HTTP: {reason}") from error
+                raise InputError(
+                    f"cannot listen on {host}:{port} for HTTP: {reason}. Another one: --http-port; "
+                    "0 takes a free one"
+                ) from error
             stack.pop_all()
             return found
 
