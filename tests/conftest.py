@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,11 @@ def demo_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_copy(demo_export: Path, tmp_path: Path) -> Path:
     """Return a copy of the demo's artifact that a test may spoil."""
     return Path(shutil.copytree(demo_export, tmp_path / "demo"))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Have Python's own answer to SIGINT, which shells make background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

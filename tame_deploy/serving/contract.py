@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tame_deploy.artifact import Artifact
 from tame_deploy.manifest import Manifest
-from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.messages import InferRequest, InputTensor, WantedOutput
 from tame_deploy.serving.tensors import datatype_of
 from tame_deploy.types import TensorSpec
@@ -203,18 +203,6 @@ class Contract:
                     f"classification is {wanted.classes}; expected 1 to {self._manifest.classes}"
                 )
         return outputs or tuple(WantedOutput(name) for name in self._own)
-
-    def check_version(self, version: str) -> None:
-        """Check the version that a request names, if it does.
-
-        Raises:
-            RequestError: for another than the one there is.
-        """
-        if version not in ("", VERSION):
-            raise RequestError(
-                f"model {self.name!r} has no version {version:.40}; expected {VERSION}",
-                Fault.NOT_FOUND,
-            )
 
     def metadata(self) -> dict[str, Any]:
         """Return the answer to a metadata request; -1 is a size that may vary."""

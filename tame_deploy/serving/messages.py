@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -90,4 +89,3 @@ class InferAnswer:
     version: str
     id: str
     outputs: tuple[OutputTensor, ...]
-    timing_ms: Mapping[str, float] = field(default_factory=dict)

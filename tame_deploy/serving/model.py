@@ -163,7 +163,7 @@ class ServedModel:
             if question.draws:
                 drawn = await self._drawn(self._explanation(outcome, question, decoded), timing)
             tensors = tuple(self._output(w, outcome, drawn) for w in question.outputs)
-            return outcome, InferAnswer(self.name, VERSION, request.id, tensors, timing)
+            return outcome, InferAnswer(self.name, VERSION, request.id, tensors)
 
         limits = [limit for limit in (request.timeout_s, timeout_s) if limit is not None]
         return await self._counted(answer(), min(limits, default=None), transport)

@@ -94,12 +94,14 @@ async def serve(
 
 
 def _model_options(options: ServeOptions) -> ModelOptions:
+    most = max(options.instances, BackendOptions().streams)
     return ModelOptions(
         options.backend,
         BackendOptions(
             options.threads,
             device=options.device,
-            streams=max(options.instances, BackendOptions().streams),
+            # ONNX Runtime runs any number of calls side by side, and is told none.
+            streams=most if options.backend != "onnxruntime" else BackendOptions().streams,
             precision=options.precision,
         ),
         max_batch=options.max_batch,

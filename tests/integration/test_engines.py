@@ -235,14 +235,6 @@ def test_profiles_follow_the_graph(demo_copy):
             profiles_for(artifact, [(1, 1, 2)], wrong)
 
 
-@pytest.fixture
-def ctrl_c():
-    """Python's own answer to SIGINT, which shells have background jobs ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_the_builder_and_leaves_nothing(demo_copy, cache):
     sent = []

@@ -16,7 +16,7 @@ import pytest
 
 from tame_deploy.serving.grpc.schema import SERVICE
 from tests.serving.running import running
-from tests.serving.test_operations import QUIET, TOKEN, explain, wait_for
+from tests.serving.test_operations import QUIET, TOKEN, explain, infer_body, method, wait_for
 
 PICTURE = Path("tame_deploy/data/pictures/ring-1.png").read_bytes()
 
@@ -80,7 +80,7 @@ def test_so_many_connections_and_no_more(demo_export, tmp_path):
 def test_requests_that_say_nothing_are_refused_at_once_without_a_token(demo_export, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    few = ("--token-file", tokens, "--max-connections", 3, "--drain-s", 5)
+    few = ("--token-file", tokens, "--max-connections", 6, "--drain-s", 5)
     guarded = running(tmp_path, f"demo={demo_export}", *QUIET, *few)
     with guarded as server, grpc.insecure_channel(server.grpc) as channel:
         silent = threading.Event()
@@ -89,11 +89,15 @@ def test_requests_that_say_nothing_are_refused_at_once_without_a_token(demo_expo
             silent.wait(20)
             yield from ()
 
-        held = [channel.stream_stream(f"/{SERVICE}/ModelInfer")(nothing()) for _ in range(6)]
+        held = [channel.stream_stream(f"/{SERVICE}/ModelInfer")(nothing()) for _ in range(5)]
         for one in held:
             with pytest.raises(grpc.RpcError) as caught:
                 next(one)
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        time.sleep(0.2)
+        infer = method(channel, "ModelInfer", "ModelInferResponse")
+        allowed = (("authorization", f"Bearer {TOKEN}"),)
+        assert infer(infer_body(), metadata=allowed, timeout=10).outputs
         silent.set()
 
 

@@ -250,7 +250,7 @@ def test_several_models_and_a_file_of_options(demo_export, tmp_path):
     config = tmp_path / "serve.toml"
     config.write_text(
         f'artifacts = ["one={demo_export}", "two={demo_export}"]\nmax_batch = 3\n'
-        'backend = "onnxruntime"\nthreads = 1\nlog_format = "json"\npage = false\n'
+        'backend = "onnxruntime"\nthreads = 1\ninstances = 3\nlog_format = "json"\npage = false\n'
     )
     with running(tmp_path, "--config", config, "--max-batch", 2, "--no-grpc") as server:
         index = httpx.post(f"{server.http}/v2/repository/index").json()
