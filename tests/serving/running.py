@@ -32,6 +32,13 @@ class Running:
         host, port = self.http.rpartition("//")[2].rsplit(":", 1)
         return host, int(port)
 
+    def wait_until_said(self, words: str, timeout_s: float = 20) -> None:
+        """Wait for words of the log, which may be written after the answer."""
+        end = time.monotonic() + timeout_s
+        while words not in self.said:
+            assert time.monotonic() < end, f"{words!r} was not said: {self.said}"
+            time.sleep(0.02)
+
     def end(self, number: int = signal.SIGTERM, timeout_s: float = 30) -> int:
         """Send a signal, and return the exit status."""
         self.process.send_signal(number)

@@ -126,7 +126,7 @@ def test_a_broken_replacement_leaves_the_old_one_answering(demo_copy, tmp_path):
         (demo_copy / "manifest.json").touch()
         wait_for(server, 'tame_model_loads_total{model="demo",outcome="failed"} 1.0')
         assert explain(server.http).status_code == 200
-        assert "the new artifact is not taken" in server.said
+        server.wait_until_said("the new artifact is not taken")
         index = httpx.post(f"{server.http}/v2/repository/index").json()[0]
         assert index["state"] == "READY"
         assert "cannot be opened" in index["reason"]
@@ -262,7 +262,7 @@ def test_several_models_and_a_file_of_options(demo_export, tmp_path):
         found = explain(server.http, "one", headers={"x-request-id": "nine"})
         assert found.json()["model_name"] == "one"
         assert found.headers["x-request-id"] == "nine"
-        assert '"request_id": "nine"' in server.said
+        server.wait_until_said('"request_id": "nine"')
 
 
 @pytest.mark.parametrize(
