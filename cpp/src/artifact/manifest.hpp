@@ -1,0 +1,74 @@
+// manifest.json: everything that a user of an artifact must know, checked when it is read.
+// The counterpart of tame_deploy/manifest.py and types.py: the same fields, checks and messages.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace libtame {
+
+enum class Crop { center, none };
+enum class Interpolation { nearest, bilinear, bicubic, lanczos };
+enum class ExplainMode { selectable, predicted, all };
+enum class MapKind { minmax, sigmoid, logits };
+enum class InputType { uint8, float32 };
+
+inline constexpr int max_side = 8192;
+
+/// How a picture becomes the network's input (tame_deploy.types.ImageSpec).
+struct ImageSpec {
+  int height = 224;
+  int width = 224;
+  int resize = 256;  // the short side, where the crop is central
+  Crop crop = Crop::center;
+  Interpolation interpolation = Interpolation::bilinear;
+  std::array<double, 3> mean{0.485, 0.456, 0.406};
+  std::array<double, 3> std{0.229, 0.224, 0.225};
+  InputType dtype = InputType::uint8;  // float32 is NCHW and normalised here
+
+  /// Bytes of one picture of the `images` tensor.
+  std::size_t input_bytes() const {
+    const std::size_t values = std::size_t{3} * height * width;
+    return dtype == InputType::uint8 ? values : values * sizeof(float);
+  }
+};
+
+/// One input or output of a graph; a string is a symbolic dimension.
+struct TensorSpec {
+  std::string name;
+  std::string dtype;
+  std::vector<std::variant<std::int64_t, std::string>> shape;
+};
+
+struct Manifest {
+  std::string name;
+  std::string backbone;
+  std::int64_t classes = 0;
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+  ImageSpec image;
+  ExplainMode explain = ExplainMode::selectable;
+  std::int64_t ranks = 0;  // how many of the likeliest classes -1 may stand for
+  MapKind maps = MapKind::minmax;
+  std::string precision;
+  std::string target;  // "" where it is for all
+  std::string labels;  // file name
+  std::map<std::string, std::string> files;  // name to sha256
+  bool speed_only = false;                   // some weights are random
+  std::string identity;                      // sha256 of what fixes the graph's meaning
+
+  /// Height and width of a map.
+  std::array<std::int64_t, 2> map_size() const;
+};
+
+/// Read a manifest and check every field.
+///
+/// Throws Failure: TAME_MANIFEST_ERROR for malformed JSON, a missing, unknown or ill-typed field or
+/// counts that contradict each other; TAME_INCOMPATIBLE_ERROR if a newer tame-deploy wrote it.
+Manifest parse_manifest(const std::string& text);
+
+}  // namespace libtame

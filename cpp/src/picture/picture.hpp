@@ -1,0 +1,74 @@
+// Pictures: the caller's pixels, decoded files, and what becomes of them.
+// The counterpart of tame_deploy/preprocess.py and overlay.py: equal to the pixel.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <tame/tame.h>
+
+#include "../artifact/manifest.hpp"
+
+namespace libtame {
+
+/// Pixels in somebody's memory, 8 bits a channel, interleaved.
+struct PixelView {
+  const std::uint8_t* data = nullptr;
+  int width = 0;
+  int height = 0;
+  std::size_t stride = 0;           // bytes from a row to the next
+  tame_format format = TAME_RGB;    // any but TAME_ENCODED
+};
+
+/// RGB of its own, rows without a gap.
+struct Picture {
+  int width = 0;
+  int height = 0;
+  std::vector<std::uint8_t> pixels;
+
+  PixelView view() const {
+    return {pixels.data(), width, height, std::size_t{3} * width, TAME_RGB};
+  }
+};
+
+/// Width, height.
+using Size = std::array<int, 2>;
+
+/// Left, top, right, bottom in pixels.
+using Box = std::array<double, 4>;
+
+/// Decode a JPEG or PNG file to upright RGB as Pillow does (EXIF rotation applied).
+/// Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or of another kind.
+Picture decode_picture(const void* data, std::size_t size);
+
+/// Upright width and height of a JPEG or PNG file, from its head alone. Throws as decode_picture.
+Size decoded_size(const void* data, std::size_t size);
+
+/// Check an image of the caller: pointer, sizes, stride, and that it lies within its bytes.
+/// Throws Failure: TAME_INPUT_ERROR. Not for TAME_ENCODED.
+PixelView checked_pixels(const tame_image& image);
+
+/// Resize and crop to uint8 RGB (height, width, 3) of the spec, equal to Pillow's to the pixel.
+/// Throws Failure: TAME_INPUT_ERROR if it is too long and narrow.
+void prepare(const PixelView& picture, const ImageSpec& spec, std::uint8_t* out);
+
+/// As `prepare`, in the type and layout of the `images` tensor: spec.input_bytes() bytes.
+void prepare_input(const PixelView& picture, const ImageSpec& spec, void* out);
+
+/// What the network sees, in the picture's own pixels.
+Box visible_box(Size size, const ImageSpec& spec);
+
+/// Resize a map bilinearly as Pillow does in mode "F".
+void resize_map(const float* map, Size size, float* out, Size out_size);
+
+/// Lay a map, stretched to [0, 1], over a picture (tame_deploy.overlay.blend).
+/// `out` has height rows of `stride` bytes, RGB.
+void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
+           double strength, std::uint8_t* out, std::size_t stride);
+
+/// A map stretched to [0, 1] for showing (Explanation.heat): min-max maps as they are, flat ones 0.
+std::vector<float> stretched(const float* map, std::size_t count, MapKind kind);
+
+}  // namespace libtame
