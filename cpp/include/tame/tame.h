@@ -15,8 +15,9 @@
  *       if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK) {
  *         tame_view view = {.struct_size = sizeof view};
  *         tame_explanation_view(explanation, &view);
- *         int64_t best = view.class_ids[0]; // and view.maps: where the network saw it
- *         printf("%s\n", tame_label(explainer, best));
+ *         const char *label = "";
+ *         tame_label(explainer, view.class_ids[0], &label); // and view.maps: where it saw that
+ *         printf("%s\n", label);
  *         tame_explanation_free(explanation);
  *       }
  *       tame_close(explainer);
@@ -154,8 +155,8 @@ typedef struct tame_info {
 /** Describe an explainer. @param info its `struct_size` is set by the caller. Thread-safe. */
 TAME_API tame_status tame_get_info(tame_explainer *explainer, tame_info *info);
 
-/** Name of a class, UTF-8, valid until the explainer is closed; NULL, with an error, for none. */
-TAME_API const char *tame_label(tame_explainer *explainer, int64_t class_id);
+/** Name of a class. @param label set to UTF-8 text that is valid until the explainer is closed. */
+TAME_API tame_status tame_label(tame_explainer *explainer, int64_t class_id, const char **label);
 
 /** The class with a name, whatever its ASCII capitals. */
 TAME_API tame_status tame_class_id(tame_explainer *explainer, const char *label,

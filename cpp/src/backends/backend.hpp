@@ -1,11 +1,11 @@
 // What every inference library looks like from here.
 #pragma once
 
+#include <tame/tame.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
-
-#include <tame/tame.h>
 
 #include "../artifact/artifact.hpp"
 

@@ -1,12 +1,48 @@
 // Which backend runs an artifact.
 #include "backend.hpp"
-
 #include "error.hpp"
 
 namespace libtame {
+namespace {
+
+/// TensorRT for data centres, and TensorRT-RTX: one adapter, built for one of them.
+bool is_tensorrt(const Options& options) {
+  return options.backend == "tensorrt" || options.backend == "tensorrt-rtx";
+}
+
+/// Refuse what a backend would ignore.
+void check_options(const Options& options) {
+  const Options defaults;
+  const bool tensorrt = is_tensorrt(options);
+  const bool openvino = options.backend == "openvino";
+  const auto check = [&](const char* option, bool given, bool has_meaning) {
+    if (given && !has_meaning) {
+      fail(TAME_INPUT_ERROR, option, " has no meaning for backend ", options.backend);
+    }
+  };
+  check("threads", options.threads != defaults.threads, !tensorrt);
+  check("streams", options.streams != defaults.streams, tensorrt || openvino);
+  check("precision", !options.precision.empty(), openvino);
+  check("engine", !options.engine.empty(), tensorrt);
+  check("device", options.device != defaults.device, tensorrt);
+  check("no_cuda_graphs", !options.cuda_graphs, tensorrt);
+}
+
+}  // namespace
 
 void Backend::run_on_device(const tame_device_call&) {
   fail(TAME_INPUT_ERROR, "backend ", name(), " takes no arrays on a GPU; expected tensorrt");
+}
+
+std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& options) {
+  const bool openvino = options.backend == "openvino";
+  if (options.backend != "onnxruntime" && !openvino && !is_tensorrt(options)) {
+    fail(TAME_NOT_INSTALLED_ERROR, "unknown backend '", options.backend,
+         "'; expected onnxruntime, openvino, tensorrt, tensorrt-rtx");
+  }
+  check_options(options);
+  if (is_tensorrt(options)) return open_tensorrt(artifact, options);
+  return openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
 }
 
 }  // namespace libtame

@@ -1,0 +1,444 @@
+// libtame for C++17: tame.h with owners, views and exceptions. Header only.
+//
+//     #include <iostream>
+//     #include <tame/tame.hpp>
+//
+//     int main() {
+//       tame::Explainer explainer("build/demo");
+//       tame::Picture picture = tame::read_picture("ring.png");
+//       tame::Explanation explanation = explainer.explain(picture);
+//       const tame::Score best = explanation.top(0).front();
+//       std::cout << explainer.label(best.class_id) << " " << best.probability << "\n";
+//       tame::Picture shown = explainer.overlay(picture, explanation); // where it saw it
+//     }
+//
+// What tame.h says of threads, lifetimes and shapes holds here; errors are thrown as tame::Error.
+// Objects can be moved, not copied. Views are valid as long as what they look into.
+#ifndef TAME_TAME_HPP
+#define TAME_TAME_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tame.h"
+
+namespace tame {
+
+/// Whatever went wrong: a status of tame.h, and one line that says what was found and expected.
+class Error : public std::runtime_error {
+ public:
+  Error(tame_status status, const std::string& message)
+      : std::runtime_error(message), status_(status) {}
+
+  tame_status status() const noexcept { return status_; }
+
+  /// Name of the status, as the Python package has it: "ChecksumError".
+  const char* name() const noexcept { return tame_status_name(status_); }
+
+  /// Whether it is of a family: an Error of TAME_CHECKSUM_ERROR is a TAME_ARTIFACT_ERROR.
+  bool is(tame_status family) const noexcept {
+    return status_ == family || (family % 10 == 0 && status_ / 10 == family / 10);
+  }
+
+ private:
+  tame_status status_;
+};
+
+/// Throw what a failed call left behind; statuses that are no errors are returned.
+inline tame_status check(tame_status status) {
+  if (status > TAME_OK) throw Error(status, tame_last_error());
+  return status;
+}
+
+/// Values in somebody else's memory, as C++20's std::span.
+template <typename T>
+class View {
+ public:
+  View() = default;
+  View(T* data, std::size_t size) : data_(data), size_(size) {}
+
+  T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  T* begin() const { return data_; }
+  T* end() const { return data_ + size_; }
+  T& operator[](std::size_t place) const { return data_[place]; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// A picture in memory that somebody else owns; `stride` 0 means rows without a gap.
+class Image {
+ public:
+  explicit Image(const tame_image& image) : image_(image) {}
+
+  static Image rgb(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_RGB, data, width, height, stride);
+  }
+  static Image bgr(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_BGR, data, width, height, stride);
+  }
+  static Image gray(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_GRAY, data, width, height, stride);
+  }
+  static Image rgba(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_RGBA, data, width, height, stride);
+  }
+  static Image bgra(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_BGRA, data, width, height, stride);
+  }
+
+  /// The bytes of a JPEG or PNG file.
+  static Image encoded(const void* bytes, std::size_t size) {
+    tame_image image{};
+    image.format = TAME_ENCODED;
+    image.data = bytes;
+    image.size = size;
+    return Image(image);
+  }
+  static Image encoded(const std::vector<std::uint8_t>& file) {
+    return encoded(file.data(), file.size());
+  }
+
+  const tame_image& get() const { return image_; }
+
+ private:
+  static Image of(tame_format format, const void* data, int width, int height, std::size_t stride) {
+    tame_image image{};
+    image.format = format;
+    image.data = data;
+    image.width = width;
+    image.height = height;
+    image.stride = stride;
+    return Image(image);
+  }
+
+  tame_image image_;
+};
+
+/// An RGB picture of its own, rows without a gap.
+struct Picture {
+  int width = 0;
+  int height = 0;
+  std::vector<std::uint8_t> pixels;
+
+  operator Image() const { return Image::rgb(pixels.data(), width, height); }
+};
+
+/// Any picture as upright RGB.
+inline Picture decode(const Image& image) {
+  std::int32_t width = 0;
+  std::int32_t height = 0;
+  check(tame_image_size(&image.get(), &width, &height));
+  Picture picture{width, height, {}};
+  picture.pixels.resize(std::size_t{3} * static_cast<std::size_t>(width) *
+                        static_cast<std::size_t>(height));
+  check(tame_decode(&image.get(), picture.pixels.data(), picture.pixels.size(), 0));
+  return picture;
+}
+
+/// The bytes of a file. Throws Error: TAME_INPUT_ERROR if it cannot be read.
+inline std::vector<std::uint8_t> read_file(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::vector<std::uint8_t> bytes;
+  if (stream) {
+    bytes.assign(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+  }
+  if (!stream) throw Error(TAME_INPUT_ERROR, path + ": no such file, or it cannot be read");
+  return bytes;
+}
+
+/// A JPEG or PNG file as upright RGB. Throws Error: TAME_INPUT_ERROR.
+inline Picture read_picture(const std::string& path) {
+  try {
+    return decode(Image::encoded(read_file(path)));
+  } catch (const Error& error) {
+    const std::string said = error.what();
+    throw Error(error.status(), said.rfind(path, 0) == 0 ? said : path + ": " + said);
+  }
+}
+
+/// How an artifact is run (tame_options).
+struct Options {
+  std::string backend;    ///< "onnxruntime" by default
+  std::string library;    ///< path of the backend's library; looked for by default
+  std::string precision;  ///< OpenVINO: "fp32" or "bf16"
+  std::string engine;     ///< TensorRT: name of the engine in engines/
+  int threads = 0;        ///< of one operation; 0 is one a core
+  int streams = 0;        ///< TensorRT, OpenVINO: calls that run at a time; 0 is 2
+  int device = 0;         ///< number of the GPU
+  bool cuda_graphs = true;
+};
+
+/// What to explain (tame_request); as it is made, the likeliest class of each picture.
+struct Request {
+  std::vector<std::int64_t> class_ids;  ///< K classes, or `rows` rows of K
+  std::size_t rows = 1;                 ///< 1: the same classes of every picture
+  int top = 0;                          ///< instead: how many of the likeliest
+  int map_width = 0;                    ///< 0: as the network gives them
+  int map_height = 0;
+  int batch_size = 0;  ///< 0 is 8
+
+  tame_request get() const {
+    tame_request request{};
+    request.struct_size = sizeof request;
+    request.class_ids = class_ids.empty() ? nullptr : class_ids.data();
+    request.class_count = rows == 0 ? 0 : class_ids.size() / rows;
+    request.class_rows = rows;
+    request.top = top;
+    request.map_width = map_width;
+    request.map_height = map_height;
+    request.batch_size = batch_size;
+    if (rows == 0 || class_ids.size() % rows != 0) {
+      throw Error(TAME_INPUT_ERROR, "found " + std::to_string(class_ids.size()) + " class ids in " +
+                                        std::to_string(rows) + " rows");
+    }
+    return request;
+  }
+};
+
+using Score = tame_score;
+
+/// The answer for N pictures. Its arrays stay where they are until it ends.
+class Explanation {
+ public:
+  explicit Explanation(tame_explanation* handle) : handle_(handle) {
+    view_.struct_size = sizeof view_;
+    check(tame_explanation_view(handle, &view_));
+  }
+  Explanation(Explanation&& other) noexcept
+      : handle_(std::exchange(other.handle_, nullptr)), view_(std::exchange(other.view_, {})) {}
+  Explanation& operator=(Explanation&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    std::swap(view_, other.view_);
+    return *this;
+  }
+  ~Explanation() { tame_explanation_free(handle_); }
+
+  std::size_t size() const { return view_.count; }           ///< N
+  std::size_t classes() const { return view_.classes; }      ///< C
+  std::size_t explained() const { return view_.explained; }  ///< K
+  std::size_t map_width() const { return view_.map_width; }
+  std::size_t map_height() const { return view_.map_height; }
+
+  /// Of one picture: C values.
+  View<const float> logits(std::size_t index) const {
+    return part(view_.logits, index, view_.classes);
+  }
+  /// Of one picture: the K classes that its maps explain.
+  View<const std::int64_t> class_ids(std::size_t index) const {
+    return part(view_.class_ids, index, view_.explained);
+  }
+  /// Of one picture and the class in a place: map_height() rows of map_width() values.
+  View<const float> map(std::size_t index, std::size_t place = 0) const {
+    if (place >= view_.explained) throw_range(index, place);
+    return part(view_.maps, index * view_.explained + place, view_.map_height * view_.map_width,
+                view_.count * view_.explained);
+  }
+  /// Of one picture: its likeliest classes, likeliest first.
+  std::vector<Score> top(std::size_t index, std::size_t count = 1) const {
+    if (count > view_.classes) throw_range(index, count);
+    std::vector<Score> scores(count);
+    check(tame_explanation_top(handle_, index, count, scores.data()));
+    return scores;
+  }
+
+  tame_explanation* get() const { return handle_; }
+
+ private:
+  template <typename T>
+  View<const T> part(const T* values, std::size_t row, std::size_t width) const {
+    return part(values, row, width, view_.count);
+  }
+  template <typename T>
+  View<const T> part(const T* values, std::size_t row, std::size_t width, std::size_t rows) const {
+    if (row >= rows) throw_range(row, 0);
+    return {values + row * width, width};
+  }
+  [[noreturn]] void throw_range(std::size_t index, std::size_t place) const {
+    throw Error(TAME_INPUT_ERROR, "found picture " + std::to_string(index) + ", place " +
+                                      std::to_string(place) + "; there are " +
+                                      std::to_string(view_.count) + " pictures with " +
+                                      std::to_string(view_.explained) + " maps and " +
+                                      std::to_string(view_.classes) + " classes each");
+  }
+
+  tame_explanation* handle_;
+  tame_view view_{};
+};
+
+/// Runs one artifact; `explain` may be called from any number of threads.
+class Explainer {
+ public:
+  explicit Explainer(const std::string& path, const Options& options = {}) {
+    tame_options given{};
+    given.struct_size = sizeof given;
+    given.backend = text(options.backend);
+    given.library = text(options.library);
+    given.precision = text(options.precision);
+    given.engine = text(options.engine);
+    given.threads = options.threads;
+    given.streams = options.streams;
+    given.device = options.device;
+    given.no_cuda_graphs = options.cuda_graphs ? 0 : 1;
+    check(tame_open(path.c_str(), &given, &handle_));
+  }
+  Explainer(Explainer&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Explainer& operator=(Explainer&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Explainer() { tame_close(handle_); }
+
+  /// Free the backend now; whoever explains after that is told so.
+  void close() { check(tame_close(handle_)); }
+
+  Explanation explain(const Image& image, const Request& request = {}) const {
+    return explain(&image.get(), 1, request);
+  }
+  Explanation explain(const std::vector<Image>& images, const Request& request = {}) const {
+    std::vector<tame_image> given;
+    given.reserve(images.size());
+    for (const Image& image : images) given.push_back(image.get());
+    return explain(given.data(), given.size(), request);
+  }
+
+  /// From the network's own input, as tame_explain_prepared.
+  Explanation explain_prepared(View<const std::uint8_t> tensor, std::size_t count,
+                               const Request& request = {}) const {
+    return explain_prepared(tensor.data(), tensor.size(), count, request);
+  }
+  Explanation explain_prepared(View<const float> tensor, std::size_t count,
+                               const Request& request = {}) const {
+    return explain_prepared(tensor.data(), tensor.size() * sizeof(float), count, request);
+  }
+
+  /// One picture as the network's input: h * w * 3 bytes, or 3 * h * w floats as bytes.
+  std::vector<std::uint8_t> prepare(const Image& image) const {
+    const tame_info found = info();
+    const bool floats = std::string(found.input_type) == "float32";
+    const auto values = static_cast<std::size_t>(found.input_width) *
+                        static_cast<std::size_t>(found.input_height) * 3;
+    std::vector<std::uint8_t> tensor(floats ? values * sizeof(float) : values);
+    check(tame_prepare(handle_, &image.get(), tensor.data(), tensor.size()));
+    return tensor;
+  }
+
+  /// A picture with one of its maps over it; what the network did not see is dimmed.
+  Picture overlay(const Image& image, const Explanation& explanation, std::size_t index = 0,
+                  std::size_t place = 0, float strength = 0.75F) const {
+    Picture picture = decode(image);
+    const Image decoded = picture;
+    Picture shown{picture.width, picture.height, std::vector<std::uint8_t>(picture.pixels.size())};
+    check(tame_overlay(handle_, &decoded.get(), explanation.get(), index, place, strength,
+                       shown.pixels.data(), shown.pixels.size(), 0));
+    return shown;
+  }
+
+  /// What the artifact is; its strings are valid until the explainer is closed.
+  tame_info info() const {
+    tame_info found{};
+    found.struct_size = sizeof found;
+    check(tame_get_info(handle_, &found));
+    return found;
+  }
+  std::string label(std::int64_t class_id) const {
+    const char* found = nullptr;
+    check(tame_label(handle_, class_id, &found));
+    return found;
+  }
+  std::int64_t class_id(const std::string& label) const {
+    std::int64_t found = 0;
+    check(tame_class_id(handle_, label.c_str(), &found));
+    return found;
+  }
+
+  /// Queue one explanation on a CUDA stream, as tame_run_on_device.
+  void run_on_device(tame_device_call call) const {
+    call.struct_size = sizeof call;
+    check(tame_run_on_device(handle_, &call));
+  }
+
+  tame_explainer* get() const { return handle_; }
+
+ private:
+  static const char* text(const std::string& given) {
+    return given.empty() ? nullptr : given.c_str();
+  }
+  Explanation explain(const tame_image* images, std::size_t count, const Request& request) const {
+    const tame_request given = request.get();
+    tame_explanation* found = nullptr;
+    check(tame_explain(handle_, images, count, &given, &found));
+    return Explanation(found);
+  }
+  Explanation explain_prepared(const void* tensor, std::size_t size, std::size_t count,
+                               const Request& request) const {
+    const tame_request given = request.get();
+    tame_explanation* found = nullptr;
+    check(tame_explain_prepared(handle_, tensor, size, count, &given, &found));
+    return Explanation(found);
+  }
+
+  tame_explainer* handle_ = nullptr;
+};
+
+/// One picture of a stream.
+struct Streamed {
+  std::uint64_t index;
+  Explanation explanation;
+};
+
+/// Pictures in, explanations out, in order and in bounded memory (tame_stream_open).
+class Stream {
+ public:
+  explicit Stream(const Explainer& explainer, const Request& request = {}, int capacity = 0,
+                  int batch_size = 0) {
+    const tame_request given = request.get();
+    tame_stream_options options{};
+    options.struct_size = sizeof options;
+    options.capacity = capacity;
+    options.batch_size = batch_size;
+    check(tame_stream_open(explainer.get(), &given, &options, &handle_));
+  }
+  Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Stream& operator=(Stream&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Stream() { tame_stream_close(handle_); }
+
+  /// Put a picture in; its number, or none if the time was over or the stream was closed.
+  std::optional<std::uint64_t> push(const Image& image, std::int64_t timeout_ms = -1) {
+    std::uint64_t index = 0;
+    const tame_status status = check(tame_stream_push(handle_, &image.get(), timeout_ms, &index));
+    return status == TAME_OK ? std::optional<std::uint64_t>(index) : std::nullopt;
+  }
+
+  /// No more pictures will come.
+  void finish() { check(tame_stream_finish(handle_)); }
+
+  /// The next explanation, or none if the time was over or the stream has ended.
+  std::optional<Streamed> pop(std::int64_t timeout_ms = -1) {
+    std::uint64_t index = 0;
+    tame_explanation* found = nullptr;
+    const tame_status status = check(tame_stream_pop(handle_, timeout_ms, &index, &found));
+    if (status != TAME_OK) return std::nullopt;
+    return Streamed{index, Explanation(found)};
+  }
+
+ private:
+  tame_stream* handle_ = nullptr;
+};
+
+}  // namespace tame
+
+#endif  // TAME_TAME_HPP

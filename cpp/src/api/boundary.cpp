@@ -1,0 +1,127 @@
+#include "boundary.hpp"
+
+#include <new>
+#include <string>
+
+namespace libtame {
+namespace {
+
+constexpr int most_batch = 65536;
+constexpr std::size_t most_classes = 1'000'000;
+
+std::string& last_error() noexcept {
+  static thread_local std::string message;
+  return message;
+}
+
+}  // namespace
+
+// The registries are never destroyed: threads may still be inside when the process ends.
+Handles<tame_explainer, const Explainer>& explainers() {
+  static auto& all = *new Handles<tame_explainer, const Explainer>({"explainer", 1});
+  return all;
+}
+
+Handles<tame_explanation, const Explanation>& explanations() {
+  static auto& all = *new Handles<tame_explanation, const Explanation>({"explanation", 2});
+  return all;
+}
+
+Handles<tame_stream, Stream>& streams() {
+  static auto& all = *new Handles<tame_stream, Stream>({"open stream", 3});
+  return all;
+}
+
+void set_last_error(const char* message) noexcept {
+  try {
+    last_error() = message;
+  } catch (...) {
+    last_error().clear();  // no memory for the message; the status says the rest
+  }
+}
+
+tame_status report_current() noexcept {
+  try {
+    throw;
+  } catch (const Failure& failure) {
+    set_last_error(failure.what());
+    return failure.status();
+  } catch (const std::bad_alloc&) {
+    set_last_error("out of memory");
+    return TAME_MEMORY_ERROR;
+  } catch (const std::length_error&) {
+    set_last_error("out of memory");
+    return TAME_MEMORY_ERROR;
+  } catch (const std::exception& error) {
+    set_last_error(error.what());
+    return TAME_ERROR;
+  } catch (...) {
+    set_last_error("an unknown fault");
+    return TAME_ERROR;
+  }
+}
+
+Asked checked_request(const tame_request* request) {
+  const tame_request given = checked_struct(request, "tame_request");
+  Asked asked;
+  asked.top = given.top;
+  asked.map_width = given.map_width;
+  asked.map_height = given.map_height;
+  asked.batch_size = checked_number(given.batch_size, asked.batch_size, most_batch, "batch_size");
+  if (!given.class_ids) {
+    if (given.class_count > 0)
+      fail(TAME_INPUT_ERROR, "class_ids is NULL; expected ", given.class_count, " classes");
+    return asked;
+  }
+  checked_pointer(given.class_ids, "class_ids");
+  asked.rows = std::max<std::size_t>(given.class_rows, 1);
+  asked.count = given.class_count;
+  if (asked.count < 1 || asked.count > most_classes || asked.rows > SIZE_MAX / 16 / asked.count) {
+    fail(TAME_INPUT_ERROR, "class_count is ", asked.count, " and class_rows ", asked.rows,
+         "; expected at least one class, and at most ", most_classes);
+  }
+  asked.class_ids.assign(given.class_ids, given.class_ids + asked.rows * asked.count);
+  return asked;
+}
+
+}  // namespace libtame
+
+extern "C" {
+
+const char* tame_last_error(void) { return libtame::last_error().c_str(); }
+
+const char* tame_status_name(tame_status status) {
+  switch (status) {
+    case TAME_END:
+      return "End";
+    case TAME_TIMED_OUT:
+      return "TimedOut";
+    case TAME_OK:
+      return "OK";
+    case TAME_ERROR:
+      return "TameError";
+    case TAME_MEMORY_ERROR:
+      return "MemoryError";
+    case TAME_ARTIFACT_ERROR:
+      return "ArtifactError";
+    case TAME_MANIFEST_ERROR:
+      return "ManifestError";
+    case TAME_CHECKSUM_ERROR:
+      return "ChecksumError";
+    case TAME_INCOMPATIBLE_ERROR:
+      return "IncompatibleArtifactError";
+    case TAME_INPUT_ERROR:
+      return "InputError";
+    case TAME_BACKEND_ERROR:
+      return "BackendError";
+    case TAME_NOT_INSTALLED_ERROR:
+      return "BackendNotInstalledError";
+    case TAME_DEVICE_ERROR:
+      return "DeviceError";
+  }
+  return "unknown status";
+}
+
+const char* tame_version(void) { return TAME_LIBRARY_VERSION; }
+
+}  // extern "C"

@@ -1,0 +1,89 @@
+// Handles: numbers in the guise of pointers.
+//
+// A handle that was closed is noticed, because its number is never given again; an object lives on
+// until the calls that are inside it have returned.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <shared_mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "error.hpp"
+
+namespace libtame {
+
+/// What a kind of handle is called, and the low bits of its numbers.
+struct HandleKind {
+  const char* name;
+  std::uintptr_t tag;
+};
+
+template <typename Handle, typename Object>
+class Handles {
+ public:
+  explicit Handles(HandleKind kind) : kind_(kind) {}
+
+  Handle* add(std::shared_ptr<Object> object) {
+    const std::unique_lock guard(lock_);
+    const std::uintptr_t number = ++last_;
+    objects_.emplace(number, std::move(object));
+    return reinterpret_cast<Handle*>(number << tag_bits | kind_.tag);
+  }
+
+  /// Throws Failure: TAME_BACKEND_ERROR after it was closed, TAME_INPUT_ERROR if it never was one.
+  std::shared_ptr<Object> get(const Handle* handle) const {
+    const std::shared_lock guard(lock_);
+    return objects_.at(checked(handle));
+  }
+
+  /// Forget a handle and return what it stood for. Throws as `get`.
+  std::shared_ptr<Object> take(const Handle* handle) {
+    const std::unique_lock guard(lock_);
+    const auto found = objects_.find(checked(handle));
+    std::shared_ptr<Object> object = std::move(found->second);
+    objects_.erase(found);
+    return object;
+  }
+
+  /// Forget all for which `chosen` holds, and return them.
+  template <typename Chosen>
+  std::vector<std::shared_ptr<Object>> take_all(Chosen chosen) {
+    const std::unique_lock guard(lock_);
+    std::vector<std::shared_ptr<Object>> taken;
+    for (auto entry = objects_.begin(); entry != objects_.end();) {
+      if (chosen(*entry->second)) {
+        taken.push_back(std::move(entry->second));
+        entry = objects_.erase(entry);
+      } else {
+        ++entry;
+      }
+    }
+    return taken;
+  }
+
+ private:
+  static constexpr unsigned tag_bits = 4;
+
+  std::uintptr_t checked(const Handle* handle) const {
+    const auto value = reinterpret_cast<std::uintptr_t>(handle);
+    const std::uintptr_t number = value >> tag_bits;
+    if (!handle) fail(TAME_INPUT_ERROR, "the ", kind_.name, " is NULL");
+    if ((value & ((1U << tag_bits) - 1)) != kind_.tag || number == 0 || number > last_) {
+      fail(TAME_INPUT_ERROR, "found ", handle, ", which never was an ", kind_.name,
+           " of this process");
+    }
+    if (objects_.find(number) == objects_.end()) {
+      fail(TAME_BACKEND_ERROR, "this ", kind_.name, " is closed; open it again");
+    }
+    return number;
+  }
+
+  const HandleKind kind_;
+  mutable std::shared_mutex lock_;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<Object>> objects_;
+  std::uintptr_t last_ = 0;
+};
+
+}  // namespace libtame

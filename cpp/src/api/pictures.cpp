@@ -1,0 +1,63 @@
+// tame.h: pictures.
+#include <cstring>
+
+#include "boundary.hpp"
+#include "explain/output.hpp"
+
+extern "C" {
+
+using namespace libtame;
+
+tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* height) {
+  return guarded([&] {
+    const tame_image& given = *checked_pointer(image, "image");
+    checked_pointer(width, "width");
+    checked_pointer(height, "height");
+    Size size{};
+    if (given.format == TAME_ENCODED) {
+      size = decoded_size(given.data, given.size);
+    } else {
+      const PixelView pixels = checked_pixels(given);
+      size = {pixels.width, pixels.height};
+    }
+    *width = size[0];
+    *height = size[1];
+  });
+}
+
+tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t size, size_t stride) {
+  return guarded([&] {
+    with_pixels(*checked_pointer(image, "image"), [&](const PixelView& pixels) {
+      const std::size_t row = checked_output(rgb, size, stride, {pixels.width, pixels.height});
+      write_rgb(pixels, rgb, row);
+    });
+  });
+}
+
+tame_status tame_prepare(tame_explainer* explainer, const tame_image* image, void* tensor,
+                         size_t size) {
+  return guarded([&] {
+    const auto opened = explainers().get(explainer);
+    const ImageSpec& spec = opened->manifest().image;
+    if (spec.dtype == InputType::float32) checked_pointer(static_cast<float*>(tensor), "tensor");
+    checked_pointer(static_cast<char*>(tensor), "tensor");
+    if (size != spec.input_bytes()) {
+      fail(TAME_INPUT_ERROR, "found ", size, " bytes for a picture of the network; expected ",
+           spec.input_bytes());
+    }
+    opened->prepare(*checked_pointer(image, "image"), tensor);
+  });
+}
+
+tame_status tame_overlay(tame_explainer* explainer, const tame_image* image,
+                         const tame_explanation* explanation, size_t index, size_t place,
+                         float strength, uint8_t* rgb, size_t size, size_t stride) {
+  return guarded([&] {
+    const auto opened = explainers().get(explainer);
+    const auto found = explanations().get(explanation);
+    opened->overlay(*checked_pointer(image, "image"), *found, index, place,
+                    static_cast<double>(strength), rgb, size, stride);
+  });
+}
+
+}  // extern "C"
