@@ -176,7 +176,7 @@ typedef enum tame_format {
 
 /** A picture in the caller's memory, read during the call only. */
 typedef struct tame_image {
-  tame_format format;
+  int32_t format; /**< a tame_format */
   const void *data;
   size_t size;    /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
   int32_t width;  /**< pixels, 1 to 65535; ignored for TAME_ENCODED */

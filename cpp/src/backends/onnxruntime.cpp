@@ -1,5 +1,6 @@
 // ONNX Runtime: the backend that runs everywhere.
 #include <array>
+#include <map>
 #include <mutex>
 
 #include "backend.hpp"

@@ -25,4 +25,7 @@ inline std::size_t checked_output(const void* rgb, std::size_t size, std::size_t
   return stride;
 }
 
+/// Write a picture as RGB, in rows of `stride` bytes.
+void write_rgb(const PixelView& pixels, std::uint8_t* rgb, std::size_t stride);
+
 }  // namespace libtame

@@ -1,0 +1,104 @@
+// tame.hpp: owners, views and what they say.
+#include <numeric>
+#include <type_traits>
+
+#include "support.hpp"
+
+namespace {
+
+static_assert(!std::is_copy_constructible_v<tame::Explainer>);
+static_assert(!std::is_copy_constructible_v<tame::Explanation>);
+static_assert(std::is_nothrow_move_constructible_v<tame::Explainer>);
+
+class Owners : public support::WithArtifact {};
+
+TEST_F(Owners, an_explainer_describes_its_artifact) {
+  const tame::Explainer explainer(support::artifact());
+  const tame_info info = explainer.info();
+  EXPECT_STREQ(info.name, "demo");
+  EXPECT_STREQ(info.backend, "onnxruntime on CPU");
+  EXPECT_STREQ(info.precision, "fp32");
+  EXPECT_STREQ(info.explain, "selectable");
+  EXPECT_STREQ(info.map_kind, "minmax");
+  EXPECT_STREQ(info.input_type, "uint8");
+  EXPECT_EQ(info.classes, 6);
+  EXPECT_EQ(info.input_width, 128);
+  EXPECT_EQ(info.map_height, 32);
+  EXPECT_EQ(explainer.label(5), "ring");
+  EXPECT_EQ(explainer.class_id(" Ring "), 5);
+  EXPECT_EQ(support::status_of([&] { (void)explainer.label(6); }), TAME_INPUT_ERROR);
+  EXPECT_EQ(support::status_of([&] { (void)explainer.class_id("zebra"); }), TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, probabilities_sum_to_one_and_fall) {
+  const tame::Explainer explainer(support::artifact());
+  const tame::Explanation found = explainer.explain(support::pattern(60, 50));
+  const std::vector<tame::Score> scores = found.top(0, 6);
+  float sum = 0;
+  for (std::size_t place = 0; place < scores.size(); ++place) {
+    sum += scores[place].probability;
+    if (place > 0) {
+      EXPECT_LE(scores[place].probability, scores[place - 1].probability);
+    }
+  }
+  EXPECT_NEAR(sum, 1, 1e-5);
+  EXPECT_EQ(found.class_ids(0)[0], scores[0].class_id);
+}
+
+TEST_F(Owners, prepared_tensors_and_pictures_give_the_same) {
+  const tame::Explainer explainer(support::artifact());
+  const tame::Picture picture = support::pattern(300, 200);
+  const std::vector<std::uint8_t> tensor = explainer.prepare(picture);
+  const tame::View<const std::uint8_t> view(tensor.data(), tensor.size());
+  const tame::Explanation one = explainer.explain(picture);
+  const tame::Explanation other = explainer.explain_prepared(view, 1);
+  for (std::size_t place = 0; place < one.map(0).size(); ++place) {
+    ASSERT_EQ(one.map(0)[place], other.map(0)[place]);
+  }
+  const tame::View<const float> floats(reinterpret_cast<const float*>(tensor.data()), 3);
+  EXPECT_EQ(support::status_of([&] { explainer.explain_prepared(floats, 1); }), TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, an_overlay_has_the_pictures_size_and_shows_the_map) {
+  const tame::Explainer explainer(support::artifact());
+  const tame::Picture picture = support::pattern(200, 100);
+  const tame::Explanation found = explainer.explain(picture);
+  const tame::Picture shown = explainer.overlay(picture, found);
+  EXPECT_EQ(shown.width, 200);
+  EXPECT_EQ(shown.height, 100);
+  EXPECT_NE(shown.pixels, picture.pixels);
+}
+
+TEST_F(Owners, can_be_moved_and_closed) {
+  tame::Explainer first(support::artifact());
+  tame::Explainer second(std::move(first));
+  EXPECT_EQ(support::status_of([&] { (void)first.info(); }), TAME_INPUT_ERROR);
+  first = std::move(second);
+  tame::Explanation found = first.explain(support::pattern(30, 30));
+  tame::Explanation moved(std::move(found));
+  first.close();
+  EXPECT_EQ(support::status_of([&] { first.explain(support::pattern(9, 9)); }), TAME_BACKEND_ERROR);
+  EXPECT_EQ(moved.logits(0).size(), 6U);  // outlives its explainer
+  EXPECT_EQ(support::status_of([&] { (void)moved.map(1); }), TAME_INPUT_ERROR);
+  EXPECT_EQ(support::status_of([&] { (void)moved.top(0, 1 << 20); }), TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, ragged_rows_of_classes_are_refused) {
+  const tame::Explainer explainer(support::artifact());
+  tame::Request request;
+  request.class_ids = {0, 1, 2};
+  request.rows = 2;
+  EXPECT_EQ(support::status_of([&] { explainer.explain(support::pattern(9, 9), request); }),
+            TAME_INPUT_ERROR);
+}
+
+TEST(Files, that_cannot_be_read_are_named) {
+  try {
+    tame::read_picture("nowhere.png");
+    ADD_FAILURE();
+  } catch (const tame::Error& error) {
+    EXPECT_STREQ(error.what(), "nowhere.png: no such file, or it cannot be read");
+  }
+}
+
+}  // namespace

@@ -1,0 +1,55 @@
+// Answers questions in one process: a line of JSON in, a line of JSON out.
+//
+//   {"open": "build/demo", "backend": "onnxruntime"}  -> {"status": "OK", "message": ""}
+//   {"explain": "cat.jpg", "class_ids": [-1]}         -> {"status": …, "logits": […], "maps": […]}
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <tame/tame.hpp>
+
+namespace {
+
+using nlohmann::json;
+
+json explain(const tame::Explainer& explainer, const json& asked) {
+  const std::vector<std::uint8_t> file = tame::read_file(asked["explain"]);
+  tame::Request request;
+  request.class_ids = asked.value("class_ids", std::vector<std::int64_t>());
+  const tame::Explanation found = explainer.explain(tame::Image::encoded(file), request);
+  std::vector<float> maps;
+  for (std::size_t place = 0; place < found.explained(); ++place) {
+    maps.insert(maps.end(), found.map(0, place).begin(), found.map(0, place).end());
+  }
+  return {{"logits", std::vector<float>(found.logits(0).begin(), found.logits(0).end())},
+          {"class_ids",
+           std::vector<std::int64_t>(found.class_ids(0).begin(), found.class_ids(0).end())},
+          {"maps", maps}};
+}
+
+json answer(std::unique_ptr<tame::Explainer>& explainer, const json& asked) {
+  json found = json::object();
+  try {
+    if (asked.contains("open")) {
+      tame::Options options;
+      options.backend = asked.value("backend", "");
+      explainer = std::make_unique<tame::Explainer>(asked["open"], options);
+    } else {
+      found = explain(*explainer, asked);
+    }
+    found["status"] = "OK";
+    found["message"] = "";
+  } catch (const tame::Error& error) {
+    found["status"] = error.name();
+    found["message"] = error.what();
+  }
+  return found;
+}
+
+}  // namespace
+
+int main() {
+  std::unique_ptr<tame::Explainer> explainer;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::cout << answer(explainer, json::parse(line)).dump() << std::endl;
+  }
+}
