@@ -104,7 +104,8 @@ typedef struct tame_explainer tame_explainer;
 /** How an artifact is run. */
 typedef struct tame_options {
   size_t struct_size;   /**< sizeof(tame_options) */
-  const char *backend;  /**< "onnxruntime" (default), "openvino", "tensorrt" */
+  const char *backend;  /**< "onnxruntime" (default), "openvino", "tensorrt",
+                             "tensorrt-rtx" */
   const char *library;  /**< path of the backend's library, or the directory that holds it; by
                              default it is looked for (docs/cpp.md says where) */
   const char *precision; /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
