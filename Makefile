@@ -2,14 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint benchmark clean
+# What the C++ part is built and tested with, and Debian's packages that have it.
+CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
+CPP_PACKAGES := cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
+	pkg-config dpkg-dev libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
+CPP_MISSING := $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool)))
+
+.PHONY: demo test lint cpp cpp-tools sanitize tidy benchmark clean
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
 	$(BIN)/tame-deploy evaluate build/demo --data demo-held-out:300 --metrics ad-ic,localisation,entropy --output build/demo-scores --overwrite
 	$(BIN)/tame-deploy explain build/demo tame_deploy/data/pictures --output build/demo-explained --overwrite --open
 
-test: lint
+# The C++ part is left out where its tools are missing; Python's tests of it skip then.
+test: lint $(if $(CPP_MISSING),cpp-left-out,cpp sanitize tidy)
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/test-installed
@@ -17,6 +24,40 @@ lint: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cpp-tools:
+	@test -z "$(CPP_MISSING)" || { echo "missing: $(CPP_MISSING). On Debian: apt-get install $(CPP_PACKAGES)"; exit 1; }
+
+cpp-packages:
+	@echo $(CPP_PACKAGES)
+
+cpp-left-out:
+	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
+
+# libtame as it is shipped, and its tests on the demo and on the ONNX Runtime of .venv.
+cpp: cpp-tools build/cpp-demo/manifest.json
+	cd cpp && cmake --preset release
+	cmake --build build/cpp
+	$(CPP_TEST) build/cpp
+
+CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-demo" ctest --output-on-failure --parallel 4 --test-dir
+
+sanitize: cpp
+	cd cpp && cmake --preset asan && cmake --preset tsan
+	cmake --build build/cpp-asan
+	$(CPP_TEST) build/cpp-asan
+	cpp/fuzz/fuzz.sh build/cpp-asan 5
+	cmake --build build/cpp-tsan --target tame-threads-test tensorrt_test
+	$(CPP_TEST) build/cpp-tsan -L threads
+	cpp/tests/valgrind.sh build/cpp build/cpp-demo
+
+tidy: cpp
+	clang-format --dry-run -Werror $$(git ls-files 'cpp/*.[ch]pp' 'cpp/*.[ch]' 'benchmarks/cpp/*.cpp')
+	clang-tidy --quiet -p build/cpp $$(git ls-files 'cpp/src/*.cpp')
+	doxygen cpp/Doxyfile
+
+build/cpp-demo/manifest.json: .venv/test-installed
+	$(BIN)/tame-deploy export --backbone demo --output build/cpp-demo --overwrite
 
 benchmark: .venv/test-installed
 	$(BIN)/python benchmarks/fusion.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import types
 import typing
 from typing import Any, Literal, NoReturn
@@ -12,15 +14,20 @@ from tame_deploy.errors import InputError, ManifestError
 
 __all__ = ["decode", "parse_object"]
 
+#: Escapes of JSON strings; the group is there in those that are half of a pair and stand alone.
+_ESCAPES = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F])|.)")
+
 
 def parse_object(text: str, name: str) -> dict[str, Any]:
     """Return the JSON object in a text.
 
     Raises:
-        ManifestError: if it is none, or holds NaN or infinity.
+        ManifestError: if it is none, or holds NaN, infinity or what is not Unicode.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant)
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        if any(escape[1] for escape in _ESCAPES.finditer(text)):
+            raise ValueError("half of a surrogate pair is not Unicode")
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):
@@ -30,6 +37,13 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text:.60} is beyond what a float holds")
+    return value
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  (one return a kind of type)

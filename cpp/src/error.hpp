@@ -1,11 +1,11 @@
 // The one exception of the library: a status and a message of one line.
 #pragma once
 
+#include <tame/tame.h>
+
 #include <sstream>
 #include <stdexcept>
 #include <string>
-
-#include <tame/tame.h>
 
 namespace libtame {
 

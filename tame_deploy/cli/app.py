@@ -12,6 +12,7 @@ from tame_deploy.cli import (
     benchmark,
     client,
     compile,
+    cpp,
     doctor,
     evaluate,
     explain,
@@ -65,5 +66,6 @@ app.command("ablate")(train.ablate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("benchmark")(benchmark.benchmark)
+app.command("cpp")(cpp.cpp)
 app.command("layers")(backbones.layers)
 app.command("import-checkpoint")(backbones.import_checkpoint)

@@ -1,7 +1,7 @@
 """Write the golden cases anew: `python -m tests.golden.make`, when the bundled demo has changed.
 
-What stands in cases.json was computed once by the Python runtime on ONNX Runtime; both languages are
-held to it (tests/golden/test_golden.py, cpp/tests/api/golden_test.cpp).
+What stands in cases.json was computed once by the Python runtime on ONNX Runtime; both languages
+are held to it (tests/golden/test_golden.py, cpp/tests/api/golden_test.cpp).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ struct Artifact {
   std::filesystem::path path;
   Manifest manifest;
   std::vector<std::string> labels;
+  bool graph_is_checked = false;  // false: model.onnx is no protobuf; its backend has to say so
 
   std::filesystem::path model() const { return path / "model.onnx"; }
 };
@@ -24,6 +25,9 @@ struct Artifact {
 /// Throws Failure: TAME_ARTIFACT_ERROR, TAME_MANIFEST_ERROR, TAME_INCOMPATIBLE_ERROR,
 /// TAME_CHECKSUM_ERROR.
 Artifact open_artifact(const std::filesystem::path& path);
+
+/// Say that model.onnx is not the graph of this manifest. Throws Failure: TAME_INCOMPATIBLE_ERROR.
+[[noreturn]] void fail_foreign_graph(const Artifact& artifact);
 
 /// The sha256 of a file, lowercase hexadecimal. Throws Failure: TAME_ARTIFACT_ERROR.
 std::string file_sha256(const std::filesystem::path& path);

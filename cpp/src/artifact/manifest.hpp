@@ -3,9 +3,10 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -55,20 +56,27 @@ struct Manifest {
   std::int64_t ranks = 0;  // how many of the likeliest classes -1 may stand for
   MapKind maps = MapKind::minmax;
   std::string precision;
-  std::string target;  // "" where it is for all
-  std::string labels;  // file name
-  std::map<std::string, std::string> files;  // name to sha256
-  bool speed_only = false;                   // some weights are random
-  std::string identity;                      // sha256 of what fixes the graph's meaning
+  std::string target;                                      // "" where it is for all
+  std::string labels;                                      // file name
+  std::vector<std::pair<std::string, std::string>> files;  // name and sha256, in their order
+  bool speed_only = false;                                 // some weights are random
+  std::string identity;  // sha256 of what fixes the graph's meaning
 
-  /// Height and width of a map.
+  /// Height and width of a map. Throws Failure: TAME_INCOMPATIBLE_ERROR where they are not fixed.
   std::array<std::int64_t, 2> map_size() const;
 };
 
 /// Read a manifest and check every field.
 ///
+/// The text has to be valid UTF-8.
+///
 /// Throws Failure: TAME_MANIFEST_ERROR for malformed JSON, a missing, unknown or ill-typed field or
 /// counts that contradict each other; TAME_INCOMPATIBLE_ERROR if a newer tame-deploy wrote it.
 Manifest parse_manifest(const std::string& text);
+
+/// Check that buffers can be sized by the manifest, which Python does not need.
+///
+/// Throws Failure: TAME_INCOMPATIBLE_ERROR for tensors that the other fields contradict.
+void check_runnable(const Manifest& manifest);
 
 }  // namespace libtame

@@ -2,12 +2,12 @@
 // The counterpart of tame_deploy/preprocess.py and overlay.py: equal to the pixel.
 #pragma once
 
+#include <tame/tame.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
-
-#include <tame/tame.h>
 
 #include "../artifact/manifest.hpp"
 
@@ -18,8 +18,8 @@ struct PixelView {
   const std::uint8_t* data = nullptr;
   int width = 0;
   int height = 0;
-  std::size_t stride = 0;           // bytes from a row to the next
-  tame_format format = TAME_RGB;    // any but TAME_ENCODED
+  std::size_t stride = 0;         // bytes from a row to the next
+  tame_format format = TAME_RGB;  // any but TAME_ENCODED
 };
 
 /// RGB of its own, rows without a gap.
@@ -33,6 +33,12 @@ struct Picture {
   }
 };
 
+/// More pixels than this are refused before they are decoded (preprocess.MAX_PIXELS).
+inline constexpr std::int64_t max_pixels = 89'000'000;
+
+/// The longest side of pixels in the caller's memory.
+inline constexpr int max_pixel_side = 65535;
+
 /// Width, height.
 using Size = std::array<int, 2>;
 
@@ -41,10 +47,14 @@ using Box = std::array<double, 4>;
 
 /// Decode a JPEG or PNG file to upright RGB as Pillow does (EXIF rotation applied).
 /// Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or of another kind.
-Picture decode_picture(const void* data, std::size_t size);
+/// At most `most` pixels.
+Picture decode_picture(const void* data, std::size_t size, std::int64_t most = max_pixels);
 
 /// Upright width and height of a JPEG or PNG file, from its head alone. Throws as decode_picture.
-Size decoded_size(const void* data, std::size_t size);
+Size decoded_size(const void* data, std::size_t size, std::int64_t most = max_pixels);
+
+/// Check that a picture has pixels, and not too many. Throws Failure: TAME_INPUT_ERROR.
+void check_pixels(std::int64_t width, std::int64_t height, std::int64_t most);
 
 /// Check an image of the caller: pointer, sizes, stride, and that it lies within its bytes.
 /// Throws Failure: TAME_INPUT_ERROR. Not for TAME_ENCODED.
@@ -64,7 +74,7 @@ Box visible_box(Size size, const ImageSpec& spec);
 void resize_map(const float* map, Size size, float* out, Size out_size);
 
 /// Lay a map, stretched to [0, 1], over a picture (tame_deploy.overlay.blend).
-/// `out` has height rows of `stride` bytes, RGB.
+/// `out` has height rows of `stride` bytes, RGB; it may be the picture's own where that is RGB.
 void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
            double strength, std::uint8_t* out, std::size_t stride);
 

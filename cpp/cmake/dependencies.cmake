@@ -1,0 +1,21 @@
+# What libtame is linked with; inference libraries are found when a program runs.
+# tame_need(PACKAGE DEBIAN ARGUMENTS…): find_package, and which of Debian's packages has it.
+macro(tame_need package debian)
+  find_package(${package} ${ARGN} QUIET)
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "libtame needs ${package}. On Debian and Ubuntu: apt-get install ${debian}")
+  endif()
+endmacro()
+
+tame_need(nlohmann_json nlohmann-json3-dev 3.9)
+tame_need(OpenSSL libssl-dev COMPONENTS Crypto)
+tame_need(Threads g++)
+set(TAME_DEPENDENCIES OpenSSL::Crypto Threads::Threads ${CMAKE_DL_LIBS})
+set(TAME_PKGCONFIG_REQUIRES libcrypto)
+if(TAME_DECODE)
+  tame_need(JPEG libjpeg-dev)
+  tame_need(PNG libpng-dev)
+  tame_need(ZLIB zlib1g-dev)
+  list(APPEND TAME_DEPENDENCIES JPEG::JPEG PNG::PNG ZLIB::ZLIB)
+  list(APPEND TAME_PKGCONFIG_REQUIRES libjpeg libpng zlib)
+endif()

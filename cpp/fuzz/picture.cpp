@@ -1,0 +1,51 @@
+// Files and pixels that anybody may have sent: decode_picture, decoded_size and prepare.
+//
+//     clang++ -std=c++17 -g -O1 -DTAME_DECODE -fsanitize=fuzzer,address,undefined \
+//       -fno-sanitize-recover=all -Icpp/include -Icpp/src cpp/fuzz/picture.cpp \
+//       cpp/src/picture/*.cpp -ljpeg -lpng -lz -o build/fuzz-picture
+//     build/fuzz-picture -max_len=4096 -max_total_time=120 cpp/fuzz/corpus/picture
+#include "picture/picture.hpp"
+
+#include <cstdlib>
+
+#include "error.hpp"
+
+namespace {
+
+using namespace libtame;
+
+constexpr std::int64_t few_pixels = 20'000;
+
+void try_prepare(const Picture& picture, Interpolation interpolation, Crop crop) {
+  ImageSpec spec;
+  spec.height = 9;
+  spec.width = 7;
+  spec.resize = 8;
+  spec.crop = crop;
+  spec.interpolation = interpolation;
+  std::uint8_t out[9 * 7 * 3];
+  try {
+    prepare(picture.view(), spec, out);
+  } catch (const Failure&) {
+    // too long and narrow
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Size head{};
+  try {
+    head = decoded_size(data, size, few_pixels);
+  } catch (const Failure&) {
+  }
+  try {
+    const Picture picture = decode_picture(data, size, few_pixels);
+    if (head != Size{picture.width, picture.height}) std::abort();
+    const auto interpolation = static_cast<Interpolation>(size % 4);
+    try_prepare(picture, interpolation, Crop::center);
+    try_prepare(picture, interpolation, Crop::none);
+  } catch (const Failure&) {
+  }
+  return 0;
+}

@@ -1,0 +1,13 @@
+// Which fields a manifest has: the dataclasses of tame_deploy/manifest.py and types.py as tables.
+#pragma once
+
+#include "artifact/decode.hpp"
+
+namespace libtame {
+
+constexpr int schema_version = 1;
+
+/// Manifest(…): the object it makes is what to_dict() gives in Python.
+const Decoder& manifest_decoder();
+
+}  // namespace libtame

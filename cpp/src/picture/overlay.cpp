@@ -1,0 +1,225 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "picture.hpp"
+#include "scale.hpp"
+
+namespace libtame {
+namespace {
+
+/// A map whose range is below this share of its magnitude is flat (types.FLAT_RANGE).
+constexpr double flat_range = 1e-3;
+/// How quickly colour covers with what matters: middle values still show.
+constexpr float cover = 0.8f;
+
+using Color = std::array<std::uint8_t, 3>;
+using Rectangle = std::array<std::int64_t, 4>;  // left, top, right, bottom
+
+struct Anchor {
+  double stop;
+  Color color;
+};
+
+// The anchors of overlay.py.
+constexpr Anchor anchors[] = {{0.00, {13, 8, 60}},    {0.20, {84, 15, 109}},
+                              {0.40, {166, 37, 98}},  {0.60, {226, 81, 57}},
+                              {0.80, {251, 155, 24}}, {1.00, {252, 255, 164}}};
+
+std::array<Color, 256> build_colors() {
+  std::array<Color, 256> table{};
+  for (int level = 0; level < 256; ++level) {
+    const double at = level * (1.0 / 255);
+    const Anchor* to = std::find_if(std::begin(anchors) + 1, std::end(anchors) - 1,
+                                    [at](const Anchor& anchor) { return anchor.stop > at; });
+    const Anchor* from = to - 1;
+    for (std::size_t c = 0; c < 3; ++c) {
+      const double low = from->color[c];
+      const double slope = (to->color[c] - low) / (to->stop - from->stop);
+      table[level][c] = static_cast<std::uint8_t>(slope * (at - from->stop) + low + 0.5);
+    }
+  }
+  return table;
+}
+
+const std::array<Color, 256>& colors() {
+  static const std::array<Color, 256> table = build_colors();
+  return table;
+}
+
+/// What was not seen: two thirds of the way to grey.
+std::array<std::uint8_t, 256> build_dimmed() {
+  std::array<std::uint8_t, 256> table{};
+  for (int level = 0; level < 256; ++level) {
+    const float mixed = static_cast<float>(level) + 0.65f * static_cast<float>(128 - level);
+    table[level] = static_cast<std::uint8_t>(mixed);
+  }
+  return table;
+}
+
+/// Weighted mean of two levels, rounded as Pillow pastes.
+std::uint8_t mixed(int under, int over, int alpha) {
+  const int sum = under * (255 - alpha) + over * alpha + 128;
+  return static_cast<std::uint8_t>((sum + (sum >> 8)) >> 8);
+}
+
+int level_of(float value) { return static_cast<int>(value * 255.0f + 0.5f); }
+
+/// NaN is 0, what lies outside [0, 1] is moved to its edge.
+float clipped(float value) { return value > 0.0f ? std::min(value, 1.0f) : 0.0f; }
+
+/// Resize rows of a map horizontally.
+std::vector<float> scaled_across(const float* map, const Axis& across, std::size_t rows) {
+  const std::size_t columns = across.count;
+  std::vector<float> result(columns * rows);
+  const Taps<double> taps = exact_taps(across, Interpolation::bilinear);
+  float* out = result.data();
+  for (std::size_t y = 0; y < rows; ++y, map += across.in, out += columns) {
+    if (across.identity()) {
+      std::copy_n(map + across.first, columns, out);
+      continue;
+    }
+    for (int x = 0; x < across.count; ++x) {
+      double sum = 0.0;
+      for (int i = 0; i < taps.length[x]; ++i) {
+        sum += static_cast<double>(map[taps.start[x] + i]) * taps.row(x)[i];
+      }
+      out[x] = static_cast<float>(sum);
+    }
+  }
+  return result;
+}
+
+/// Resize columns of a map vertically.
+std::vector<float> scaled_down(const float* map, const Axis& down, std::size_t columns) {
+  std::vector<float> result(columns * down.count);
+  if (down.identity()) {
+    std::copy_n(map + down.first * columns, result.size(), result.begin());
+    return result;
+  }
+  const Taps<double> taps = exact_taps(down, Interpolation::bilinear);
+  std::vector<double> sums(columns);
+  float* out = result.data();
+  for (int y = 0; y < down.count; ++y, out += columns) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int i = 0; i < taps.length[y]; ++i) {
+      const float* row = map + (taps.start[y] + i) * columns;
+      const double weight = taps.row(y)[i];
+      for (std::size_t x = 0; x < columns; ++x) sums[x] += static_cast<double>(row[x]) * weight;
+    }
+    for (std::size_t x = 0; x < columns; ++x) out[x] = static_cast<float>(sums[x]);
+  }
+  return result;
+}
+
+/// Resize the wanted window of a map: down.count rows of across.count.
+std::vector<float> scaled_map(const float* map, const Axis& across, const Axis& down) {
+  if (vertical_first(across, down)) {
+    const std::vector<float> rows = scaled_down(map, down, static_cast<std::size_t>(across.in));
+    return scaled_across(rows.data(), across, down.count);
+  }
+  const std::vector<float> columns = scaled_across(map, across, static_cast<std::size_t>(down.in));
+  return scaled_down(columns.data(), down, across.count);
+}
+
+/// A box in whole pixels, halves to even as Python's round, at least one pixel a side.
+Rectangle rounded(const Box& box) {
+  const auto whole = [](double value) { return static_cast<std::int64_t>(std::nearbyint(value)); };
+  const std::int64_t left = whole(box[0]), top = whole(box[1]);
+  return {left, top, std::max(left + 1, whole(box[2])), std::max(top + 1, whole(box[3]))};
+}
+
+/// The part of a map's side that lies within a picture.
+Axis shown(std::int64_t map_side, std::int64_t begin, std::int64_t end, std::int64_t side) {
+  const std::int64_t first = std::max<std::int64_t>(begin, 0);
+  const std::int64_t last = std::min(end, side);
+  return {map_side, end - begin, first - begin,
+          static_cast<int>(std::max<std::int64_t>(last - first, 0))};
+}
+
+void dim_row(const std::uint8_t* from, const Layout& layout, std::int64_t count, std::uint8_t* to) {
+  static const std::array<std::uint8_t, 256> dimmed = build_dimmed();
+  for (std::int64_t x = 0; x < count; ++x, from += layout.channels) {
+    const std::uint8_t red = dimmed[from[layout.red]];
+    const std::uint8_t green = dimmed[from[layout.green]];
+    const std::uint8_t blue = dimmed[from[layout.blue]];
+    *to++ = red;
+    *to++ = green;
+    *to++ = blue;
+  }
+}
+
+/// Lay one row of heat over as many pixels.
+void cover_row(const std::uint8_t* from, const Layout& layout, const float* heat, int count,
+               float strength, std::uint8_t* to) {
+  const std::array<Color, 256>& table = colors();
+  for (int x = 0; x < count; ++x, from += layout.channels) {
+    const float value = clipped(heat[x]);
+    const Color& color = table[level_of(value)];
+    const int alpha = level_of(strength * std::pow(value, cover));
+    const std::uint8_t red = mixed(from[layout.red], color[0], alpha);
+    const std::uint8_t green = mixed(from[layout.green], color[1], alpha);
+    const std::uint8_t blue = mixed(from[layout.blue], color[2], alpha);
+    *to++ = red;
+    *to++ = green;
+    *to++ = blue;
+  }
+}
+
+}  // namespace
+
+void resize_map(const float* map, Size size, float* out, Size out_size) {
+  const Axis across{size[0], out_size[0], 0, out_size[0]};
+  const Axis down{size[1], out_size[1], 0, out_size[1]};
+  const std::vector<float> resized = scaled_map(map, across, down);
+  std::copy(resized.begin(), resized.end(), out);
+}
+
+void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
+           double strength, std::uint8_t* out, std::size_t stride) {
+  const Rectangle place = rounded(box);
+  const Layout layout = layout_of(picture.format);
+  // Of the map only what shows: a box far larger than the picture costs no memory.
+  const Axis across = shown(heat_size[0], place[0], place[2], picture.width);
+  const Axis down = shown(heat_size[1], place[1], place[3], picture.height);
+  std::vector<float> inside;
+  if (across.count > 0 && down.count > 0) inside = scaled_map(heat, across, down);
+  const std::int64_t left = std::max<std::int64_t>(place[0], 0);
+  const std::int64_t right = left + across.count;
+  const std::int64_t top = std::max<std::int64_t>(place[1], 0);
+  for (std::int64_t y = 0; y < picture.height; ++y) {
+    const std::uint8_t* from = picture.data + y * picture.stride;
+    std::uint8_t* to = out + y * stride;
+    if (inside.empty() || y < top || y >= top + down.count) {
+      dim_row(from, layout, picture.width, to);
+      continue;
+    }
+    dim_row(from, layout, left, to);
+    cover_row(from + left * layout.channels, layout, inside.data() + (y - top) * across.count,
+              across.count, clipped(static_cast<float>(strength)), to + 3 * left);
+    dim_row(from + right * layout.channels, layout, picture.width - right, to + 3 * right);
+  }
+}
+
+std::vector<float> stretched(const float* map, std::size_t count, MapKind kind) {
+  std::vector<float> result(map, map + count);
+  if (kind == MapKind::minmax || count == 0) return result;  // stretched already
+  if (std::any_of(map, map + count, [](float value) { return std::isnan(value); })) {
+    // As NumPy has it: the largest of values with a NaN is NaN, and so is all that follows.
+    std::fill(result.begin(), result.end(), std::numeric_limits<float>::quiet_NaN());
+    return result;
+  }
+  const auto [least, most] = std::minmax_element(map, map + count);
+  const float low = *least, high = *most;
+  const auto span = static_cast<double>(high - low);
+  const double magnitude =
+      std::max(std::fabs(static_cast<double>(low)), std::fabs(static_cast<double>(high)));
+  if (span <= flat_range * magnitude) {
+    std::fill(result.begin(), result.end(), 0.0f);
+    return result;
+  }
+  for (float& value : result) value = (value - low) / static_cast<float>(span);
+  return result;
+}
+
+}  // namespace libtame

@@ -1,0 +1,107 @@
+#include "artifact/value.hpp"
+
+#include "artifact/decode.hpp"
+#include "support.hpp"
+
+namespace libtame {
+namespace {
+
+using testing::message_of;
+
+std::string canonical(const std::string& text) {
+  return canonical_json(Value{parse_object(text, "it")});
+}
+
+std::string refusal(const std::string& text) {
+  return message_of(TAME_MANIFEST_ERROR, [&] { parse_object(text, "it"); });
+}
+
+TEST(Canonical, IsThatOfPython) {
+  EXPECT_EQ(canonical(R"( {"b": [1, 2.0, -0, true, false, null], "a": {}, "é": []} )"),
+            "{\"a\":{},\"b\":[1,2.0,0,true,false,null],\"\\u00e9\":[]}");
+  EXPECT_EQ(canonical(R"({"a": "\"\\\/\b\f\n\r\t\u0001\u007f é 😀"})"),
+            R"({"a":"\"\\/\b\f\n\r\t\u0001\u007f \u00e9 \ud83d\ude00"})");
+  // By code point: the last one comes after a private one that UTF-16 would put behind it.
+  EXPECT_EQ(canonical("{\"\U0001f600\": 1, \"\uffee\": 2, \"Z\": 3, \"a\": 4}"),
+            R"({"Z":3,"a":4,"\uffee":2,"\ud83d\ude00":1})");
+  EXPECT_EQ(canonical(R"({"a": 123456789012345678901234567890, "b": -9223372036854775808})"),
+            R"({"a":123456789012345678901234567890,"b":-9223372036854775808})");
+}
+
+TEST(Parse, KeepsTheLastOfDuplicatesInTheFirstPlace) {
+  const Dict dict = parse_object(R"({"b": 1, "a": 2, "b": 3, "c": 4, "a": 5, "b": 6})", "it");
+  EXPECT_EQ(repr(Value{dict}), "{'b': 6, 'a': 5, 'c': 4}");
+}
+
+TEST(Parse, RefusesWhatPythonRefuses) {
+  for (const char* text : {"", "{", "{}x", "[1,]", "{'a': 1}", R"({"a": NaN})", R"({"a": 1e400})",
+                           R"({"a": "\ud800"})", R"({"a": "\udc00\ud800"})", R"({"a": 01})",
+                           "{\"a\": \"\n\"}", "{} // comment"}) {
+    EXPECT_HOLDS(refusal(text), "it is not valid JSON: ") << text;
+  }
+  EXPECT_HOLDS(refusal("\xef\xbb\xbf{}"), "Unexpected UTF-8 BOM");
+  EXPECT_HOLDS(refusal(std::string("{}\0{}", 5)), "NUL");
+  EXPECT_EQ(refusal("[]"), "it holds a list; expected an object");
+  EXPECT_EQ(refusal("null"), "it holds a NoneType; expected an object");
+}
+
+TEST(Parse, BoundsDepthAndNumber) {
+  EXPECT_HOLDS(refusal(std::string(100'000, '[')), "nested over 500 levels");
+  const std::string deepest = std::string(499, '[') + std::string(499, ']');
+  EXPECT_EQ(repr(Value{parse_object(R"({"a": )" + deepest + "}", "it")}), "{'a': " + deepest + "}");
+  std::string many = "[0";
+  for (int index = 0; index < (1 << 20); ++index) {
+    many += ",0";
+  }
+  EXPECT_HOLDS(refusal(many + "]"), "more than 1048576 values");
+}
+
+TEST(Parse, MessagesAreUnicode) {
+  EXPECT_HOLDS(refusal("\uffff"), "last read: '?");  // two bytes in, it is no byte order mark
+  EXPECT_HOLDS(refusal("{\"é\u20ac\": x}"), "last read");
+}
+
+TEST(Parse, MessagesStayShort) {
+  EXPECT_LT(refusal("{\"a\": \"" + std::string(1 << 20, 'x')).size(), 400U);
+}
+
+TEST(Decode, NamesThePlaceAndWhatIsThere) {
+  const auto said = [](const Decoder& decoder, const std::string& json) {
+    return message_of(TAME_MANIFEST_ERROR, [&] {
+      Dict dict = parse_object("{\"it\":" + json + "}", "text");
+      decoder(std::move(dict.front().value), "x");
+    });
+  };
+  EXPECT_EQ(said(decode_int(), "\"10\""), "x is str '10'; expected int");
+  EXPECT_EQ(said(decode_int(), "true"), "x is bool True; expected int");
+  EXPECT_EQ(said(decode_int(), "1.0"), "x is float 1.0; expected int");
+  EXPECT_EQ(said(decode_bool(), "1"), "x is int 1; expected bool");
+  EXPECT_EQ(said(decode_str(), "null"), "x is NoneType None; expected str");
+  EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is int 9007199254740992; expected float");
+  EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected float");
+  EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is list [{}]; expected int");
+  EXPECT_EQ(said(decode_choice({"a", "b"}), "{\"c\": [null]}"),
+            "x is {'c': [None]}; expected one of a, b");
+  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is str ''; expected int");
+  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is str '2'; expected int");
+  EXPECT_EQ(said(decode_array(decode_int(), 3), "[1]"), "x has 1 entries; expected 3");
+  EXPECT_EQ(said(decode_dict(decode_int()), "{\"a\": 1, \"b c\": null}"),
+            "x.b c is NoneType None; expected int");
+  EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is list []; expected an object");
+  EXPECT_EQ(said(decode_int(), '"' + std::string(100, 'y') + '"'),
+            "x is str '" + std::string(59, 'y') + "; expected int");
+  const Decoder object = decode_object({{"a", decode_int(), {}}, {"b", decode_int(), {}}});
+  EXPECT_EQ(said(object, R"({"z": 1, "y": 2})"),
+            "x does not have the expected fields (unknown: y, z)");
+  EXPECT_EQ(said(object, "{}"), "x does not have the expected fields (missing: a, b)");
+}
+
+TEST(Decode, MakesFloatsOfWholeNumbersAndFillsIn) {
+  const Decoder object =
+      decode_object({{"a", decode_float(), {}}, {"b", decode_str(), Value{std::string("there")}}});
+  const Value made = object(Value{parse_object(R"({"a": -9007199254740991})", "text")}, "x");
+  EXPECT_EQ(repr(made), "{'a': -9007199254740991.0, 'b': 'there'}");
+}
+
+}  // namespace
+}  // namespace libtame

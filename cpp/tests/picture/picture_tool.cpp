@@ -1,0 +1,157 @@
+// Runs jobs on pictures for tests/cpp/test_pictures.py: one a line on stdin, their data in the file
+// of the first argument. Each answers "ok" or "error", a number of bytes, a line end, and the
+// bytes.
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+#include "error.hpp"
+#include "picture/picture.hpp"
+
+namespace {
+
+using namespace libtame;
+
+std::string blob;
+
+template <typename Value>
+Value next(std::istream& job) {
+  Value value;
+  if (!(job >> value)) throw std::invalid_argument("job is cut off");
+  return value;
+}
+
+template <typename Value>
+std::string bytes_of(const std::vector<Value>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Value)};
+}
+
+std::vector<float> next_map(std::istream& job, Size& size) {
+  const auto offset = next<std::size_t>(job);
+  size = {next<int>(job), next<int>(job)};
+  std::vector<float> map(static_cast<std::size_t>(size[0]) * size[1]);
+  std::memcpy(map.data(), blob.data() + offset, map.size() * sizeof(float));
+  return map;
+}
+
+PixelView next_view(std::istream& job) {
+  tame_image image{};
+  image.data = blob.data() + next<std::size_t>(job);
+  image.format = next<int>(job);
+  image.width = next<int>(job);
+  image.height = next<int>(job);
+  image.stride = next<std::size_t>(job);
+  return checked_pixels(image);
+}
+
+ImageSpec next_spec(std::istream& job) {
+  ImageSpec spec;
+  spec.height = next<int>(job);
+  spec.width = next<int>(job);
+  spec.resize = next<int>(job);
+  spec.crop = next<std::string>(job) == "none" ? Crop::none : Crop::center;
+  spec.interpolation = static_cast<Interpolation>(next<int>(job));
+  spec.dtype = next<std::string>(job) == "float32" ? InputType::float32 : InputType::uint8;
+  return spec;
+}
+
+std::string decode(std::istream& job) {
+  const auto offset = next<std::size_t>(job);
+  const auto size = next<std::size_t>(job);
+  // A copy of its own, so that a sanitizer sees what is read beyond the end.
+  const std::string file = blob.substr(offset, size);
+  const Size head = decoded_size(file.data(), file.size());
+  const Picture picture = decode_picture(file.data(), file.size());
+  if (head != Size{picture.width, picture.height}) fail(TAME_ERROR, "sizes differ");
+  return words(picture.width, " ", picture.height, "\n") + bytes_of(picture.pixels);
+}
+
+std::string prepared(std::istream& job) {
+  const PixelView view = next_view(job);
+  const ImageSpec spec = next_spec(job);
+  std::vector<std::uint8_t> out(spec.input_bytes(), 77);  // padding must be written, too
+  prepare_input(view, spec, out.data());
+  return bytes_of(out);
+}
+
+std::string blended(std::istream& job) {
+  const PixelView view = next_view(job);
+  Size size;
+  const std::vector<float> heat = next_map(job, size);
+  Box box;
+  for (double& side : box) side = next<double>(job);
+  const auto strength = next<double>(job);
+  std::vector<std::uint8_t> out(std::size_t{3} * view.width * view.height);
+  blend(view, heat.data(), size, box, strength, out.data(), std::size_t{3} * view.width);
+  return bytes_of(out);
+}
+
+std::string resized(std::istream& job) {
+  Size size;
+  const std::vector<float> map = next_map(job, size);
+  const Size to{next<int>(job), next<int>(job)};
+  std::vector<float> out(static_cast<std::size_t>(to[0]) * to[1]);
+  resize_map(map.data(), size, out.data(), to);
+  return bytes_of(out);
+}
+
+std::string stretch(std::istream& job) {
+  Size size;
+  const std::vector<float> map = next_map(job, size);
+  return bytes_of(stretched(map.data(), map.size(), static_cast<MapKind>(next<int>(job))));
+}
+
+std::string box(std::istream& job) {
+  const Size size{next<int>(job), next<int>(job)};
+  const Box box = visible_box(size, next_spec(job));
+  return {reinterpret_cast<const char*>(box.data()), sizeof box};
+}
+
+/// Seconds of one preparation, the best of many.
+std::string timed(std::istream& job) {
+  const PixelView view = next_view(job);
+  const ImageSpec spec = next_spec(job);
+  std::vector<std::uint8_t> out(spec.input_bytes());
+  double best = 1e9;
+  for (int i = 0; i < 300; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    prepare_input(view, spec, out.data());
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    best = std::min(best, took.count());
+  }
+  return words(best);
+}
+
+std::string answer(std::istream& job) {
+  const auto name = next<std::string>(job);
+  if (name == "decode") return decode(job);
+  if (name == "prepare") return prepared(job);
+  if (name == "blend") return blended(job);
+  if (name == "map") return resized(job);
+  if (name == "stretch") return stretch(job);
+  if (name == "box") return box(job);
+  if (name == "time") return timed(job);
+  throw std::invalid_argument("unknown job " + name);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 2) return 2;
+  std::ifstream file(arguments[1], std::ios::binary);
+  blob.assign(std::istreambuf_iterator<char>(file), {});
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream job(line);
+    std::string status = "ok", text;
+    try {
+      text = answer(job);
+    } catch (const Failure& failure) {
+      status = failure.status() == TAME_INPUT_ERROR ? "error" : "fault";
+      text = failure.what();
+    }
+    std::cout << status << ' ' << text.size() << '\n' << text;
+  }
+}

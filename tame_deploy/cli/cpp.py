@@ -1,0 +1,88 @@
+"""`cpp`: where libtame's sources are, and how a C or C++ project takes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tame_deploy.cli.screen import console
+from tame_deploy.errors import MissingExtraError
+
+#: What libtame is built with, and Debian's packages that have it.
+_TOOLS = {"cmake": "cmake", "c++": "g++"}
+_LIBRARIES = "nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev"
+#: The variable that names a backend's library, and where its Python package has it.
+_BACKENDS = {
+    "TAME_ONNXRUNTIME_LIBRARY": ("onnxruntime", "capi/libonnxruntime.so.*"),
+    "TAME_OPENVINO_LIBRARY": ("openvino", "libs/libopenvino_c.so.*"),
+}
+
+
+def cpp(
+    cmake_dir: Annotated[
+        bool, typer.Option("--cmake-dir", help="Print the directory for CMake's tame_DIR.")
+    ] = False,
+    include_dir: Annotated[
+        bool, typer.Option("--include-dir", help="Print the directory of the headers.")
+    ] = False,
+    source_dir: Annotated[
+        bool, typer.Option("--source-dir", help="Print the directory of the sources.")
+    ] = False,
+) -> None:
+    """Say where libtame is, the runtime for C and C++, and how to build with it."""
+    asked = [cmake_dir, include_dir, source_dir]
+    if sum(asked) > 1:
+        raise typer.BadParameter("found several of --cmake-dir, --include-dir and --source-dir")
+    sources = find_sources()
+    if not any(asked):
+        _explain(sources)
+        return
+    folder = "cmake/from-source" if cmake_dir else "include" if include_dir else "."
+    print(sources / folder)  # alone on its line, for scripts
+
+
+def find_sources() -> Path:
+    """Return the directory of libtame's sources: in the package, or beside it in a clone.
+
+    Raises:
+        MissingExtraError: if they are in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "cpp", package.parent / "cpp"):
+        if (place / "CMakeLists.txt").is_file():
+            return place
+    raise MissingExtraError(
+        f"this installation has no C++ sources: found none in {package / 'cpp'}. "
+        "Install tame-deploy again from a wheel, or take a clone"
+    )
+
+
+def _explain(sources: Path) -> None:
+    def line(title: str, text: str) -> None:
+        console.print(f"{title:10} {text}", soft_wrap=True, highlight=False, markup=False)
+
+    line("libtame", str(sources))
+    line("in CMake", "find_package(tame 0.1 REQUIRED) and tame::tame, configured with")
+    line("", '-Dtame_DIR="$(tame-deploy cpp --cmake-dir)"')
+    line("install", f"cmake -S {sources} -B build/libtame")
+    line("", "cmake --build build/libtame --parallel")
+    line("", "cmake --install build/libtame --prefix PREFIX")
+    missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    needed = " ".join([*missing, _LIBRARIES])
+    line("needs", f"apt-get install {needed}   (Debian, Ubuntu)")
+    for variable, (module, pattern) in _BACKENDS.items():
+        found = _library(module, pattern)
+        if found is not None:
+            line("runs on", f"export {variable}={found}")
+
+
+def _library(module: str, pattern: str) -> Path | None:
+    """Return the shared library that a Python package brings, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob(pattern))), None)

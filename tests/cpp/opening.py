@@ -1,0 +1,48 @@
+"""The program that opens artifacts in C++, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUILD = Path(os.environ.get("TAME_CPP_BUILD") or Path(__file__).parents[2] / "build" / "cpp")
+TOOL = BUILD / "tests" / "artifact" / "tame-open"
+
+needs_tool = pytest.mark.skipif(
+    not TOOL.exists(),
+    reason=f"no {TOOL}: build cpp/ with -DTAME_BUILD_TESTS=ON, or set TAME_CPP_BUILD",
+)
+
+
+def open_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Open artifacts; a crash or a hang fails."""
+    run = subprocess.run([TOOL, *paths], capture_output=True, check=True, timeout=60)
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+class ManifestReader:
+    """Reads manifests in one process; a context manager."""
+
+    def __enter__(self) -> ManifestReader:
+        self._process = subprocess.Popen(
+            [TOOL, "--manifests"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self
+
+    def read(self, text: str) -> dict[str, Any]:
+        """Return the identity and facts of a manifest, or a status and its message."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(text).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=10)
+        assert self._process.returncode == 0

@@ -1,0 +1,140 @@
+"""Manifests in C++ are read, refused and hashed as in Python, whatever they say."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tame_deploy.errors import TameError
+from tame_deploy.manifest import Manifest
+from tests.cpp.opening import ManifestReader, needs_tool
+from tests.unit.test_manifest import EXAMPLE, manifests
+
+pytestmark = needs_tool
+
+# Which code points will be assigned, and so shown as they are, changes with every Python.
+letters = st.characters(exclude_categories=["Cn", "Cs"])
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(letters, max_size=70),
+    st.sampled_from(["images", "maps", "float32", "all", "cpu", "NCHW", "classes", "model.onnx"]),
+)
+values = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(letters, max_size=9), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    with ManifestReader() as reading:
+        yield reading
+
+
+def python_says(text):
+    """Return what the program should say, by Python."""
+    try:
+        manifest = Manifest.from_json(text)
+    except TameError as error:
+        # What a C string cannot hold is beyond its end.
+        return {"status": type(error).__name__, "message": str(error).partition("\0")[0]}
+    return {
+        "status": "OK",
+        "identity": manifest.identity(),
+        "name": manifest.name,
+        "classes": manifest.classes,
+        "speed_only": manifest.speed_only,
+        "files": len(manifest.files),
+        "target": manifest.target or "",
+        "precision": manifest.precision,
+        "mean": list(manifest.image.mean),
+        "std": list(manifest.image.std),
+    }
+
+
+def check_same(reader, text):
+    said, expected = reader.read(text), python_says(text)
+    for one in (said, expected):  # parsers of JSON have their own words
+        start, invalid, _ = one.get("message", "").partition("is not valid JSON: ")
+        if invalid:
+            one["message"] = start + invalid
+    assert said == expected
+
+
+def places(value, here=()):
+    """Return where in a JSON value something stands."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    else:
+        return [here]
+    return [here, *(place for key, item in inner for place in places(item, (*here, key)))]
+
+
+WHOLE = EXAMPLE.to_dict()
+PLACES = [place for place in places(WHOLE) if place]
+
+
+@given(manifests())
+def test_valid_manifest(reader, manifest):
+    check_same(reader, manifest.to_json())
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_spoilt_value(reader, data):
+    spoilt = copy.deepcopy(WHOLE)
+    *way, last = data.draw(st.sampled_from(PLACES))
+    holder = spoilt
+    for key in way:
+        holder = holder[key]
+    action = data.draw(st.sampled_from(["replace", "replace", "remove", "add"]))
+    if action == "replace" or not isinstance(holder, dict):
+        holder[last] = data.draw(values)
+    elif action == "remove":
+        del holder[last]
+    else:
+        holder[data.draw(st.text(letters, max_size=9))] = data.draw(values)
+    check_same(reader, json.dumps(spoilt, ensure_ascii=data.draw(st.booleans())))
+
+
+@given(st.data())
+def test_spoilt_text(reader, data):
+    text = EXAMPLE.to_json()
+    start = data.draw(st.integers(0, len(text)))
+    stop = min(len(text), start + data.draw(st.integers(0, 3)))
+    json_like = st.text(st.sampled_from('{}[]",:0123456789.eE+-\\utnabdf/ \n\t\x00\ufeff'))
+    check_same(reader, text[:start] + data.draw(json_like) + text[stop:])
+
+
+@given(st.text(st.sampled_from('\\ud8Dc0f{}"n'), max_size=30))
+def test_escapes(reader, escaped):
+    check_same(reader, json.dumps(WHOLE).replace('"example"', f'"{escaped}"'))
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0.1", "1e-5", "1e22", "1E16", "123456789012345.6", "5e-324", "2.2250738585072011e-308",
+     "1.7976931348623157e308", "9007199254740993.0", "1e-7", "0.00001", "100", "-0", "-0.0",
+     "1e400", "9007199254740991", "9007199254740992", "18446744073709551616", "01", "1.", ".5",
+     "+1", "0x1"],
+)  # fmt: skip
+def test_number(reader, number):
+    check_same(reader, json.dumps(WHOLE).replace("0.485", number))
+    check_same(reader, json.dumps(WHOLE).replace('"opset": 18', f'"opset": {number}'))
+
+
+def test_the_last_of_duplicates_counts(reader):
+    text = EXAMPLE.to_json().replace("{", '{"classes": "six", "name": 1, "name": 2, ', 1)
+    assert reader.read(text)["identity"] == EXAMPLE.identity()
+    check_same(reader, text)

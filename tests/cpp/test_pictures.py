@@ -1,0 +1,686 @@
+"""Pictures in C++ equal Python's: pixels, errors, boxes and blended maps.
+
+What C++ refuses and Pillow reads, or the other way round, is named where it is tested; the rest of
+what differs in damaged files is in `test_damaged_files_never_crash`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import time
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tame_deploy import overlay
+from tame_deploy.errors import InputError
+from tame_deploy.preprocess import load_image, prepare, prepare_batch, visible_box
+from tame_deploy.runtime.explanation import Explanation
+from tame_deploy.types import ImageSpec
+
+BUILD = Path(os.environ.get("TAME_CPP_BUILD") or Path(__file__).parents[2] / "build" / "cpp")
+TOOL = BUILD / "tests" / "picture" / "tame-picture"
+PICTURES = Path(__file__).parents[2] / "tame_deploy" / "data" / "pictures"
+
+pytestmark = pytest.mark.skipif(
+    not TOOL.exists(),
+    reason=f"no {TOOL}: build cpp/ with -DTAME_BUILD_TESTS=ON, or set TAME_CPP_BUILD",
+)
+
+# C++ does as Pillow has done since: where the height shrinks by far more, it is resized first.
+in_order = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13,
+    reason="Pillow before 13 always resizes horizontally first",
+)
+
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+FORMATS = {"RGB": 1, "BGR": 2, "GRAY": 3, "RGBA": 4, "BGRA": 5}
+KINDS = ("minmax", "sigmoid", "logits")
+
+
+class Jobs:
+    """Jobs for one run of the program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+        self.data = bytearray()
+
+    def add(self, line: str, *data: bytes | NDArray[Any]) -> None:
+        """Add a job; each {} of its line becomes the place of one of `data`."""
+        places = []
+        for item in data:
+            self.data += b"\0" * (-len(self.data) % 8)
+            places.append(len(self.data))
+            self.data += item if isinstance(item, bytes) else item.tobytes()
+        self.lines.append(line.format(*places))
+
+    def run(self) -> list[tuple[str, bytes]]:
+        """Return (status, answer) of each job."""
+        blob = self.folder / "blob"
+        blob.write_bytes(self.data)
+        run = subprocess.run(
+            [TOOL, blob], input="\n".join(self.lines).encode(), capture_output=True, check=False
+        )
+        assert run.returncode == 0, run.stderr.decode()[-2000:]
+        answers = list(_answers(run.stdout))
+        assert len(answers) == len(self.lines)
+        return answers
+
+
+def _answers(output: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while at < len(output):
+        end = output.index(b"\n", at)
+        status, size = output[at:end].decode().split()
+        at = end + 1 + int(size)
+        yield status, output[end + 1 : at]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Jobs:
+    return Jobs(tmp_path)
+
+
+def spec_words(spec: ImageSpec) -> str:
+    which = FILTERS.index(spec.interpolation)
+    return f"{spec.height} {spec.width} {spec.resize} {spec.crop} {which} {spec.dtype}"
+
+
+def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Pixels with edges and extremes, where clipping and rounding show."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels[generator.random((height, width)) < 0.3] = 255
+    pixels[generator.random((height, width)) < 0.3] = 0
+    return pixels
+
+
+def stored_as(pixels: NDArray[np.uint8], kind: str, gap: int) -> tuple[NDArray[np.uint8], int]:
+    """Return rows of a format, `gap` bytes between them, and their stride."""
+    if kind == "GRAY":
+        packed = pixels[..., :1]
+    else:
+        packed = pixels[..., ::-1] if kind.startswith("BGR") else pixels
+        if kind.endswith("A"):
+            alpha = np.random.default_rng(1).integers(0, 256, (*pixels.shape[:2], 1), np.uint8)
+            packed = np.concatenate([packed, alpha], axis=2)
+    rows = packed.reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, gap)), constant_values=99)
+    return np.ascontiguousarray(rows), rows.shape[1]
+
+
+def as_seen(pixels: NDArray[np.uint8], kind: str) -> Image.Image:
+    return Image.fromarray(np.repeat(pixels[..., :1], 3, axis=2) if kind == "GRAY" else pixels)
+
+
+def add_pixels(jobs: Jobs, words: str, pixels: NDArray[np.uint8], kind: str, gap: int) -> None:
+    rows, stride = stored_as(pixels, kind, gap)
+    head, _, tail = words.partition(" ")
+    height, width = pixels.shape[:2]
+    jobs.add(f"{head} {{}} {FORMATS[kind]} {width} {height} {stride} {tail}", rows)
+
+
+def random_specs(count: int) -> Iterator[tuple[int, int, ImageSpec]]:
+    """Sizes of a picture and what it becomes: mostly odd, some extreme."""
+    generator = np.random.default_rng(7)
+
+    def side(most: int = 160) -> int:
+        return int(generator.choice([1, 2, 3, *generator.integers(1, most, 9)]))
+
+    for index in range(count):
+        crop = "none" if index % 3 == 0 else "center"
+        interpolation = FILTERS[index // 3 % 4]
+        width, height = side(), side()
+        if max(width, height) > 30 * min(width, height):
+            height = width
+        yield width, height, ImageSpec(side(), side(), side(90), crop, interpolation)  # type: ignore[arg-type]
+
+
+@in_order
+def test_prepared_pictures_equal_pillows_to_the_pixel(jobs):
+    cases = []
+    for index, (width, height, spec) in enumerate(random_specs(1200)):
+        kind = list(FORMATS)[index % 5]
+        pixels = noise(width, height, index)
+        add_pixels(jobs, f"prepare {spec_words(spec)}", pixels, kind, index % 4)
+        cases.append((pixels, spec, kind))
+    for (pixels, spec, kind), (status, answer) in zip(cases, jobs.run(), strict=True):
+        assert status == "ok", answer
+        expected = np.asarray(prepare(as_seen(pixels, kind), spec))
+        found = np.frombuffer(answer, np.uint8).reshape(expected.shape)
+        assert np.array_equal(found, expected), (pixels.shape, spec, kind)
+
+
+REAL = [
+    (500, 375, ImageSpec()),
+    (640, 480, ImageSpec(interpolation="bicubic")),
+    (1280, 720, ImageSpec(interpolation="lanczos")),
+    (375, 500, ImageSpec(384, 384, 438, interpolation="bicubic")),
+    (256, 256, ImageSpec()),
+    (256, 999, ImageSpec()),
+    (224, 224, ImageSpec(crop="none")),
+    (224, 500, ImageSpec(crop="none", interpolation="lanczos")),
+    (500, 224, ImageSpec(crop="none", interpolation="bicubic")),
+    (3001, 7, ImageSpec(299, 299, 5, interpolation="nearest")),
+    (2, 2, ImageSpec(700, 700, 699, interpolation="lanczos")),
+    (9000, 3, ImageSpec(100, 100, crop="none", interpolation="lanczos")),
+]
+
+
+@in_order
+@pytest.mark.parametrize("kind", FORMATS)
+def test_pictures_of_real_sizes_equal_pillows_to_the_pixel(jobs, kind):
+    for width, height, spec in REAL:
+        add_pixels(jobs, f"prepare {spec_words(spec)}", noise(width, height), kind, 5)
+    for (width, height, spec), (status, answer) in zip(REAL, jobs.run(), strict=True):
+        assert status == "ok", answer
+        expected = np.asarray(prepare(as_seen(noise(width, height), kind), spec))
+        assert answer == expected.tobytes(), (width, height, spec)
+
+
+def test_float_input_equals_pythons_to_the_bit(jobs):
+    spec = ImageSpec(50, 40, 64).for_input("float32")
+    add_pixels(jobs, f"prepare {spec_words(spec)}", noise(90, 70), "RGB", 0)
+    expected = prepare_batch([Image.fromarray(noise(90, 70))], spec)[0]
+    assert jobs.run() == [("ok", expected.tobytes())]
+
+
+def test_a_strip_is_refused_with_pythons_words(jobs):
+    spec = ImageSpec(resize=2048)
+    add_pixels(jobs, f"prepare {spec_words(spec)}", noise(1, 60_000), "RGB", 0)
+    with pytest.raises(InputError) as caught:
+        prepare(Image.new("RGB", (1, 60_000)), spec)
+    assert jobs.run() == [("error", str(caught.value).encode())]
+
+
+def test_visible_boxes_equal_pythons_to_the_bit(jobs):
+    cases = list(random_specs(300))
+    for width, height, spec in cases:
+        jobs.add(f"box {width} {height} {spec_words(spec)}")
+    for (width, height, spec), (_, answer) in zip(cases, jobs.run(), strict=True):
+        assert struct.unpack("4d", answer) == visible_box((width, height), spec)
+
+
+# ------------------------------------------------------------------ maps
+
+
+def random_maps(count: int) -> Iterator[NDArray[np.float32]]:
+    generator = np.random.default_rng(11)
+    for _ in range(count):
+        height, width = generator.integers(1, 30, 2)
+        yield generator.random((height, width)).astype(np.float32)
+
+
+@in_order
+def test_resized_maps_equal_pillows_to_the_bit(jobs):
+    generator = np.random.default_rng(3)
+    cases = []
+    for heat in random_maps(300):
+        to = tuple(int(side) for side in generator.integers(1, 60, 2))
+        logits = (heat - 0.5) * 1000  # not in [0, 1]
+        jobs.add(f"map {{}} {heat.shape[1]} {heat.shape[0]} {to[0]} {to[1]}", logits)
+        cases.append((logits, to))
+    for (heat, to), (_, answer) in zip(cases, jobs.run(), strict=True):
+        expected = Image.fromarray(heat).resize(to, Image.Resampling.BILINEAR)
+        assert answer == np.asarray(expected).tobytes(), (heat.shape, to)
+
+
+def wild(heat: NDArray[np.float32], value: float) -> NDArray[np.float32]:
+    heat = heat.copy()
+    heat[0, 0] = value
+    return heat
+
+
+def test_stretched_maps_equal_pythons_to_the_bit(jobs):
+    maps = list(random_maps(60))
+    maps += [np.full((3, 3), value, np.float32) for value in (0, 1, -7, np.nan, np.inf, -np.inf)]
+    maps += [wild(maps[5], value) for value in (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40)]
+    maps += [np.array([[1000, at]], np.float32) for at in (999.001, 998.999, 1001, 1001.1)]
+    with np.errstate(over="ignore"):
+        cases = [(heat * 8 - 4, kind) for heat in maps for kind in KINDS]
+    for heat, kind in cases:
+        jobs.add(f"stretch {{}} {heat.shape[1]} {heat.shape[0]} {KINDS.index(kind)}", heat)
+    for (heat, kind), (_, answer) in zip(cases, jobs.run(), strict=True):
+        explanation = Explanation(
+            np.zeros((1, 1), np.float32),
+            np.zeros((1, 1), np.int64),
+            heat[None, None],
+            ("it",),
+            (Image.new("RGB", (1, 1)),),
+            ImageSpec(),
+            kind,  # type: ignore[arg-type]
+        )
+        with np.errstate(all="ignore"):
+            expected = explanation.heat(0)
+        found = np.frombuffer(answer, np.float32).reshape(heat.shape)
+        assert np.array_equal(found, expected, equal_nan=True), (heat, kind)
+
+
+def add_blend(
+    jobs: Jobs,
+    pixels: NDArray[np.uint8],
+    kind: str,
+    heat: NDArray[np.float32],
+    box: tuple[float, float, float, float],
+    strength: float,
+) -> None:
+    rows, stride = stored_as(pixels, kind, 3)
+    height, width = pixels.shape[:2]
+    jobs.add(
+        f"blend {{}} {FORMATS[kind]} {width} {height} {stride} {{}} {heat.shape[1]}"
+        f" {heat.shape[0]} {' '.join(map(repr, box))} {strength!r}",
+        rows,
+        heat,
+    )
+
+
+@in_order
+def test_blended_maps_equal_pythons(jobs):
+    generator = np.random.default_rng(5)
+    cases = []
+    for index, heat in enumerate(random_maps(200)):
+        width, height = (int(side) for side in generator.integers(1, 90, 2))
+        if index % 3:
+            width, height = width + 40, height + 40
+        pixels = noise(width, height, index)
+        box = visible_box((width, height), ImageSpec(int(32 + index % 60), 40, 44))
+        extreme = [np.nan, np.inf, -np.inf, -5, 5][index // 10 % 5]
+        shown = heat if index % 10 else wild(heat, extreme)
+        case = (pixels, list(FORMATS)[index % 5], shown, box, float(generator.random()))
+        add_blend(jobs, *case)
+        cases.append(case)
+    off = total = 0
+    for case, (status, answer) in zip(cases, jobs.run(), strict=True):
+        pixels, kind, heat, box, strength = case
+        assert status == "ok", answer
+        with np.errstate(all="ignore"):
+            expected = np.asarray(overlay.blend(as_seen(pixels, kind), heat, box, strength))
+        found = np.frombuffer(answer, np.uint8).reshape(expected.shape)
+        gap = np.abs(found.astype(int) - expected)
+        assert gap.max() <= 1, case[1:]
+        off, total = off + int((gap > 0).sum()), total + gap.size
+    # NumPy's power may differ in its last bit from the C library's.
+    assert off <= total * 1e-5
+
+
+def test_colours_and_shares_of_all_levels_equal_pythons(jobs):
+    ramp = np.linspace(0, 1, 4096, dtype=np.float32)[None]
+    pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 4096, axis=1).repeat(3, 2)
+    box = (-0.5, 0.0, 4096.0, 256.0)
+    for strength in (0.75, 1.0):
+        add_blend(jobs, pixels, "RGB", ramp, box, strength)
+    for strength, (_, answer) in zip((0.75, 1.0), jobs.run(), strict=True):
+        expected = np.asarray(overlay.blend(Image.fromarray(pixels), ramp, box, strength))
+        gap = np.abs(np.frombuffer(answer, np.uint8).reshape(expected.shape).astype(int) - expected)
+        assert gap.max() <= 1
+        assert (gap > 0).mean() <= 1e-5
+
+
+def test_dimming_of_all_levels_equals_pythons(jobs):
+    pixels = np.arange(256, dtype=np.uint8)[None].repeat(3, 0).T[None].copy()
+    box = (255.0, 0.0, 256.0, 1.0)
+    heat = np.ones((1, 1), np.float32)
+    add_blend(jobs, pixels, "BGR", heat, box, 0.75)
+    expected = np.asarray(overlay.blend(Image.fromarray(pixels), heat, box))
+    assert jobs.run() == [("ok", expected.tobytes())]
+
+
+# ------------------------------------------------------------------ files
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def chunk(name: bytes, contents: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + contents))
+    return struct.pack(">I", len(contents)) + name + contents + checksum
+
+
+def decoded(jobs: Jobs, files: list[bytes]) -> list[tuple[str, bytes]]:
+    for file in files:
+        jobs.add(f"decode {{}} {len(file)}", file)
+    answers = jobs.run()
+    if any(b"-DTAME_DECODE=ON" in answer for status, answer in answers if status == "error"):
+        pytest.skip("built with -DTAME_DECODE=OFF")
+    return answers
+
+
+def pillows(file: bytes) -> bytes | None:
+    """Return what the program should answer; None where Pillow refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = load_image(file)
+        except InputError:
+            return None
+    return f"{image.width} {image.height}\n".encode() + image.tobytes()
+
+
+def assert_decoded_alike(jobs: Jobs, files: dict[str, bytes]) -> None:
+    """Check that all files are read by both, to the pixel."""
+    answers = decoded(jobs, list(files.values()))
+    for (name, file), (status, answer) in zip(files.items(), answers, strict=True):
+        expected = pillows(file)
+        assert expected is not None, name
+        assert status == "ok", (name, answer)
+        assert answer.split(b"\n")[0] == expected.split(b"\n")[0], name
+        assert answer == expected, name
+
+
+def png(width: int, height: int, depth: int, color: int, **options: Any) -> bytes:
+    """A PNG file of noise; options: interlaced, chunks before and after the pixels."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    generator = np.random.default_rng(width * 31 + height)
+    interlaced = options.get("interlaced", False)
+    passes = [(0, 0, 1, 1)]
+    if interlaced:
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+        passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    raw = bytearray()
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns < 1:
+            continue
+        for _ in range(rows):
+            row = generator.integers(0, 256, -(-columns * channels * depth // 8), dtype=np.uint8)
+            raw += bytes([int(generator.integers(0, 5))]) + row.tobytes()
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), options.get("before", b"")]
+        + [chunk(b"IDAT", part) for part in _split(zlib.compress(bytes(raw)))]
+        + [options.get("after", b""), chunk(b"IEND", b"")]
+    )
+
+
+def _split(data: bytes) -> list[bytes]:
+    return [data[: len(data) // 3], b"", data[len(data) // 3 :]]
+
+
+PALETTE = chunk(b"PLTE", bytes(range(5, 5 + 3 * 80)))
+PNG_KINDS = [(depth, 0) for depth in (1, 2, 4, 8, 16)] + [(depth, 3) for depth in (1, 2, 4, 8)]
+PNG_KINDS += [(depth, color) for color in (2, 4, 6) for depth in (8, 16)]
+
+
+def test_png_files_of_all_kinds_equal_pillows(jobs):
+    files = {}
+    for depth, color in PNG_KINDS:
+        before = PALETTE if color == 3 else b""
+        for width, height in ((13, 11), (1, 1), (1, 9), (5, 2), (40, 33)):
+            for interlaced in (False, True):
+                name = f"{depth} bits, colour {color}, {width}x{height}, {interlaced}"
+                files[name] = png(width, height, depth, color, before=before, interlaced=interlaced)
+    assert_decoded_alike(jobs, files)
+
+
+def test_png_files_with_other_chunks_equal_pillows(jobs):
+    clear = chunk(b"tRNS", bytes([0, 128, 255]))
+    gray_clear, rgb_clear = chunk(b"tRNS", b"\0\x07"), chunk(b"tRNS", b"\0\x07\0\x08\0\x09")
+    gamma = chunk(b"gAMA", struct.pack(">I", 45455))
+    odd = chunk(b"PLTE", bytes([10, 20, 30, 40, 50]))
+    assert_decoded_alike(
+        jobs,
+        {
+            "palette with alpha": png(9, 9, 8, 3, before=PALETTE + clear),
+            "palette of 2 bits with alpha": png(9, 9, 2, 3, before=PALETTE + clear),
+            "short palette": png(9, 9, 8, 3, before=odd),
+            "no palette": png(9, 9, 4, 3),
+            "gray with a clear level": png(9, 9, 8, 0, before=gray_clear),
+            "16-bit gray with a clear level": png(9, 9, 16, 0, before=gray_clear),
+            "clear colour": png(9, 9, 8, 2, before=rgb_clear),
+            "16-bit clear colour": png(9, 9, 16, 2, before=rgb_clear),
+            "gamma": png(9, 9, 16, 6, before=gamma),
+            "suggested palette": png(9, 9, 8, 2, before=PALETTE),
+            "unknown": png(9, 9, 8, 2, before=chunk(b"teST", b"1"), after=chunk(b"teST", b"2")),
+        },
+    )
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """A picture that JPEG does not turn to porridge."""
+    ramp = np.add.outer(np.linspace(0, 128, height), np.linspace(0, 120, width))
+    pixels = np.stack([ramp, 255 - ramp, ramp[::-1]], axis=2).astype(np.uint8)
+    pixels[height // 4 : height // 2, width // 3 : width // 2] = (250, 20, 90)
+    return Image.fromarray(pixels)
+
+
+def test_jpeg_files_of_all_kinds_equal_pillows(jobs):
+    files = {}
+    for width, height in ((37, 29), (1, 1), (16, 16), (3, 40), (130, 97)):
+        image = gradient(width, height)
+        for mode in ("RGB", "L", "CMYK"):
+            for options in (
+                {"quality": 95, "subsampling": 0},
+                {"quality": 60, "subsampling": 1},
+                {"quality": 40, "subsampling": 2},
+                {"progressive": True, "quality": 75},
+                {"restart_marker_blocks": 2, "optimize": True},
+                {"keep_rgb": mode == "RGB"},
+            ):
+                name = f"{mode} {width}x{height} {options}"
+                files[name] = encoded(image.convert(mode), "JPEG", **options)
+    assert_decoded_alike(jobs, files)
+
+
+def test_ink_of_all_levels_equals_pillows(jobs):
+    """YCCK and CMYK, with Adobe's mark and without, which for Pillow are inverted alike."""
+    generator = np.random.default_rng(2)
+    inks = Image.frombytes("CMYK", (96, 96), generator.bytes(96 * 96 * 4))
+    plain = encoded(inks, "JPEG", quality=100, subsampling=0)
+    at = plain.index(b"\xff\xee")
+    size = int.from_bytes(plain[at + 2 : at + 4], "big")
+    unmarked = plain[:at] + plain[at + 2 + size :]
+    ycck = bytearray(plain)
+    ycck[at + 2 + size - 1] = 2  # the transform in Adobe's mark
+    assert_decoded_alike(jobs, {"plain": plain, "unmarked": unmarked, "ycck": bytes(ycck)})
+
+
+def exif_block(value: int, order: str, kind: int = 3, **options: Any) -> bytes:
+    """EXIF with an orientation, behind entries of other tags."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    packed = struct.pack(
+        order + {3: "HH", 4: "L", 13: "L", 9: "l"}.get(kind, "L"),
+        *((value, 0) if kind == 3 else (value,)),
+    )
+    text = struct.pack(order + "HHLL", 0x010E, 2, 9, 50)
+    entries = text + struct.pack(order + "HHL", options.get("tag", 0x0112), kind, 1) + packed
+    return mark + struct.pack(order + "LH", 8, 2) + entries + b"\0" * 16 + b"it is me\0"
+
+
+def raw_profile(block: bytes) -> str:
+    return f"\nexif\n{len(block):8}\n{block.hex()}\n"
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{}"/></x:xmpmeta>'
+
+
+def rotated_files(value: int) -> dict[str, bytes]:
+    image = gradient(24, 16)
+    files = {}
+    for order in "<>":
+        for kind in (3, 4, 9, 13):
+            block = b"Exif\0\0" + exif_block(value, order, kind)
+            files[f"JPEG {value} {order} {kind}"] = encoded(image, "JPEG", exif=block)
+        block = exif_block(value, order)
+        files[f"PNG {value} {order}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
+        files[f"PNG {value} {order} late"] = png(9, 5, 8, 2, after=chunk(b"eXIf", block))
+        files[f"PNG 16 {value} {order}"] = png(9, 5, 16, 0, after=chunk(b"eXIf", block))
+    profile = raw_profile(b"Exif\0\0" + exif_block(value, "<")).encode()
+    packed = b"Raw profile type exif\0\0" + zlib.compress(profile)
+    files[f"PNG {value} raw profile"] = png(9, 5, 8, 2, before=chunk(b"zTXt", packed))
+    plain = b"Raw profile type exif\0" + profile
+    files[f"PNG {value} raw plain profile"] = png(9, 5, 8, 2, after=chunk(b"tEXt", plain))
+    packet = XMP.format(value).encode()
+    files[f"JPEG {value} XMP"] = encoded(image, "JPEG", xmp=packet)
+    other = b"Exif\0\0" + exif_block(value, "<", tag=0x0100)
+    files[f"JPEG {value} XMP beside EXIF"] = encoded(image, "JPEG", xmp=packet, exif=other)
+    text = b"XML:com.adobe.xmp\0\0\0\0\0" + packet
+    files[f"PNG {value} XMP"] = png(9, 5, 8, 2, before=chunk(b"iTXt", text))
+    text = b"XML:com.adobe.xmp\0\1\0en\0t\0" + zlib.compress(packet)
+    files[f"PNG {value} packed XMP"] = png(9, 5, 8, 2, before=chunk(b"iTXt", text))
+    return files
+
+
+@pytest.mark.parametrize("value", range(10))
+def test_exif_rotation_equals_pillows(jobs, value):
+    assert_decoded_alike(jobs, rotated_files(value))
+
+
+def test_exif_numbers_of_all_types_equal_pillows(jobs):
+    packs = {1: "B", 2: "B", 3: "H", 4: "L", 5: "LL", 6: "b", 7: "B", 8: "h", 9: "l", 10: "ll"}
+    packs |= {11: "f", 12: "d", 13: "L", 16: "Q", 14: "L", 99: "L"}
+    files = {}
+    for order, mark in (("<", b"II*\0"), (">", b"MM\0*"), ("<", b"II\0*"), (">", b"MM*\0")):
+        for kind, pack in packs.items():
+            for count in (0, 1, 2, 5):
+                value = struct.pack(order + pack, *((6,) if len(pack) == 1 else (12, 2)))
+                data = value * count
+                place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "L", 26)
+                entry = struct.pack(order + "HHL", 0x0112, kind, count) + place
+                block = mark + struct.pack(order + "LH", 8, 1) + entry + b"\0" * 4 + data
+                files[f"{mark!r} {kind} {count}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
+    for cut in range(8, 60):  # offsets beyond the end
+        block = exif_block(6, "<")[:cut]
+        files[f"cut at {cut}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
+    assert_decoded_alike(jobs, files)
+
+
+def test_a_broken_exif_block_is_ignored(jobs):
+    """Pillow refuses the file, but not where a JPEG tells no resolution: we read both."""
+    block = b"XX*\0\x08\0\0\0"
+    files = [png(9, 5, 8, 2, before=chunk(b"eXIf", block)), png(9, 5, 8, 2)]
+    damaged, sound = decoded(jobs, files)
+    assert pillows(files[0]) is None
+    assert damaged == sound
+
+
+def test_the_first_frame_of_several_is_taken(jobs):
+    frames = [gradient(24, 16), Image.new("RGB", (24, 16), "blue")]
+    more = {"save_all": True, "append_images": frames[1:]}
+    assert_decoded_alike(
+        jobs,
+        {
+            "MPO": encoded(frames[0], "MPO", **more),
+            "APNG": encoded(frames[0], "PNG", **more),
+            "APNG with a picture of its own": encoded(frames[0], "PNG", default_image=True, **more),
+        },
+    )
+
+
+def test_the_bundled_pictures_and_their_jpegs_equal_pillows(jobs):
+    files = {path.name: path.read_bytes() for path in sorted(PICTURES.glob("*.png"))}
+    assert files
+    for name, data in list(files.items())[:4]:
+        image = load_image(data)
+        files[name + " as JPEG"] = encoded(image, "JPEG", quality=85)
+        files[name + " as progressive JPEG"] = encoded(image, "JPEG", progressive=True)
+        files[name + " with a palette"] = encoded(image.quantize(64), "PNG")
+    assert_decoded_alike(jobs, files)
+
+
+def test_what_is_no_picture_is_refused(jobs):
+    bomb = encoded(Image.new("1", (10_000, 10_000)), "PNG")
+    files = {
+        b"": "picture is not a picture in JPEG, PNG",
+        b"not a picture": "picture is not a picture in JPEG, PNG",
+        b"GIF89a": "picture is not a picture in JPEG, PNG",
+        bomb: "picture is 10000x10000; expected at most 89 megapixels",
+        png(4, 4, 8, 2)[:-60]: "picture cannot be decoded: ",
+        encoded(gradient(64, 64), "JPEG")[:-40]: "picture cannot be decoded: the file is truncated",
+        png(4, 4, 8, 3, before=chunk(b"PLTE", bytes(771))): "picture cannot be decoded: ",
+        png(4, 4, 8, 2).replace(b"IHDR", b"IHDS"): "picture cannot be decoded: ",
+        png(4, 4, 8, 2, before=PALETTE[:-1] + b"?"): "picture cannot be decoded: ",
+    }
+    for (file, message), (status, answer) in zip(
+        files.items(), decoded(jobs, list(files)), strict=True
+    ):
+        assert status == "error"
+        assert answer.decode().startswith(message)
+        assert b"\n" not in answer
+        assert pillows(file) is None
+
+
+def cut_files() -> Iterator[tuple[str, bytes, int]]:
+    """Yield name, file and the shortest length that Pillow may read and C++ not."""
+    image = gradient(40, 30)
+    for mode in ("RGB", "L", "CMYK"):
+        for progressive in (False, True):
+            file = encoded(image.convert(mode), "JPEG", progressive=progressive)
+            yield f"JPEG {mode} {progressive}", file, len(file)
+    for depth, color in PNG_KINDS:
+        for interlaced in (False, True):
+            before = PALETTE if color == 3 else b""
+            file = png(12, 9, depth, color, before=before, interlaced=interlaced)
+            # Behind the pixels come Adler-32, a CRC, and IEND's 12 bytes: Pillow reads what lacks
+            # them, C++ wants the Adler-32, without which pixels may be damaged.
+            yield f"PNG {depth} {color} {interlaced}", file, len(file) - 26
+
+
+def test_truncated_files_are_refused_as_by_pillow(jobs):
+    cases = []
+    for name, file, free in cut_files():
+        step = max(1, len(file) // 60)
+        lengths = {*range(0, len(file), step), *range(len(file) - 40, len(file))}
+        cases += [(name, file[:length], length >= free) for length in sorted(lengths)]
+    answers = decoded(jobs, [file for _, file, _ in cases])
+    for (name, file, free), (status, answer) in zip(cases, answers, strict=True):
+        expected = pillows(file)
+        if status == "ok":
+            assert answer == expected, (name, len(file))
+        else:
+            assert status == "error"
+            assert free or expected is None, (name, len(file), answer)
+
+
+def test_damaged_files_never_crash(jobs):
+    """And where both read them, they read the same, but for a few.
+
+    C++ alone refuses: pixels that end early (Pillow leaves black), what libpng checks in a header.
+    C++ alone reads: broken metadata, which it looks at for the orientation only.
+    """
+    generator = np.random.default_rng(9)
+    sources = [png(12, 9, depth, color, before=PALETTE) for depth, color in PNG_KINDS if color != 0]
+    sources += [encoded(gradient(40, 30).convert(mode), "JPEG") for mode in ("RGB", "L", "CMYK")]
+    sources += [encoded(gradient(40, 30), "JPEG", progressive=True)]
+    files = []
+    for index in range(900):
+        file = bytearray(sources[index % len(sources)])
+        for _ in range(int(generator.integers(1, 4))):
+            file[int(generator.integers(0, len(file)))] = int(generator.integers(0, 256))
+        files.append(bytes(file))
+    both = alike = 0
+    for file, (status, answer) in zip(files, decoded(jobs, files), strict=True):
+        assert status in {"ok", "error"}
+        expected = pillows(file)
+        if status == "ok" and expected is not None:
+            both, alike = both + 1, alike + (answer == expected)
+    assert both > 100
+    assert alike >= both * 0.97
+
+
+def test_preparing_is_not_slower_than_pillow(jobs):
+    """Loose, as machines are busy: alone it takes less than half of Pillow's time."""
+    pixels, spec = noise(500, 375), ImageSpec()
+    add_pixels(jobs, f"time {spec_words(spec)}", pixels, "RGB", 0)
+    image, best = Image.fromarray(pixels), 1e9
+    for _ in range(100):
+        begin = time.perf_counter()
+        prepare(image, spec)
+        best = min(best, time.perf_counter() - begin)
+    ((status, answer),) = jobs.run()
+    assert status == "ok"
+    assert float(answer) < best
