@@ -111,6 +111,9 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST_NAME
     try:
+        # A pipe would be waited for, and a device read without end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ManifestError(f"{path} cannot be read: it is no regular file")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{path} is over {MAX_MANIFEST_BYTES // 2**20} MiB; no manifest is")
         text = path.read_text(encoding="utf-8")

@@ -3,6 +3,8 @@
 #include <new>
 #include <string>
 
+#include "artifact/text.hpp"
+
 namespace libtame {
 namespace {
 
@@ -12,6 +14,19 @@ constexpr std::size_t most_classes = 1'000'000;
 std::string& last_error() noexcept {
   static thread_local std::string message;
   return message;
+}
+
+/// A message as one line of UTF-8, whatever names of files were put into it.
+std::string one_line(std::string text) {
+  for (char& letter : text) {
+    const bool control = static_cast<unsigned char>(letter) < 0x20;
+    if (control) letter = ' ';
+  }
+  if (!utf8_error(text)) return text;
+  for (char& letter : text) {
+    if (static_cast<unsigned char>(letter) >= 0x80) letter = '?';
+  }
+  return text;
 }
 
 }  // namespace
@@ -34,7 +49,7 @@ Handles<tame_stream, Stream>& streams() {
 
 void set_last_error(const char* message) noexcept {
   try {
-    last_error() = message;
+    last_error() = one_line(message);
   } catch (...) {
     last_error().clear();  // no memory for the message; the status says the rest
   }

@@ -41,8 +41,12 @@ std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& o
          "'; expected onnxruntime, openvino, tensorrt, tensorrt-rtx");
   }
   check_options(options);
+  // An engine's sidecar names the graph that it was built of.
   if (is_tensorrt(options)) return open_tensorrt(artifact, options);
-  return openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
+  std::unique_ptr<Backend> opened =
+      openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
+  if (!artifact.graph_is_checked) fail_foreign_graph(artifact);
+  return opened;
 }
 
 }  // namespace libtame

@@ -110,6 +110,13 @@ TEST(Handles, that_never_were_are_noticed) {
   EXPECT_EQ(failed(tame_close(made_up)), TAME_INPUT_ERROR);
 }
 
+TEST(Messages, are_one_line_of_utf8) {
+  tame_explainer* explainer = nullptr;
+  EXPECT_EQ(tame_open("no\nsuch\xff place", nullptr, &explainer), TAME_ARTIFACT_ERROR);
+  EXPECT_EQ(std::strncmp(tame_last_error(), "no such? place: expected an artifact", 36), 0)
+      << tame_last_error();
+}
+
 TEST(Statuses, have_the_names_of_pythons_errors) {
   EXPECT_STREQ(tame_status_name(TAME_CHECKSUM_ERROR), "ChecksumError");
   EXPECT_STREQ(tame_status_name(TAME_INCOMPATIBLE_ERROR), "IncompatibleArtifactError");
