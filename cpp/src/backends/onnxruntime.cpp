@@ -43,6 +43,8 @@ Runtime load_runtime(const std::string& given) {
   Runtime runtime{ort::Api(table), nullptr, nullptr, base->get_version()};
   const ort::Api& api = runtime.api;
   check(api, api.call<ort::CreateEnv>(ort::error_severity, "tame", &runtime.env), "failed");
+  // Some builds report what they are used for; who embeds this did not ask for that.
+  check(api, api.call<ort::DisableTelemetryEvents>(runtime.env), "failed");
   check(api,
         api.call<ort::CreateCpuMemoryInfo>(ort::device_allocator, ort::default_memory,
                                            &runtime.memory),

@@ -42,6 +42,7 @@ struct Entry {
 
 using GetErrorMessage = Entry<2, const char*(const Status*)>;
 using CreateEnv = Entry<3, Status*(int severity, const char* name, Env** out)>;
+using DisableTelemetryEvents = Entry<6, Status*(const Env*)>;
 using CreateSession =
     Entry<7, Status*(const Env*, const char* path, const SessionOptions*, Session** out)>;
 using Run =

@@ -15,6 +15,7 @@ namespace {
 TEST(OnnxRuntimeHeader, has_every_function_where_it_is_called) {
   EXPECT_PLACE(GetErrorMessage);
   EXPECT_PLACE(CreateEnv);
+  EXPECT_PLACE(DisableTelemetryEvents);
   EXPECT_PLACE(CreateSession);
   EXPECT_PLACE(Run);
   EXPECT_PLACE(CreateSessionOptions);

@@ -1,7 +1,9 @@
 // Answers questions in one process: a line of JSON in, a line of JSON out.
 //
 //   {"open": "build/demo", "backend": "onnxruntime"}  -> {"status": "OK", "message": ""}
-//   {"explain": "cat.jpg", "class_ids": [-1]}         -> {"status": …, "logits": […], "maps": […]}
+//   {"explain": "cat.jpg", "class_ids": [-1], "overlay": "out.ppm"}
+//                                                     -> {"status": …, "logits": […], "maps": […]}
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -19,6 +21,13 @@ json explain(const tame::Explainer& explainer, const json& asked) {
   std::vector<float> maps;
   for (std::size_t place = 0; place < found.explained(); ++place) {
     maps.insert(maps.end(), found.map(0, place).begin(), found.map(0, place).end());
+  }
+  if (asked.contains("overlay")) {
+    const tame::Picture shown = explainer.overlay(tame::Image::encoded(file), found);
+    std::ofstream out(asked["overlay"].get<std::string>(), std::ios::binary);
+    out << "P6 " << shown.width << " " << shown.height << " 255\n";
+    out.write(reinterpret_cast<const char*>(shown.pixels.data()),
+              static_cast<std::streamsize>(shown.pixels.size()));
   }
   return {{"logits", std::vector<float>(found.logits(0).begin(), found.logits(0).end())},
           {"class_ids",

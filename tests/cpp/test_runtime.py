@@ -1,0 +1,121 @@
+"""libtame through its public functions beside the Python runtime, on artifacts made here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tame_deploy
+from tame_deploy.errors import TameError
+from tests.attacks.cases import ATTACKS
+from tests.cpp.build import built_program
+from tests.golden.replay import LOGITS_RELATIVE, MAPS_ABSOLUTE, PICTURES
+
+PICTURE = PICTURES / "turned.jpg"
+
+
+def answers(*questions):
+    """Ask one process, in order."""
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    done = subprocess.run(
+        [built_program("tame-replay")], input=lines, capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "attack", [one for one in ATTACKS if one.stage == "backend"], ids=lambda attack: attack.name
+)
+def test_what_only_a_backend_notices_is_the_same_kind_of_error(demo_copy, attack):
+    attack.spoil(demo_copy)
+    with pytest.raises(TameError) as caught:
+        tame_deploy.load(demo_copy, backend="onnxruntime")
+    (said,) = answers({"open": str(demo_copy)})
+    assert said["status"] == type(caught.value).__name__
+    assert attack.words in said["message"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return a function that exports the demo with other options."""
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.options import ExportOptions
+    from tame_deploy.model.backbones import BackboneRequest, load_backbone
+    from tame_deploy.model.network import HeadRequest, build_network
+
+    network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
+
+    def export(**options):
+        folder = tmp_path_factory.mktemp("export") / "demo"
+        return export_artifact(network, folder, ExportOptions(**options)).path
+
+    return export
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"explain": "predicted", "top_k": 2, "input": "float32", "maps": "logits"},
+        {"explain": "all", "maps": "sigmoid"},
+    ],
+    ids=lambda options: options["explain"],
+)
+def test_other_contracts_give_the_same(exported, options, tmp_path):
+    artifact = exported(**options)
+    with tame_deploy.load(artifact, backend="onnxruntime") as explainer:
+        expected = explainer.explain(PICTURE)
+    shown = tmp_path / "shown.ppm"
+    opened, found, refused = answers(
+        {"open": str(artifact)},
+        {"explain": str(PICTURE), "overlay": str(shown)},
+        {"explain": str(PICTURE), "class_ids": [2]},
+    )
+    assert (opened["status"], found["status"]) == ("OK", "OK"), (opened, found)
+    assert refused["status"] == "InputError"
+    assert "this artifact always explains" in refused["message"]
+    logits = np.abs(found["logits"] - expected.logits[0]).max()
+    assert logits <= LOGITS_RELATIVE * np.abs(expected.logits).max()
+    assert found["class_ids"] == expected.class_ids[0].tolist()
+    scale = max(1.0, float(np.abs(expected.maps).max()))  # map logits are not in [0, 1]
+    assert np.abs(found["maps"] - expected.maps.ravel()).max() <= MAPS_ABSOLUTE * scale
+    apart = np.asarray(Image.open(shown)).astype(int) - np.asarray(expected.overlay(0))
+    assert np.abs(apart).max() <= 1
+
+
+def test_openvino_refuses_what_it_may_compute_wrongly(demo_copy):
+    manifest = json.loads((demo_copy / "manifest.json").read_text())
+    (demo_copy / "manifest.json").write_text(json.dumps(manifest | {"precision": "int8"}))
+    # The graph's identity changes with it; of the two errors either says that it is not run.
+    (said,) = answers({"open": str(demo_copy), "backend": "openvino"})
+    assert said["status"] == "IncompatibleArtifactError"
+
+
+def test_a_backends_python_package_is_found(demo_export, monkeypatch):
+    monkeypatch.delenv("TAME_ONNXRUNTIME_LIBRARY", raising=False)
+    (said,) = answers({"open": str(demo_export)})
+    assert said["status"] == "OK"
+    monkeypatch.setenv("TAME_ONNXRUNTIME_LIBRARY", "/nowhere")
+    (said,) = answers({"open": str(demo_export)})
+    assert said["status"] == "BackendNotInstalledError"
+    assert "/nowhere, which TAME_ONNXRUNTIME_LIBRARY names" in said["message"]
+
+
+def test_opening_writes_nothing(demo_export, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in demo_export.rglob("*")}
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")  # whose files are ONNX Runtime's own
+    monkeypatch.chdir(shutil.copytree(PICTURES, tmp_path / "here"))
+    opened, found = answers({"open": str(demo_export)}, {"explain": str(PICTURE)})
+    assert (opened["status"], found["status"]) == ("OK", "OK")
+    assert {path: path.stat().st_mtime_ns for path in demo_export.rglob("*")} == before
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {
+        path.name for path in PICTURES.iterdir()
+    }
+    assert [path for path in home.rglob("*") if path.is_file()] == []
