@@ -3,7 +3,8 @@
 //     clang++ -std=c++17 -g -O1 -DTAME_DECODE -fsanitize=fuzzer,address,undefined \
 //       -fno-sanitize-recover=all -Icpp/include -Icpp/src cpp/fuzz/picture.cpp \
 //       cpp/src/picture/*.cpp -ljpeg -lpng -lz -o build/fuzz-picture
-//     build/fuzz-picture -max_len=4096 -max_total_time=120 cpp/fuzz/corpus/picture
+//     mkdir -p build/found && build/fuzz-picture -max_len=4096 -max_total_time=120 build/found \
+//       cpp/fuzz/corpus/picture
 #include "picture/picture.hpp"
 
 #include <cstdlib>

@@ -438,6 +438,7 @@ def test_png_files_with_other_chunks_equal_pillows(jobs):
             "palette with alpha": png(9, 9, 8, 3, before=PALETTE + clear),
             "palette of 2 bits with alpha": png(9, 9, 2, 3, before=PALETTE + clear),
             "short palette": png(9, 9, 8, 3, before=odd),
+            "palette that ends within a colour": png(9, 9, 1, 3, before=odd),
             "no palette": png(9, 9, 4, 3),
             "gray with a clear level": png(9, 9, 8, 0, before=gray_clear),
             "16-bit gray with a clear level": png(9, 9, 16, 0, before=gray_clear),
@@ -553,10 +554,37 @@ def test_exif_numbers_of_all_types_equal_pillows(jobs):
                 entry = struct.pack(order + "HHL", 0x0112, kind, count) + place
                 block = mark + struct.pack(order + "LH", 8, 1) + entry + b"\0" * 4 + data
                 files[f"{mark!r} {kind} {count}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
+    for length in range(1, 90):  # texts that lie over each other, and may be longer than all
+        entries = b"".join(struct.pack("<HHLL", tag, 2, length, 8) for tag in (0x010E, 0x010F))
+        entries += struct.pack("<HHLL", 0x0112, 5, 1, 46)
+        block = (
+            b"II*\0" + struct.pack("<LH", 8, 3) + entries + struct.pack("<LL", 6, 1) + b"\0" * 40
+        )
+        files[f"texts of {length}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
+    for cut in range(8, 30):  # entries beyond the end
+        entry = struct.pack("<HHLHH", 0x0112, 3, 1, 6, 0)
+        block = (b"II*\0" + struct.pack("<LH", 8, 1) + entry + b"\0" * 4)[:cut]
+        files[f"entry cut at {cut}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
     for cut in range(8, 60):  # offsets beyond the end
         block = exif_block(6, "<")[:cut]
         files[f"cut at {cut}"] = png(9, 5, 8, 2, before=chunk(b"eXIf", block))
     assert_decoded_alike(jobs, files)
+
+
+def test_exif_in_several_parts_equals_pillows(jobs):
+    block, file = exif_block(6, "<"), encoded(gradient(24, 16), "JPEG")
+    files = {}
+    for cut in (1, 9, 20, 33, len(block) - 1):
+        parts = [b"Exif\0\0" + part for part in (block[:cut], block[cut:])]
+        segments = [b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts]
+        files[f"cut at {cut}"] = file[:2] + b"".join(segments) + file[2:]
+    assert_decoded_alike(jobs, files)
+
+
+def test_a_very_long_picture_equals_pillows(jobs):
+    long = Image.new("1", (1_200_000, 1))
+    long.paste(1, (0, 0, 700_000, 1))
+    assert_decoded_alike(jobs, {"long": encoded(long, "PNG")})
 
 
 def test_a_broken_exif_block_is_ignored(jobs):
@@ -592,6 +620,24 @@ def test_the_bundled_pictures_and_their_jpegs_equal_pillows(jobs):
     assert_decoded_alike(jobs, files)
 
 
+def wrong_sum(apart: bool) -> bytes:
+    """A PNG file the Adler-32 of whose pixels is wrong, and in a chunk apart from them or not."""
+    packed = zlib.compress(b"\0\1\2\3\4")
+    damaged = packed[:-1] + bytes([packed[-1] ^ 1])
+    parts = [damaged[:-4], damaged[-4:]] if apart else [damaged]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, 8, 0, 0, 0, 0))
+    pixels = b"".join(chunk(b"IDAT", part) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+def test_a_wrong_sum_of_pixels_is_refused_wherever_it_is(jobs):
+    """Pillow does not look at it in a chunk of its own."""
+    assert pillows(wrong_sum(apart=True)) is not None
+    ((status, answer),) = decoded(jobs, [wrong_sum(apart=True)])
+    assert status == "error"
+    assert answer.startswith(b"picture cannot be decoded: ")
+
+
 def test_what_is_no_picture_is_refused(jobs):
     bomb = encoded(Image.new("1", (10_000, 10_000)), "PNG")
     files = {
@@ -603,6 +649,7 @@ def test_what_is_no_picture_is_refused(jobs):
         encoded(gradient(64, 64), "JPEG")[:-40]: "picture cannot be decoded: the file is truncated",
         png(4, 4, 8, 3, before=chunk(b"PLTE", bytes(771))): "picture cannot be decoded: ",
         png(4, 4, 8, 2).replace(b"IHDR", b"IHDS"): "picture cannot be decoded: ",
+        wrong_sum(apart=False): "picture cannot be decoded: ",
         png(4, 4, 8, 2, before=PALETTE[:-1] + b"?"): "picture cannot be decoded: ",
     }
     for (file, message), (status, answer) in zip(
@@ -614,20 +661,21 @@ def test_what_is_no_picture_is_refused(jobs):
         assert pillows(file) is None
 
 
-def cut_files() -> Iterator[tuple[str, bytes, int]]:
-    """Yield name, file and the shortest length that Pillow may read and C++ not."""
+def cut_files() -> Iterator[tuple[str, bytes, range]]:
+    """Yield name, file and the lengths that Pillow may read and C++ not."""
     image = gradient(40, 30)
     for mode in ("RGB", "L", "CMYK"):
         for progressive in (False, True):
             file = encoded(image.convert(mode), "JPEG", progressive=progressive)
-            yield f"JPEG {mode} {progressive}", file, len(file)
+            yield f"JPEG {mode} {progressive}", file, range(0)
     for depth, color in PNG_KINDS:
         for interlaced in (False, True):
             before = PALETTE if color == 3 else b""
             file = png(12, 9, depth, color, before=before, interlaced=interlaced)
             # Behind the pixels come Adler-32, a CRC, and IEND's 12 bytes: Pillow reads what lacks
             # them, C++ wants the Adler-32, without which pixels may be damaged.
-            yield f"PNG {depth} {color} {interlaced}", file, len(file) - 26
+            free = range(len(file) - 26, len(file) - 16)
+            yield f"PNG {depth} {color} {interlaced}", file, free
 
 
 def test_truncated_files_are_refused_as_by_pillow(jobs):
@@ -635,7 +683,7 @@ def test_truncated_files_are_refused_as_by_pillow(jobs):
     for name, file, free in cut_files():
         step = max(1, len(file) // 60)
         lengths = {*range(0, len(file), step), *range(len(file) - 40, len(file))}
-        cases += [(name, file[:length], length >= free) for length in sorted(lengths)]
+        cases += [(name, file[:length], length in free) for length in sorted(lengths)]
     answers = decoded(jobs, [file for _, file, _ in cases])
     for (name, file, free), (status, answer) in zip(cases, answers, strict=True):
         expected = pillows(file)

@@ -107,8 +107,7 @@ void cmyk_to_rgb(const std::uint8_t* cmyk, int count, std::uint8_t* rgb) {
   for (int i = 0; i < count; ++i, cmyk += 4) {
     for (int c = 0; c < 3; ++c) {
       const int product = (255 - cmyk[c]) * cmyk[3] + 128;
-      const int light = cmyk[3] - ((product + (product >> 8)) >> 8);
-      *rgb++ = static_cast<std::uint8_t>(std::max(light, 0));
+      *rgb++ = static_cast<std::uint8_t>(cmyk[3] - ((product + (product >> 8)) >> 8));
     }
   }
 }

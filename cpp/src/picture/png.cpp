@@ -45,7 +45,8 @@ extern "C" {
 }
 
 void tame_png_warning(png_structp png, png_const_charp message) {
-  // A wrong checksum of all pixels is but a warning where they are complete; not so in Pillow.
+  // For libpng a wrong checksum of complete pixels is at times but a warning; for Pillow, at times
+  // an error: here always.
   if (std::strstr(message, "incorrect data check") != nullptr) png_error(png, message);
 }
 

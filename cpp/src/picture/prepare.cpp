@@ -114,7 +114,9 @@ PixelView checked_pixels(const tame_image& image) {
          max_pixel_side, " pixels a side");
   }
   check_pixels(image.width, image.height, max_pixels);
-  const std::size_t row = static_cast<std::size_t>(layout_of(static_cast<tame_format>(image.format)).channels) * image.width;
+  const std::size_t row =
+      static_cast<std::size_t>(layout_of(static_cast<tame_format>(image.format)).channels) *
+      image.width;
   const std::size_t stride = image.stride == 0 ? row : image.stride;
   if (stride < row) {
     fail(TAME_INPUT_ERROR, "picture has stride ", stride, "; expected at least ", row,

@@ -267,7 +267,7 @@ void scale(const PixelView& picture, const Axis& across, const Axis& down,
   const RowPass pass(picture.format, across, interpolation);
   if (down.identity()) return scale_across(picture, pass, down, across.count, out, stride);
   const FixedTaps taps = fixed_taps(down, interpolation);
-  if (!across.identity() && vertical_first(across, down)) {
+  if (vertical_first(across, down)) {
     return scale_down_first(picture, pass, taps, across.count, out, stride);
   }
   scale_both(picture, pass, taps, across.count, out, stride);

@@ -51,6 +51,7 @@ TEST(Blend, TakesWildValues) {
   EXPECT_EQ(blended({7}, {1, 1}, {infinity}, {1, 1}, box, 1.0), highest);
   EXPECT_EQ(blended({7}, {1, 1}, {-infinity}, {1, 1}, box, 1.0), untouched);
   EXPECT_EQ(blended({7}, {1, 1}, {nan}, {1, 1}, box, 1.0), untouched);
+  EXPECT_EQ(blended({7}, {1, 1}, {-0.5f}, {1, 1}, box, 1.0), untouched);
   EXPECT_EQ(blended({7}, {1, 1}, {1e30f}, {1, 1}, box, 1e30), highest);
 }
 

@@ -74,6 +74,13 @@ TEST(Pixels, MustNotBeTooMany) {
   EXPECT_EQ(message_of(image_of(some, 10000, 8900)), "");
 }
 
+TEST(Pixels, MayBeAsManyAsIsSaid) {
+  EXPECT_NO_THROW(check_pixels(2, 3, 6));
+  EXPECT_THROW(check_pixels(2, 3, 5), Failure);
+  EXPECT_THROW(check_pixels(0, 3, 6), Failure);
+  EXPECT_THROW(check_pixels(std::int64_t{1} << 62, 4, 6), Failure);
+}
+
 TEST(Pixels, MustFitIntoTheirStride) {
   tame_image image = image_of(some, 4, 3);
   image.stride = 11;
