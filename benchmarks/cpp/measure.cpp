@@ -69,8 +69,8 @@ json run(const std::string& what, const tame::Explainer& explainer, char** rest)
   const int calls = std::atoi(rest[1]);
   if (what == "explain") return timed(calls, [&] { (void)explainer.explain(picture); });
   const tame_info info = explainer.info();
-  std::vector<std::uint8_t> tensor(
-      static_cast<std::size_t>(info.input_width) * static_cast<std::size_t>(info.input_height) * 3);
+  std::vector<std::uint8_t> tensor(static_cast<std::size_t>(info.input_width) *
+                                   static_cast<std::size_t>(info.input_height) * 3);
   const tame_image image = tame::Image(picture).get();
   return timed(calls, [&] {
     tame::check(tame_prepare(explainer.get(), &image, tensor.data(), tensor.size()));

@@ -36,8 +36,8 @@ const Base* real_base() {
 }
 
 void* timed_run(void* session, const void* options, const char* const* input_names,
-                const void* const* inputs, std::size_t input_count,
-                const char* const* output_names, std::size_t output_count, void** outputs) {
+                const void* const* inputs, std::size_t input_count, const char* const* output_names,
+                std::size_t output_count, void** outputs) {
   const auto start = std::chrono::steady_clock::now();
   void* status = real_run(session, options, input_names, inputs, input_count, output_names,
                           output_count, outputs);

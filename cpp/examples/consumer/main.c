@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <tame/tame.h>
 
-static void *read_file(const char *path, size_t *size) {
-  FILE *file = fopen(path, "rb");
-  void *bytes = NULL;
+static void* read_file(const char* path, size_t* size) {
+  FILE* file = fopen(path, "rb");
+  void* bytes = NULL;
   long length = -1;
   if (file && fseek(file, 0, SEEK_END) == 0) length = ftell(file);
   if (length > 0 && (bytes = malloc((size_t)length)) != NULL) {
@@ -16,12 +16,12 @@ static void *read_file(const char *path, size_t *size) {
   return bytes;
 }
 
-static int explain(tame_explainer *explainer, const char *path) {
+static int explain(tame_explainer* explainer, const char* path) {
   tame_image image = {TAME_ENCODED, NULL, 0, 0, 0, 0};
-  tame_explanation *explanation = NULL;
+  tame_explanation* explanation = NULL;
   tame_score best;
-  const char *label = NULL;
-  void *bytes = read_file(path, &image.size);
+  const char* label = NULL;
+  void* bytes = read_file(path, &image.size);
   int failed = 1;
   image.data = bytes;
   if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK &&
@@ -37,8 +37,8 @@ static int explain(tame_explainer *explainer, const char *path) {
   return failed;
 }
 
-int main(int count, char **given) {
-  tame_explainer *explainer = NULL;
+int main(int count, char** given) {
+  tame_explainer* explainer = NULL;
   int failed;
   if (count != 3) {
     fprintf(stderr, "usage: consumer-c ARTIFACT PICTURE\n");

@@ -73,29 +73,29 @@ typedef enum tame_status {
   TAME_END = -1,       /**< the stream has ended: no more results will come */
   TAME_TIMED_OUT = -2, /**< nothing came, or nothing could be taken, within the time given */
   TAME_OK = 0,
-  TAME_ERROR = 1,                  /**< a fault of libtame itself; please report it */
-  TAME_MEMORY_ERROR = 2,           /**< out of memory */
-  TAME_ARTIFACT_ERROR = 10,        /**< an artifact directory cannot be used */
-  TAME_MANIFEST_ERROR = 11,        /**< manifest.json is missing, malformed or inconsistent */
-  TAME_CHECKSUM_ERROR = 12,        /**< a file is not the one that the manifest names */
-  TAME_INCOMPATIBLE_ERROR = 13,    /**< made for another version, graph or machine */
-  TAME_INPUT_ERROR = 20,           /**< a picture, class, handle or option that cannot be honoured */
-  TAME_BACKEND_ERROR = 30,         /**< the inference library failed */
-  TAME_NOT_INSTALLED_ERROR = 31,   /**< the inference library was not found */
-  TAME_DEVICE_ERROR = 32           /**< the device or precision asked for was not obtained */
+  TAME_ERROR = 1,                /**< a fault of libtame itself; please report it */
+  TAME_MEMORY_ERROR = 2,         /**< out of memory */
+  TAME_ARTIFACT_ERROR = 10,      /**< an artifact directory cannot be used */
+  TAME_MANIFEST_ERROR = 11,      /**< manifest.json is missing, malformed or inconsistent */
+  TAME_CHECKSUM_ERROR = 12,      /**< a file is not the one that the manifest names */
+  TAME_INCOMPATIBLE_ERROR = 13,  /**< made for another version, graph or machine */
+  TAME_INPUT_ERROR = 20,         /**< a picture, class, handle or option that cannot be honoured */
+  TAME_BACKEND_ERROR = 30,       /**< the inference library failed */
+  TAME_NOT_INSTALLED_ERROR = 31, /**< the inference library was not found */
+  TAME_DEVICE_ERROR = 32         /**< the device or precision asked for was not obtained */
 } tame_status;
 
 /** Name of a status as the Python package has it, such as "ChecksumError"; never NULL. */
-TAME_API const char *tame_status_name(tame_status status);
+TAME_API const char* tame_status_name(tame_status status);
 
 /** The last error of this thread, one line of UTF-8; "" if there was none.
  *
  * Valid until this thread's next call of a function that returns a status.
  */
-TAME_API const char *tame_last_error(void);
+TAME_API const char* tame_last_error(void);
 
 /** Version of the library, as "0.1.0". Compare it with TAME_VERSION_*: the header's. */
-TAME_API const char *tame_version(void);
+TAME_API const char* tame_version(void);
 
 /* ------------------------------------------------------------------ opening and closing */
 
@@ -103,16 +103,16 @@ typedef struct tame_explainer tame_explainer;
 
 /** How an artifact is run. */
 typedef struct tame_options {
-  size_t struct_size;   /**< sizeof(tame_options) */
-  const char *backend;  /**< "onnxruntime" (default), "openvino", "tensorrt",
+  size_t struct_size;     /**< sizeof(tame_options) */
+  const char* backend;    /**< "onnxruntime" (default), "openvino", "tensorrt",
                              "tensorrt-rtx" */
-  const char *library;  /**< path of the backend's library, or the directory that holds it; by
+  const char* library;    /**< path of the backend's library, or the directory that holds it; by
                              default it is looked for (docs/cpp.md says where) */
-  const char *precision; /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
-  const char *engine;   /**< TensorRT: name of the engine in engines/, to take no other */
-  int32_t threads;      /**< CPU threads of one operation; 0 is one a core */
-  int32_t streams;      /**< TensorRT, OpenVINO: calls that run at a time; 0 is 2 */
-  int32_t device;       /**< TensorRT: number of the GPU */
+  const char* precision;  /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
+  const char* engine;     /**< TensorRT: name of the engine in engines/, to take no other */
+  int32_t threads;        /**< CPU threads of one operation; 0 is one a core */
+  int32_t streams;        /**< TensorRT, OpenVINO: calls that run at a time; 0 is 2 */
+  int32_t device;         /**< TensorRT: number of the GPU */
   int32_t no_cuda_graphs; /**< TensorRT: 1 to start kernels one by one */
 } tame_options;
 
@@ -125,43 +125,42 @@ typedef struct tame_options {
  *
  * Thread-safe. May take seconds for large graphs.
  */
-TAME_API tame_status tame_open(const char *path, const tame_options *options,
-                               tame_explainer **explainer);
+TAME_API tame_status tame_open(const char* path, const tame_options* options,
+                               tame_explainer** explainer);
 
 /** Close an explainer. NULL does nothing.
  *
  * Calls that run in other threads end as usual, and memory is freed after them; later ones are
  * answered TAME_BACKEND_ERROR. Its streams are closed with it, its explanations stay valid.
  */
-TAME_API tame_status tame_close(tame_explainer *explainer);
+TAME_API tame_status tame_close(tame_explainer* explainer);
 
 /** What an artifact is. Strings are valid until the explainer is closed. */
 typedef struct tame_info {
   size_t struct_size;
-  const char *name;       /**< of the artifact */
-  const char *backbone;
-  const char *backend;    /**< what runs it and where, in words */
-  const char *backend_version;
-  const char *precision;  /**< "fp32", "fp16", "int8", "int8+fp16" */
-  const char *explain;    /**< "selectable", "predicted" or "all" */
-  const char *map_kind;   /**< "minmax", "sigmoid" or "logits" */
-  const char *input_type; /**< of the network: "uint8" (B, h, w, 3) or "float32" (B, 3, h, w) */
+  const char* name; /**< of the artifact */
+  const char* backbone;
+  const char* backend; /**< what runs it and where, in words */
+  const char* backend_version;
+  const char* precision;  /**< "fp32", "fp16", "int8", "int8+fp16" */
+  const char* explain;    /**< "selectable", "predicted" or "all" */
+  const char* map_kind;   /**< "minmax", "sigmoid" or "logits" */
+  const char* input_type; /**< of the network: "uint8" (B, h, w, 3) or "float32" (B, 3, h, w) */
   int64_t classes;        /**< C */
   int64_t ranks;          /**< how many of the likeliest classes -1 may stand for */
   int32_t input_width, input_height; /**< of the network's picture */
   int32_t map_width, map_height;     /**< of a map */
-  int32_t speed_only;     /**< 1 if weights are random: answers mean nothing */
+  int32_t speed_only;                /**< 1 if weights are random: answers mean nothing */
 } tame_info;
 
 /** Describe an explainer. @param info its `struct_size` is set by the caller. Thread-safe. */
-TAME_API tame_status tame_get_info(tame_explainer *explainer, tame_info *info);
+TAME_API tame_status tame_get_info(tame_explainer* explainer, tame_info* info);
 
 /** Name of a class. @param label set to UTF-8 text that is valid until the explainer is closed. */
-TAME_API tame_status tame_label(tame_explainer *explainer, int64_t class_id, const char **label);
+TAME_API tame_status tame_label(tame_explainer* explainer, int64_t class_id, const char** label);
 
 /** The class with a name, whatever its ASCII capitals. */
-TAME_API tame_status tame_class_id(tame_explainer *explainer, const char *label,
-                                   int64_t *class_id);
+TAME_API tame_status tame_class_id(tame_explainer* explainer, const char* label, int64_t* class_id);
 
 /* ------------------------------------------------------------------ pictures */
 
@@ -171,22 +170,22 @@ typedef enum tame_format {
   TAME_RGB = 1,     /**< interleaved, 8 bits a channel */
   TAME_BGR = 2,
   TAME_GRAY = 3,
-  TAME_RGBA = 4,    /**< alpha is ignored */
+  TAME_RGBA = 4, /**< alpha is ignored */
   TAME_BGRA = 5
 } tame_format;
 
 /** A picture in the caller's memory, read during the call only. */
 typedef struct tame_image {
   int32_t format; /**< a tame_format */
-  const void *data;
-  size_t size;    /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
-  int32_t width;  /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
+  const void* data;
+  size_t size;   /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
+  int32_t width; /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
   int32_t height;
-  size_t stride;  /**< bytes from a row to the next; 0 means rows without a gap */
+  size_t stride; /**< bytes from a row to the next; 0 means rows without a gap */
 } tame_image;
 
 /** Width and height of a picture as people see it, after EXIF rotation. Thread-safe. */
-TAME_API tame_status tame_image_size(const tame_image *image, int32_t *width, int32_t *height);
+TAME_API tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* height);
 
 /** Write a picture as RGB.
  *
@@ -196,8 +195,7 @@ TAME_API tame_status tame_image_size(const tame_image *image, int32_t *width, in
  *
  * Thread-safe.
  */
-TAME_API tame_status tame_decode(const tame_image *image, uint8_t *rgb, size_t size,
-                                 size_t stride);
+TAME_API tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t size, size_t stride);
 
 /** Resize and crop a picture to the network's, as the manifest says.
  *
@@ -206,7 +204,7 @@ TAME_API tame_status tame_decode(const tame_image *image, uint8_t *rgb, size_t s
  *
  * Thread-safe.
  */
-TAME_API tame_status tame_prepare(tame_explainer *explainer, const tame_image *image, void *tensor,
+TAME_API tame_status tame_prepare(tame_explainer* explainer, const tame_image* image, void* tensor,
                                   size_t size);
 
 /* ------------------------------------------------------------------ explaining */
@@ -216,14 +214,14 @@ typedef struct tame_explanation tame_explanation;
 /** What to explain. */
 typedef struct tame_request {
   size_t struct_size;
-  const int64_t *class_ids; /**< K classes for all pictures, or N rows of K; -1 in place j is the
+  const int64_t* class_ids; /**< K classes for all pictures, or N rows of K; -1 in place j is the
                                  j-th likeliest. NULL: see `top` */
   size_t class_count;       /**< K */
   size_t class_rows;        /**< rows of `class_ids`: 0 or 1 (for all pictures), or N */
   int32_t top;              /**< instead: how many of the likeliest; 0 is 1 */
   int32_t map_width;        /**< resize maps bilinearly; 0 and 0: as the network gives them */
   int32_t map_height;
-  int32_t batch_size;       /**< pictures that go through the graph at a time; 0 is 8 */
+  int32_t batch_size; /**< pictures that go through the graph at a time; 0 is 8 */
 } tame_request;
 
 /** Classify pictures and show where the network looked.
@@ -235,30 +233,29 @@ typedef struct tame_request {
  *
  * Thread-safe: any number of threads may explain with one handle.
  */
-TAME_API tame_status tame_explain(tame_explainer *explainer, const tame_image *images,
-                                  size_t count, const tame_request *request,
-                                  tame_explanation **explanation);
+TAME_API tame_status tame_explain(tame_explainer* explainer, const tame_image* images, size_t count,
+                                  const tame_request* request, tame_explanation** explanation);
 
 /** As `tame_explain`, from the network's own input: uint8 (N, h, w, 3) or normalised float32
  * (N, 3, h, w), as `input_type` of tame_info says.
  *
  * @param size  bytes at `tensor`
  */
-TAME_API tame_status tame_explain_prepared(tame_explainer *explainer, const void *tensor,
-                                           size_t size, size_t count, const tame_request *request,
-                                           tame_explanation **explanation);
+TAME_API tame_status tame_explain_prepared(tame_explainer* explainer, const void* tensor,
+                                           size_t size, size_t count, const tame_request* request,
+                                           tame_explanation** explanation);
 
 /** The arrays of an explanation: valid, and unchanging, until it is freed. */
 typedef struct tame_view {
   size_t struct_size;
-  const float *logits;      /**< (count, classes) */
-  const int64_t *class_ids; /**< (count, explained): which classes `maps` explain */
-  const float *maps;        /**< (count, explained, map_height, map_width) */
+  const float* logits;      /**< (count, classes) */
+  const int64_t* class_ids; /**< (count, explained): which classes `maps` explain */
+  const float* maps;        /**< (count, explained, map_height, map_width) */
   size_t count, classes, explained, map_height, map_width;
 } tame_view;
 
 /** Look into an explanation. @param view its `struct_size` is set by the caller. Thread-safe. */
-TAME_API tame_status tame_explanation_view(const tame_explanation *explanation, tame_view *view);
+TAME_API tame_status tame_explanation_view(const tame_explanation* explanation, tame_view* view);
 
 /** A class and its softmax probability. */
 typedef struct tame_score {
@@ -271,11 +268,11 @@ typedef struct tame_score {
  * @param index   which picture
  * @param scores  `count` places of the caller's; `count` is 1 to the number of classes
  */
-TAME_API tame_status tame_explanation_top(const tame_explanation *explanation, size_t index,
-                                          size_t count, tame_score *scores);
+TAME_API tame_status tame_explanation_top(const tame_explanation* explanation, size_t index,
+                                          size_t count, tame_score* scores);
 
 /** Free an explanation. NULL does nothing; views of it may not be used any more. */
-TAME_API tame_status tame_explanation_free(tame_explanation *explanation);
+TAME_API tame_status tame_explanation_free(tame_explanation* explanation);
 
 /** Lay a map of an explanation over its picture, as RGB; what the network did not see is dimmed.
  *
@@ -289,9 +286,9 @@ TAME_API tame_status tame_explanation_free(tame_explanation *explanation);
  *
  * Thread-safe.
  */
-TAME_API tame_status tame_overlay(tame_explainer *explainer, const tame_image *image,
-                                  const tame_explanation *explanation, size_t index, size_t place,
-                                  float strength, uint8_t *rgb, size_t size, size_t stride);
+TAME_API tame_status tame_overlay(tame_explainer* explainer, const tame_image* image,
+                                  const tame_explanation* explanation, size_t index, size_t place,
+                                  float strength, uint8_t* rgb, size_t size, size_t stride);
 
 /* ------------------------------------------------------------------ streams */
 
@@ -310,8 +307,8 @@ typedef struct tame_stream_options {
  * @param options  NULL for the defaults
  * @param stream   set to a handle that the caller closes
  */
-TAME_API tame_status tame_stream_open(tame_explainer *explainer, const tame_request *request,
-                                      const tame_stream_options *options, tame_stream **stream);
+TAME_API tame_status tame_stream_open(tame_explainer* explainer, const tame_request* request,
+                                      const tame_stream_options* options, tame_stream** stream);
 
 /** Put a picture into a stream. It is prepared in the calling thread: its memory is the caller's
  * again when this returns. Waits while the stream is full.
@@ -323,11 +320,11 @@ TAME_API tame_status tame_stream_open(tame_explainer *explainer, const tame_requ
  *
  * Thread-safe; pictures of several threads come in some order.
  */
-TAME_API tame_status tame_stream_push(tame_stream *stream, const tame_image *image,
-                                      int64_t timeout_ms, uint64_t *index);
+TAME_API tame_status tame_stream_push(tame_stream* stream, const tame_image* image,
+                                      int64_t timeout_ms, uint64_t* index);
 
 /** Say that no more pictures will come. Thread-safe; again does nothing. */
-TAME_API tame_status tame_stream_finish(tame_stream *stream);
+TAME_API tame_status tame_stream_finish(tame_stream* stream);
 
 /** Take the next explanation, of one picture.
  *
@@ -339,14 +336,14 @@ TAME_API tame_status tame_stream_finish(tame_stream *stream);
  *
  * Thread-safe.
  */
-TAME_API tame_status tame_stream_pop(tame_stream *stream, int64_t timeout_ms, uint64_t *index,
-                                     tame_explanation **explanation);
+TAME_API tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, uint64_t* index,
+                                     tame_explanation** explanation);
 
 /** Close a stream, dropping what was not taken. NULL does nothing.
  *
  * Waits for the batch that runs. Calls that wait in other threads return TAME_END.
  */
-TAME_API tame_status tame_stream_close(tame_stream *stream);
+TAME_API tame_status tame_stream_close(tame_stream* stream);
 
 /* ------------------------------------------------------------------ GPU memory */
 
@@ -355,12 +352,12 @@ typedef struct tame_device_call {
   size_t struct_size;
   size_t count;             /**< N */
   size_t explained;         /**< K */
-  const void *images;       /**< `input_type` of tame_info */
-  const int64_t *class_ids; /**< (N, K); NULL where the artifact takes none */
-  float *logits;            /**< (N, C) */
-  int64_t *explained_ids;   /**< (N, K) */
-  float *maps;              /**< (N, K, h, w) */
-  void *cuda_stream;        /**< cudaStream_t of the caller's; NULL is the default stream */
+  const void* images;       /**< `input_type` of tame_info */
+  const int64_t* class_ids; /**< (N, K); NULL where the artifact takes none */
+  float* logits;            /**< (N, C) */
+  int64_t* explained_ids;   /**< (N, K) */
+  float* maps;              /**< (N, K, h, w) */
+  void* cuda_stream;        /**< cudaStream_t of the caller's; NULL is the default stream */
 } tame_device_call;
 
 /** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt".
@@ -373,7 +370,7 @@ typedef struct tame_device_call {
  *
  * Thread-safe; calls on one stream run in order.
  */
-TAME_API tame_status tame_run_on_device(tame_explainer *explainer, const tame_device_call *call);
+TAME_API tame_status tame_run_on_device(tame_explainer* explainer, const tame_device_call* call);
 
 #ifdef __cplusplus
 }

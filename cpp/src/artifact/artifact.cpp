@@ -113,7 +113,7 @@ std::string contained(const std::string& root, const std::string& name) {
     fail(TAME_MANIFEST_ERROR, root, ": the manifest names ", repr(std::string_view(name)),
          ", outside the artifact");
   }
-  const std::string path = path_text(root + "/" + name);
+  std::string path = path_text(root + "/" + name);
   std::error_code error;
   const fs::path resolved = fs::canonical(path, error);
   if (error) {

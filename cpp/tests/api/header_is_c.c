@@ -3,7 +3,7 @@
 
 int main(void) {
   tame_options options = {sizeof(tame_options), 0, 0, 0, 0, 0, 0, 0, 0};
-  tame_explainer *explainer = NULL;
+  tame_explainer* explainer = NULL;
   tame_status status = tame_open("nowhere", &options, &explainer);
   return status == TAME_OK ? 1 : (int)(tame_last_error()[0] == '\0');
 }

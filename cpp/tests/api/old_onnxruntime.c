@@ -3,18 +3,18 @@
 #include <stdint.h>
 
 typedef struct ApiBase {
-  const void *(*get_api)(uint32_t version);
-  const char *(*get_version)(void);
+  const void* (*get_api)(uint32_t version);
+  const char* (*get_version)(void);
 } ApiBase;
 
-static const void *no_table(uint32_t version) {
+static const void* no_table(uint32_t version) {
   (void)version;
   return NULL;
 }
 
-static const char *old_version(void) { return "1.4.0"; }
+static const char* old_version(void) { return "1.4.0"; }
 
-const ApiBase *OrtGetApiBase(void) {
+const ApiBase* OrtGetApiBase(void) {
   static const ApiBase base = {no_table, old_version};
   return &base;
 }
