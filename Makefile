@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What the C++ part is built and tested with, and Debian's packages that have it.
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
 CPP_PACKAGES := cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
-	pkg-config dpkg-dev libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
+	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
 CPP_MISSING := $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool)))
 
 .PHONY: demo test lint cpp cpp-tools sanitize tidy benchmark clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,8 @@ _TOOLS = {"cmake": "cmake", "c++": "g++"}
 _LIBRARIES = "nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev"
 #: The variable that names a backend's library, and where its Python package has it.
 _BACKENDS = {
-    "TAME_ONNXRUNTIME_LIBRARY": ("onnxruntime", "capi/libonnxruntime.so.*"),
-    "TAME_OPENVINO_LIBRARY": ("openvino", "libs/libopenvino_c.so.*"),
+    "TAME_ONNXRUNTIME_LIBRARY": ("onnxruntime", "capi/libonnxruntime.so*"),
+    "TAME_OPENVINO_LIBRARY": ("openvino", "libs/libopenvino_c.so*"),
 }
 
 
@@ -68,16 +69,19 @@ def _explain(sources: Path) -> None:
     line("libtame", str(sources))
     line("in CMake", "find_package(tame 0.1 REQUIRED) and tame::tame, configured with")
     line("", '-Dtame_DIR="$(tame-deploy cpp --cmake-dir)"')
-    line("install", f"cmake -S {sources} -B build/libtame")
+    line("install", f"cmake -S {shlex.quote(str(sources))} -B build/libtame")
     line("", "cmake --build build/libtame --parallel")
     line("", "cmake --install build/libtame --prefix PREFIX")
-    missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
-    needed = " ".join([*missing, _LIBRARIES])
-    line("needs", f"apt-get install {needed}   (Debian, Ubuntu)")
-    for variable, (module, pattern) in _BACKENDS.items():
-        found = _library(module, pattern)
-        if found is not None:
-            line("runs on", f"export {variable}={found}")
+    tools = {tool: shutil.which(tool) for tool in _TOOLS}
+    line("tools", ", ".join(f"{tool}: {place or 'not found'}" for tool, place in tools.items()))
+    needed = [_TOOLS[tool] for tool, place in tools.items() if place is None]
+    line("needs", f"apt-get install {' '.join([*needed, _LIBRARIES])}   (Debian, Ubuntu)")
+    found = {name: _library(*where) for name, where in _BACKENDS.items()}
+    for variable, library in found.items():
+        if library is not None:
+            line("runs on", f"export {variable}={shlex.quote(str(library))}")
+    if not any(found.values()):
+        line("runs on", "nothing yet: pip install 'tame-deploy[cpu]'")
 
 
 def _library(module: str, pattern: str) -> Path | None:

@@ -1,11 +1,22 @@
 # find_package(tame) from the sources that the Python package carries: libtame becomes a part of
-# the project that asks for it.
+# the project that asks for it, static unless BUILD_SHARED_LIBS is ON there.
 if(NOT TARGET tame::tame)
+  # A function, for what it finds out is no business of the project's.
+  function(_tame_add sources)
+    if(NOT DEFINED TAME_DECODE)
+      set(TAME_DECODE ON)
+    endif()
+    include("${sources}/cmake/dependencies.cmake")
+    set(TAME_MISSING "${TAME_MISSING}" PARENT_SCOPE)
+    if(NOT TAME_MISSING)
+      add_subdirectory("${sources}" "${CMAKE_BINARY_DIR}/libtame" EXCLUDE_FROM_ALL)
+    endif()
+  endfunction()
   get_filename_component(_tame_sources "${CMAKE_CURRENT_LIST_DIR}/../.." ABSOLUTE)
-  add_subdirectory("${_tame_sources}" "${CMAKE_BINARY_DIR}/libtame" EXCLUDE_FROM_ALL)
+  _tame_add("${_tame_sources}")
   unset(_tame_sources)
-endif()
-# A static libtame leaves it to the program to link what it needs.
-if(NOT BUILD_SHARED_LIBS)
-  include("${CMAKE_CURRENT_LIST_DIR}/../dependencies.cmake")
+  if(TAME_MISSING)
+    set(${CMAKE_FIND_PACKAGE_NAME}_FOUND FALSE)
+    set(${CMAKE_FIND_PACKAGE_NAME}_NOT_FOUND_MESSAGE "${TAME_MISSING}")
+  endif()
 endif()
