@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-BUILD = Path(os.environ.get("TAME_CPP_BUILD") or Path(__file__).parents[2] / "build" / "cpp")
-TOOL = BUILD / "tests" / "artifact" / "tame-open"
-
-needs_tool = pytest.mark.skipif(
-    not TOOL.exists(),
-    reason=f"no {TOOL}: build cpp/ with -DTAME_BUILD_TESTS=ON, or set TAME_CPP_BUILD",
-)
+from tests.cpp.build import built_program
 
 
 def open_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Open artifacts; a crash or a hang fails."""
-    run = subprocess.run([TOOL, *paths], capture_output=True, check=True, timeout=60)
+    run = subprocess.run(
+        [built_program("tame-open"), *paths], capture_output=True, check=True, timeout=60
+    )
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
@@ -31,7 +24,9 @@ class ManifestReader:
 
     def __enter__(self) -> ManifestReader:
         self._process = subprocess.Popen(
-            [TOOL, "--manifests"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [built_program("tame-open"), "--manifests"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         return self
 

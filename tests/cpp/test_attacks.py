@@ -7,9 +7,7 @@ import pytest
 from tame_deploy import load, open_artifact
 from tame_deploy.errors import ArtifactError
 from tests.attacks.cases import ATTACKS
-from tests.cpp.opening import needs_tool, open_all
-
-pytestmark = needs_tool
+from tests.cpp.opening import open_all
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from tame_deploy.errors import TameError
 from tame_deploy.manifest import Manifest
-from tests.cpp.opening import ManifestReader, needs_tool
+from tests.cpp.opening import ManifestReader
 from tests.unit.test_manifest import EXAMPLE, manifests
-
-pytestmark = needs_tool
 
 # Which code points will be assigned, and so shown as they are, changes with every Python.
 letters = st.characters(exclude_categories=["Cn", "Cs"])
