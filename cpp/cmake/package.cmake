@@ -1,4 +1,4 @@
-# `cpack` in the build folder: one archive; `cpack -G DEB`: libtame0 and libtame-dev for Debian.
+# `cpack` in the build folder: one archive; `cpack -G DEB`: libtame0.1 and libtame-dev for Debian.
 set(CPACK_PACKAGE_NAME libtame)
 set(CPACK_PACKAGE_VENDOR "The tame-deploy maintainers")
 set(CPACK_PACKAGE_CONTACT "The tame-deploy maintainers <maintainers@tame-deploy.invalid>")
@@ -14,7 +14,7 @@ install(FILES cmake/debian/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/li
 # Debian splits the library from what programs are built with, and has a folder of libraries for
 # each architecture. So its packages have components of their own, which nothing else installs.
 if(BUILD_SHARED_LIBS AND UNIX)
-  set(runtime libtame${PROJECT_VERSION_MAJOR})
+  set(runtime libtame${TAME_SOVERSION})
   set(development libtame-dev)
   string(TOUPPER ${runtime} RUNTIME)
   set(libdir lib)

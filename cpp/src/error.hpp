@@ -3,6 +3,7 @@
 
 #include <tame/tame.h>
 
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -24,6 +25,7 @@ class Failure : public std::runtime_error {
 template <typename... Parts>
 std::string words(const Parts&... parts) {
   std::ostringstream stream;
+  stream.imbue(std::locale::classic());  // the program's own would put marks between digits
   (stream << ... << parts);
   return stream.str();
 }

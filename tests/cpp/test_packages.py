@@ -199,18 +199,18 @@ def test_debian_packages_hold_what_debian_expects(demo_export, tmp_path):
     run("cpack", "-G", "DEB", "-B", tmp_path, cwd=built())
     version = tame_deploy.__version__
     fields = {}
-    for name in ("libtame0", "libtame-dev"):
+    for name in ("libtame0.1", "libtame-dev"):
         package = next(tmp_path.glob(f"{name}_{version}-1_*.deb"))
         fields[name] = run("dpkg-deb", "--field", package)
         run("dpkg", "--extract", package, tmp_path / "root")
-    assert f"\nDepends: libtame0 (= {version}-1)\n" in fields["libtame-dev"]
-    assert re.search(r"\nDepends: .*libc6 .*libpng16", fields["libtame0"])
+    assert f"\nDepends: libtame0.1 (= {version}-1)\n" in fields["libtame-dev"]
+    assert re.search(r"\nDepends: .*libc6 .*libpng16", fields["libtame0.1"])
     for name in fields:
         documents = tmp_path / "root/usr/share/doc" / name
         assert {file.name for file in documents.iterdir()} == {"changelog.Debian.gz", "copyright"}
     folder = next((tmp_path / "root/usr/lib").glob("*-linux-*"), tmp_path / "root/usr/lib")
     assert {file.name for file in folder.iterdir()} == {
-        "cmake", "libtame.so", "libtame.so.0", f"libtame.so.{version}", "pkgconfig",
+        "cmake", "libtame.so", "libtame.so.0.1", f"libtame.so.{version}", "pkgconfig",
     }  # fmt: skip
     program = compile_by_pkg_config(folder / "pkgconfig", tmp_path)
     assert run(program, demo_export, PICTURE) == python_says(demo_export)[0]

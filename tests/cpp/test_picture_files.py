@@ -311,9 +311,9 @@ def test_a_wrong_sum_of_pixels_is_refused_wherever_it_is(jobs):
 def test_what_is_no_picture_is_refused(jobs):
     bomb = encoded(Image.new("1", (10_000, 10_000)), "PNG")
     files = {
-        b"": "picture is not a picture in JPEG, PNG",
-        b"not a picture": "picture is not a picture in JPEG, PNG",
-        b"GIF89a": "picture is not a picture in JPEG, PNG",
+        b"": "picture is not a picture in JPEG, PNG (found ",
+        b"not a picture": "picture is not a picture in JPEG, PNG (found ",
+        b"GIF89a": "picture is not a picture in JPEG, PNG (found ",
         bomb: "picture is 10000x10000; expected at most 89 megapixels",
         png(4, 4, 8, 2)[:-60]: "picture cannot be decoded: ",
         encoded(gradient(64, 64), "JPEG")[:-40]: "picture cannot be decoded: the file is truncated",

@@ -2,6 +2,7 @@
 //
 //   tame-explain build/demo ring.png star.jpg        classes, and PICTURE-explained.ppm beside you
 //   tame-explain build/demo --class ring ring.png    where it sees a ring
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>

@@ -23,6 +23,10 @@ static int explain(tame_explainer* explainer, const char* path) {
   const char* label = NULL;
   void* bytes = read_file(path, &image.size);
   int failed = 1;
+  if (!bytes) {
+    fprintf(stderr, "%s: no such file, or it cannot be read\n", path);
+    return 1;
+  }
   image.data = bytes;
   if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK &&
       tame_explanation_top(explanation, 0, 1, &best) == TAME_OK &&

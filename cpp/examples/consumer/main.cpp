@@ -21,7 +21,8 @@ int main(int count, char** given) {
     file << "P6 " << shown.width << " " << shown.height << " 255\n";
     file.write(reinterpret_cast<const char*>(shown.pixels.data()),
                static_cast<std::streamsize>(shown.pixels.size()));
-    return file.flush() ? 0 : 1;
+    if (!file.flush()) throw tame::Error(TAME_INPUT_ERROR, "the overlay cannot be written");
+    return 0;
   } catch (const tame::Error& error) {
     std::fprintf(stderr, "%s: %s\n", error.name(), error.what());
     return 1;

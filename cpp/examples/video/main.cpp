@@ -52,7 +52,7 @@ int run(const std::string& artifact, const std::string& from, const std::string&
   int written = 0;
   const auto take = [&] {
     auto found = stream.pop();
-    if (!found) return;
+    if (!found) throw tame::Error(TAME_BACKEND_ERROR, "the stream ended early");
     const cv::Mat out = drawn(explainer, frames.front(), found->explanation);
     frames.pop_front();
     if (!writer.isOpened() &&

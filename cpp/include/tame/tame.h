@@ -31,8 +31,11 @@
  * closed, or never was one, is noticed and answered with an error. Every function may be called from
  * any thread at any time; what a function may not be called beside is said where it stands.
  *
- * Structs that are passed in begin with `struct_size`, set by the caller to sizeof: callers that
- * were compiled with an older header go on working. Fields that are left zero mean the default.
+ * Structs that may grow begin with `struct_size`, set by the caller to sizeof: callers that were
+ * compiled with an older header go on working. Fields that are left zero mean the default.
+ * `tame_image` and `tame_score`, which come in arrays, stay as they are.
+ *
+ * After fork(), only the process that opened a handle may use it.
  *
  * Tensors are dense, in row-major order: logits (N, C) float32, class_ids (N, K) int64, maps
  * (N, K, h, w) float32, in [0, 1] unless the artifact gives raw map logits (docs/artifact.md).
@@ -276,7 +279,7 @@ TAME_API tame_status tame_explanation_free(tame_explanation* explanation);
 
 /** Lay a map of an explanation over its picture, as RGB; what the network did not see is dimmed.
  *
- * @param image     the picture that was explained
+ * @param image     the picture that was explained; nobody can tell if it is another
  * @param index     which picture of the explanation, and
  * @param place     which of its explained classes
  * @param strength  opacity in [0, 1] where the map is highest; Python's default is 0.75
@@ -315,8 +318,9 @@ TAME_API tame_status tame_stream_open(tame_explainer* explainer, const tame_requ
  *
  * @param timeout_ms  how long to wait: 0 not at all, negative for ever
  * @param index       set to the number of the picture, from 0; may be NULL
- * @return TAME_OK; TAME_TIMED_OUT while it is full; TAME_INPUT_ERROR for a picture that cannot be
- *         read, which takes no place in the stream
+ * @return TAME_OK; TAME_TIMED_OUT while it is full; TAME_END if it was closed meanwhile;
+ *         TAME_INPUT_ERROR for a picture that cannot be read, which takes no place in the stream;
+ *         TAME_BACKEND_ERROR for a stream that was closed before
  *
  * Thread-safe; pictures of several threads come in some order.
  */
@@ -341,7 +345,8 @@ TAME_API tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, ui
 
 /** Close a stream, dropping what was not taken. NULL does nothing.
  *
- * Waits for the batch that runs. Calls that wait in other threads return TAME_END.
+ * Waits for the batch that runs. Calls that wait in other threads return TAME_END. One that was
+ * closed with its explainer is answered TAME_BACKEND_ERROR, which need not worry anybody.
  */
 TAME_API tame_status tame_stream_close(tame_stream* stream);
 
@@ -362,6 +367,7 @@ typedef struct tame_device_call {
 
 /** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt".
  *
+ * Where CUDA graphs are on, the second call of a size waits for the stream, once, to capture one.
  * Inputs may be changed, and outputs read, by later work of that stream. One profile of the engine
  * must hold N and K.
  *

@@ -148,13 +148,12 @@ inline Picture decode(const Image& image) {
 
 /// The bytes of a file. Throws Error: TAME_INPUT_ERROR if it cannot be read.
 inline std::vector<std::uint8_t> read_file(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::vector<std::uint8_t> bytes;
-  if (stream) {
-    bytes.assign(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+  try {
+    std::ifstream stream(path, std::ios::binary);
+    if (stream) return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  } catch (const std::ios_base::failure&) {  // a directory can be opened, and not be read
   }
-  if (!stream) throw Error(TAME_INPUT_ERROR, path + ": no such file, or it cannot be read");
-  return bytes;
+  throw Error(TAME_INPUT_ERROR, path + ": no such file, or it cannot be read");
 }
 
 /// A JPEG or PNG file as upright RGB. Throws Error: TAME_INPUT_ERROR.
@@ -246,7 +245,12 @@ class Explanation {
   }
   /// Of one picture: its likeliest classes, likeliest first.
   std::vector<Score> top(std::size_t index, std::size_t count = 1) const {
-    if (count > view_.classes) throw_range(index, count);
+    if (index >= view_.count || count < 1 || count > view_.classes) {
+      throw Error(TAME_INPUT_ERROR, "found picture " + std::to_string(index) + " and " +
+                                        std::to_string(count) + " classes; expected one of " +
+                                        std::to_string(view_.count) + " pictures, and 1 to " +
+                                        std::to_string(view_.classes) + " classes");
+    }
     std::vector<Score> scores(count);
     check(tame_explanation_top(handle_, index, count, scores.data()));
     return scores;
@@ -292,15 +296,20 @@ class Explainer {
     given.no_cuda_graphs = options.cuda_graphs ? 0 : 1;
     check(tame_open(path.c_str(), &given, &handle_));
   }
-  Explainer(Explainer&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Explainer(Explainer&& other) noexcept
+      : handle_(std::exchange(other.handle_, nullptr)), closed_(other.closed_) {}
   Explainer& operator=(Explainer&& other) noexcept {
     std::swap(handle_, other.handle_);
+    std::swap(closed_, other.closed_);
     return *this;
   }
   ~Explainer() { tame_close(handle_); }
 
-  /// Free the backend now; whoever explains after that is told so.
-  void close() { check(tame_close(handle_)); }
+  /// Free the backend now; whoever explains after that is told so. Again does nothing.
+  void close() {
+    if (!closed_) check(tame_close(handle_));
+    closed_ = true;
+  }
 
   Explanation explain(const Image& image, const Request& request = {}) const {
     return explain(&image.get(), 1, request);
@@ -336,10 +345,19 @@ class Explainer {
   /// A picture with one of its maps over it; what the network did not see is dimmed.
   Picture overlay(const Image& image, const Explanation& explanation, std::size_t index = 0,
                   std::size_t place = 0, float strength = 0.75F) const {
-    Picture picture = decode(image);
-    const Image decoded = picture;
-    Picture shown{picture.width, picture.height, std::vector<std::uint8_t>(picture.pixels.size())};
-    check(tame_overlay(handle_, &decoded.get(), explanation.get(), index, place, strength,
+    // A file is decoded once, for its size and its pixels; other pictures are taken as they are.
+    const bool file = image.get().format == TAME_ENCODED;
+    const Picture decoded = file ? decode(image) : Picture{};
+    const Image under = file ? Image(decoded) : image;
+    Picture shown;
+    std::int32_t width = 0;
+    std::int32_t height = 0;
+    check(tame_image_size(&under.get(), &width, &height));
+    shown.width = width;
+    shown.height = height;
+    shown.pixels.resize(std::size_t{3} * static_cast<std::size_t>(width) *
+                        static_cast<std::size_t>(height));
+    check(tame_overlay(handle_, &under.get(), explanation.get(), index, place, strength,
                        shown.pixels.data(), shown.pixels.size(), 0));
     return shown;
   }
@@ -388,7 +406,8 @@ class Explainer {
     return Explanation(found);
   }
 
-  tame_explainer* handle_ = nullptr;
+  tame_explainer* handle_ = nullptr;  // kept after close, so that it is told from none
+  bool closed_ = false;
 };
 
 /// One picture of a stream.
@@ -416,7 +435,7 @@ class Stream {
   }
   ~Stream() { tame_stream_close(handle_); }
 
-  /// Put a picture in; its number, or none if the time was over or the stream was closed.
+  /// Put a picture in; its number, or none if the time was over or the stream was closed meanwhile.
   std::optional<std::uint64_t> push(const Image& image, std::int64_t timeout_ms = -1) {
     std::uint64_t index = 0;
     const tame_status status = check(tame_stream_push(handle_, &image.get(), timeout_ms, &index));

@@ -2,6 +2,7 @@
 
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "artifact/text.hpp"
 
@@ -11,10 +12,11 @@ namespace {
 constexpr int most_batch = 65536;
 constexpr std::size_t most_classes = 1'000'000;
 
-std::string& last_error() noexcept {
-  static thread_local std::string message;
-  return message;
-}
+// Plain bytes: destructors of static objects call libtame after those of this thread's objects ran.
+thread_local char last_error[4096] = "";
+
+/// Whether a byte of UTF-8 belongs to the one before it.
+bool is_continued(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
 /// A message as one line of UTF-8, whatever names of files were put into it.
 std::string one_line(std::string text) {
@@ -43,15 +45,21 @@ Handles<tame_explanation, const Explanation>& explanations() {
 }
 
 Handles<tame_stream, Stream>& streams() {
-  static auto& all = *new Handles<tame_stream, Stream>({"open stream", 3});
+  static auto& all = *new Handles<tame_stream, Stream>({"stream", 3});
   return all;
 }
 
 void set_last_error(const char* message) noexcept {
+  last_error[0] = '\0';
+  if (*message == '\0') return;
   try {
-    last_error() = one_line(message);
+    std::string line = one_line(message);
+    std::size_t size = std::min(line.size(), sizeof last_error - 1);
+    while (size < line.size() && size > 0 && is_continued(line[size])) --size;
+    line.copy(last_error, size);
+    last_error[size] = '\0';
   } catch (...) {
-    last_error().clear();  // no memory for the message; the status says the rest
+    // No memory for the message; the status says the rest.
   }
 }
 
@@ -66,6 +74,9 @@ tame_status report_current() noexcept {
     return TAME_MEMORY_ERROR;
   } catch (const std::length_error&) {
     set_last_error("out of memory");
+    return TAME_MEMORY_ERROR;
+  } catch (const std::system_error& error) {  // a thread that the system does not give
+    set_last_error(words("the system refused: ", error.what()).c_str());
     return TAME_MEMORY_ERROR;
   } catch (const std::exception& error) {
     set_last_error(error.what());
@@ -103,7 +114,7 @@ Asked checked_request(const tame_request* request) {
 
 extern "C" {
 
-const char* tame_last_error(void) { return libtame::last_error().c_str(); }
+const char* tame_last_error(void) { return libtame::last_error; }
 
 const char* tame_status_name(tame_status status) {
   switch (status) {

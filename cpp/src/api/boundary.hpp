@@ -88,6 +88,7 @@ void write_struct(T* out, T found, const char* name) {
   const std::size_t size = out->struct_size;
   check_struct_size(size, sizeof(T), name);
   found.struct_size = size;
+  std::memset(static_cast<void*>(out), 0, size);  // what only a newer header knows
   std::memcpy(static_cast<void*>(out), &found, std::min(size, sizeof(T)));
 }
 

@@ -38,6 +38,11 @@ class Handles {
     return objects_.at(checked(handle));
   }
 
+  bool has(const Handle* handle) const {
+    const std::shared_lock guard(lock_);
+    return objects_.count(reinterpret_cast<std::uintptr_t>(handle) >> tag_bits) > 0;
+  }
+
   /// Forget a handle and return what it stood for. Throws as `get`.
   std::shared_ptr<Object> take(const Handle* handle) {
     const std::unique_lock guard(lock_);
@@ -52,6 +57,7 @@ class Handles {
   std::vector<std::shared_ptr<Object>> take_all(Chosen chosen) {
     const std::unique_lock guard(lock_);
     std::vector<std::shared_ptr<Object>> taken;
+    taken.reserve(objects_.size());  // so that nothing fails half-way
     for (auto entry = objects_.begin(); entry != objects_.end();) {
       if (chosen(*entry->second)) {
         taken.push_back(std::move(entry->second));
@@ -71,8 +77,7 @@ class Handles {
     const std::uintptr_t number = value >> tag_bits;
     if (!handle) fail(TAME_INPUT_ERROR, "the ", kind_.name, " is NULL");
     if ((value & ((1U << tag_bits) - 1)) != kind_.tag || number == 0 || number > last_) {
-      fail(TAME_INPUT_ERROR, "found ", handle, ", which never was an ", kind_.name,
-           " of this process");
+      fail(TAME_INPUT_ERROR, "found ", handle, ", which is no ", kind_.name, " of this process");
     }
     if (objects_.find(number) == objects_.end()) {
       fail(TAME_BACKEND_ERROR, "this ", kind_.name, " is closed; open it again");

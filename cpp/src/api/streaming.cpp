@@ -29,8 +29,14 @@ tame_status tame_stream_open(tame_explainer* explainer, const tame_request* requ
         checked_number(given.batch_size, asked.batch_size, most_capacity, "batch_size");
     const int capacity =
         checked_number(given.capacity, default_capacity, most_capacity, "capacity");
-    *stream = streams().add(
+    tame_stream* made = streams().add(
         std::make_shared<Stream>(opened, std::move(asked), static_cast<std::size_t>(capacity)));
+    // Closed meanwhile, the explainer did not know of this stream.
+    if (!explainers().has(explainer)) {
+      streams().take(made)->close();
+      explainers().get(explainer);  // says so
+    }
+    *stream = made;
   });
 }
 
@@ -38,6 +44,7 @@ tame_status tame_stream_push(tame_stream* stream, const tame_image* image, int64
                              uint64_t* index) {
   return guarded([&] {
     const auto opened = streams().get(stream);
+    if (index) checked_pointer(index, "index");
     return status_of(opened->push(*checked_pointer(image, "image"), timeout_ms, index));
   });
 }
@@ -50,6 +57,7 @@ tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, uint64_t* i
                             tame_explanation** explanation) {
   return guarded([&] {
     *checked_pointer(explanation, "explanation") = nullptr;
+    if (index) checked_pointer(index, "index");
     Streamed found;
     const Waited waited = streams().get(stream)->pop(timeout_ms, found);
     if (waited != Waited::done) return status_of(waited);

@@ -32,7 +32,7 @@ struct CloseFile {
 template <typename Take>
 int read_blocks(const std::string& path, const Take& take) {
   errno = 0;
-  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
+  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rbe"));
   if (file == nullptr) {
     return errno;
   }

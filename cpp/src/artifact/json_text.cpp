@@ -1,5 +1,7 @@
 // JSON text into values, with nlohmann's parser: it does not recurse, and gives numbers as written.
 #include <algorithm>
+#include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "artifact/text.hpp"
@@ -41,6 +43,17 @@ void drop_duplicates(Dict& dict) {
   dict.resize(kept);
 }
 
+/// The number that a text means. The parser's own follows the program's locale, and so does the mark
+/// that it puts for the decimal point.
+double number_of(std::string text, double parsed) {
+  for (char& letter : text) {
+    if (std::strchr("0123456789+-eE", letter) == nullptr) letter = '.';
+  }
+  double value = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
+  return read.ec == std::errc() ? value : parsed;  // too small for a float: both give 0
+}
+
 /// Builds the value; every event returns whether to go on.
 class Builder : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -54,7 +67,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
 
   bool number_float(double value, const std::string& text) override {
     const bool whole = text.find_first_not_of("-0123456789") == std::string::npos;
-    return whole ? add_integer(text) : add(Value{value});
+    return whole ? add_integer(text) : add(Value{number_of(text, value)});
   }
 
   bool string(std::string& value) override { return add(Value{std::move(value)}); }

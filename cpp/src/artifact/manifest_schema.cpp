@@ -166,7 +166,7 @@ Decoder fidelity_decoder() {
 }  // namespace
 
 const Decoder& manifest_decoder() {
-  static const Decoder decoder = decode_object(
+  static const Decoder& decoder = *new Decoder(decode_object(
       {{"name", decode_str(), {}},
        {"backbone", decode_str(), {}},
        {"feature_layers", decode_list(decode_str()), {}},
@@ -187,7 +187,7 @@ const Decoder& manifest_decoder() {
        {"parity", decode_optional(parity_decoder()), nothing()},
        {"parents", decode_list(decode_str()), Value{List()}},
        {"tool_versions", decode_dict(decode_str()), Value{Dict()}},
-       {"schema_version", decode_int(), whole(schema_version)}});
+       {"schema_version", decode_int(), whole(schema_version)}}));
   return decoder;
 }
 

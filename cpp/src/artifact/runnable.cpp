@@ -13,6 +13,7 @@ using Dimension = std::variant<std::int64_t, std::string>;
 /// A tensor as Python writes it: "maps: float32 [batch, k, 28, 28]".
 std::string describe(const TensorSpec& tensor) {
   std::ostringstream text;
+  text.imbue(std::locale::classic());
   text << tensor.name << ": " << tensor.dtype << " [";
   const char* between = "";
   for (const Dimension& size : tensor.shape) {

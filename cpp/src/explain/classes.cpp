@@ -66,4 +66,14 @@ Chosen choose_classes(const Manifest& manifest, const Asked& asked, std::size_t 
   return {asked.count, asked.class_ids};
 }
 
+void check_map_size(const Asked& asked) {
+  const bool native = asked.map_width == 0 && asked.map_height == 0;
+  const bool given = asked.map_width >= 1 && asked.map_height >= 1 && asked.map_width <= max_side &&
+                     asked.map_height <= max_side;
+  if (!native && !given) {
+    fail(TAME_INPUT_ERROR, "map size is ", asked.map_width, "x", asked.map_height,
+         "; expected 0x0 (as the network gives them) or 1 to ", max_side, " pixels a side");
+  }
+}
+
 }  // namespace libtame

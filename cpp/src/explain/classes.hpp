@@ -31,4 +31,7 @@ struct Chosen {
 /// Throws Failure: TAME_INPUT_ERROR for what the artifact cannot explain, as Python does.
 Chosen choose_classes(const Manifest& manifest, const Asked& asked, std::size_t pictures);
 
+/// Check the size that maps are to be resized to. Throws Failure: TAME_INPUT_ERROR.
+void check_map_size(const Asked& asked);
+
 }  // namespace libtame

@@ -43,16 +43,6 @@ void resize_maps(Explanation& explanation, int width, int height) {
   explanation.map_height = static_cast<std::size_t>(height);
 }
 
-void check_map_size(const Asked& asked) {
-  const bool native = asked.map_width == 0 && asked.map_height == 0;
-  const bool given = asked.map_width >= 1 && asked.map_height >= 1 && asked.map_width <= max_side &&
-                     asked.map_height <= max_side;
-  if (!native && !given) {
-    fail(TAME_INPUT_ERROR, "map size is ", asked.map_width, "x", asked.map_height,
-         "; expected 0x0 (as the network gives them) or 1 to ", max_side, " pixels a side");
-  }
-}
-
 std::string lowered(std::string text) {
   const auto first = text.find_first_not_of(" \t\r\n");
   const auto last = text.find_last_not_of(" \t\r\n");
@@ -93,18 +83,23 @@ void Explanation::top(std::size_t index, std::size_t wanted, tame_score* out) co
   }
   const float* scores = logits.data() + index * classes;
   const float highest = *std::max_element(scores, scores + classes);
-  float sum = 0;
-  for (std::size_t id = 0; id < classes; ++id) sum += std::exp(scores[id] - highest);
+  // Likelihoods decide, as in Python: logits far below the highest tie at zero.
+  std::vector<float> shares(classes);
+  double sum = 0;
+  for (std::size_t id = 0; id < classes; ++id) {
+    shares[id] = std::exp(scores[id] - highest);
+    sum += static_cast<double>(shares[id]);
+  }
   std::vector<std::size_t> order(classes);
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto likelier = [&](std::size_t a, std::size_t b) {
-    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+    return shares[a] > shares[b] || (shares[a] == shares[b] && a < b);
   };
   const auto last = order.begin() + static_cast<std::ptrdiff_t>(wanted);
   std::partial_sort(order.begin(), last, order.end(), likelier);
   for (std::size_t place = 0; place < wanted; ++place) {
     out[place] = {static_cast<std::int64_t>(order[place]),
-                  std::exp(scores[order[place]] - highest) / sum};
+                  static_cast<float>(static_cast<double>(shares[order[place]]) / sum)};
   }
 }
 

@@ -1,5 +1,8 @@
 #include "stream.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 #include "error.hpp"
 
 namespace libtame {
@@ -10,6 +13,7 @@ Stream::Stream(std::shared_ptr<const Explainer> explainer, Asked asked, std::siz
     fail(TAME_INPUT_ERROR, "class_ids has ", asked_.rows,
          " rows; a stream explains the same classes of every picture, in one row");
   }
+  check_map_size(asked_);
   choose_classes(explainer_->manifest(), asked_, 1);  // refused now, not with the first picture
   worker_ = std::thread([this] { work(); });
 }
@@ -31,34 +35,46 @@ bool Stream::wait(std::unique_lock<std::mutex>& guard, std::condition_variable& 
   return changed.wait_for(guard, asked, ready);
 }
 
+/// Take a place in the stream; false, with the reason, if there is none to be had.
+bool Stream::enter(std::int64_t timeout_ms, Waited& refused) {
+  std::unique_lock guard(lock_);
+  const auto settled = [this] { return closed_ || finished_ || on_their_way_ < capacity_; };
+  const bool in_time = wait(guard, room_, timeout_ms, settled);
+  refused = in_time ? Waited::ended : Waited::timed_out;
+  if (!in_time || closed_) return false;
+  if (finished_) fail(TAME_INPUT_ERROR, "this stream is finished and takes no more pictures");
+  ++on_their_way_;
+  ++preparing_;
+  return true;
+}
+
+/// Give the place back that a picture could not use.
+void Stream::leave() noexcept {
+  const std::lock_guard guard(lock_);
+  --on_their_way_;
+  --preparing_;
+  room_.notify_one();
+  queued_.notify_one();
+  ready_.notify_all();  // it may have been the last that was awaited
+}
+
 Waited Stream::push(const tame_image& image, std::int64_t timeout_ms, std::uint64_t* index) {
-  {
-    std::unique_lock guard(lock_);
-    const auto settled = [this] { return closed_ || finished_ || on_their_way_ < capacity_; };
-    if (!wait(guard, room_, timeout_ms, settled)) return Waited::timed_out;
-    if (closed_) return Waited::ended;
-    if (finished_) fail(TAME_INPUT_ERROR, "this stream is finished and takes no more pictures");
-    ++on_their_way_;
-    ++preparing_;
-  }
-  Prepared prepared{0, {}};
+  Waited refused{};
+  if (!enter(timeout_ms, refused)) return refused;
+  Line made;
   try {
-    prepared.tensor.resize(explainer_->manifest().image.input_bytes());
-    explainer_->prepare(image, prepared.tensor.data());
+    made.emplace_back();
+    made.back().tensor.resize(explainer_->manifest().image.input_bytes());
+    explainer_->prepare(image, made.back().tensor.data());
   } catch (...) {
-    const std::lock_guard guard(lock_);
-    --on_their_way_;
-    --preparing_;
-    room_.notify_one();
-    queued_.notify_one();
-    ready_.notify_all();  // it may have been the last that was awaited
+    leave();
     throw;
   }
   const std::lock_guard guard(lock_);
   --preparing_;
-  prepared.index = next_++;
-  if (index) *index = prepared.index;
-  waiting_.push_back(std::move(prepared));
+  made.back().streamed.index = next_++;
+  if (index) *index = made.back().streamed.index;
+  waiting_.splice(waiting_.end(), made);
   queued_.notify_one();
   return closed_ ? Waited::ended : Waited::done;
 }
@@ -77,7 +93,7 @@ Waited Stream::pop(std::int64_t timeout_ms, Streamed& out) {
   const auto some = [&] { return closed_ || !done_.empty() || ended(); };
   if (!wait(guard, ready_, timeout_ms, some)) return Waited::timed_out;
   if (closed_ || done_.empty()) return Waited::ended;
-  out = std::move(done_.front());
+  out = std::move(done_.front().streamed);
   done_.pop_front();
   --on_their_way_;
   room_.notify_one();
@@ -103,36 +119,32 @@ void Stream::work() {
     queued_.wait(guard,
                  [this] { return closed_ || !waiting_.empty() || (finished_ && preparing_ == 0); });
     if (closed_ || waiting_.empty()) break;
-    std::deque<Prepared> batch;
-    while (!waiting_.empty() && batch.size() < step) {
-      batch.push_back(std::move(waiting_.front()));
-      waiting_.pop_front();
-    }
+    Line batch;
+    auto last = waiting_.begin();
+    std::advance(last, static_cast<std::ptrdiff_t>(std::min(step, waiting_.size())));
+    batch.splice(batch.end(), waiting_, waiting_.begin(), last);
     guard.unlock();
-    std::deque<Streamed> found = explained(batch);
+    explain(batch);
     guard.lock();
-    for (Streamed& one : found) done_.push_back(std::move(one));
+    done_.splice(done_.end(), batch);
     ready_.notify_all();
   }
   ready_.notify_all();
 }
 
-std::deque<Streamed> Stream::explained(const std::deque<Prepared>& batch) const {
-  std::deque<Streamed> found;
-  for (const Prepared& one : batch) found.push_back({one.index, {}, nullptr});
+/// Explain a batch; what fails is told to each who takes one of it.
+void Stream::explain(Line& batch) const noexcept {
   try {
     std::vector<std::uint8_t> tensor;
-    for (const Prepared& one : batch) {
+    for (const OnItsWay& one : batch) {
       tensor.insert(tensor.end(), one.tensor.begin(), one.tensor.end());
     }
     const Explanation whole = explainer_->explain_prepared(tensor.data(), batch.size(), asked_);
-    for (std::size_t place = 0; place < batch.size(); ++place) {
-      found[place].explanation = whole.one(place);
-    }
+    std::size_t place = 0;
+    for (OnItsWay& one : batch) one.streamed.explanation = whole.one(place++);
   } catch (...) {
-    for (Streamed& one : found) one.error = std::current_exception();
+    for (OnItsWay& one : batch) one.streamed.error = std::current_exception();
   }
-  return found;
 }
 
 }  // namespace libtame

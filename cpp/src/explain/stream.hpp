@@ -4,8 +4,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <exception>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -51,16 +51,22 @@ class Stream {
   const Explainer* explainer() const { return explainer_.get(); }
 
  private:
-  struct Prepared {
-    std::uint64_t index;
+  /// A picture on its way, in one node of a list from its push until it is taken: moving it from
+  /// list to list wants no memory, so nothing can fail between two threads.
+  struct OnItsWay {
+    Streamed streamed;
     std::vector<std::uint8_t> tensor;
   };
+  using Line = std::list<OnItsWay>;
+
+  bool enter(std::int64_t timeout_ms, Waited& refused);
+  void leave() noexcept;
 
   template <typename Ready>
   bool wait(std::unique_lock<std::mutex>& guard, std::condition_variable& changed,
             std::int64_t timeout_ms, Ready ready);
   void work();
-  std::deque<Streamed> explained(const std::deque<Prepared>& batch) const;
+  void explain(Line& batch) const noexcept;
 
   const std::shared_ptr<const Explainer> explainer_;
   const Asked asked_;
@@ -70,8 +76,8 @@ class Stream {
   std::condition_variable room_;    // a place came free, or the stream was closed
   std::condition_variable queued_;  // something to explain, or nothing more will come
   std::condition_variable ready_;   // something to take, or nothing more will come
-  std::deque<Prepared> waiting_;
-  std::deque<Streamed> done_;
+  Line waiting_;
+  Line done_;
   std::size_t on_their_way_ = 0;  // pushed, or about to be, and not taken
   std::size_t preparing_ = 0;
   std::uint64_t next_ = 0;

@@ -20,10 +20,22 @@ namespace {
 
 enum class Kind { jpeg, png };
 
+/// What a file that cannot be read seems to be.
+const char* found_in(Bytes file) {
+  if (file.data == nullptr || file.size == 0) return "no bytes";
+  if (file.begins("RIFF")) return "a WebP file";
+  if (file.begins("GIF8")) return "a GIF file";
+  if (file.begins("BM")) return "a BMP file";
+  if (file.begins("II*") || file.begins("MM")) return "a TIFF file";
+  if (file.begins("P5") || file.begins("P6")) return "a PPM file";
+  return "something else";
+}
+
 Kind kind_of(Bytes file) {
   if (file.data != nullptr && file.begins("\xff\xd8\xff")) return Kind::jpeg;
   if (file.data != nullptr && file.begins("\x89PNG\r\n\x1a\n")) return Kind::png;
-  fail(TAME_INPUT_ERROR, "picture is not a picture in JPEG, PNG");
+  fail(TAME_INPUT_ERROR, "picture is not a picture in JPEG, PNG (found ", found_in(file),
+       "). Convert it, or pass its pixels");
 }
 
 Size upright_size(Size stored, int orientation) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <locale>
 
 #include "support.hpp"
 
@@ -110,6 +111,21 @@ TEST(Handles, that_never_were_are_noticed) {
   EXPECT_EQ(failed(tame_close(made_up)), TAME_INPUT_ERROR);
 }
 
+struct Marks : std::numpunct<char> {
+  char do_thousands_sep() const override { return '.'; }
+  std::string do_grouping() const override { return "\3"; }
+};
+
+TEST(Messages, are_the_same_in_every_locale) {
+  const std::locale before = std::locale::global(std::locale(std::locale(), new Marks));
+  tame_options options = sized<tame_options>();
+  options.threads = 123456;
+  tame_explainer* explainer = nullptr;
+  EXPECT_EQ(tame_open("nowhere", &options, &explainer), TAME_INPUT_ERROR);
+  std::locale::global(before);
+  EXPECT_NE(std::strstr(tame_last_error(), "threads is 123456; "), nullptr) << tame_last_error();
+}
+
 TEST(Messages, are_one_line_of_utf8) {
   tame_explainer* explainer = nullptr;
   EXPECT_EQ(tame_open("no\nsuch\xff place", nullptr, &explainer), TAME_ARTIFACT_ERROR);
@@ -141,6 +157,9 @@ class BadInput : public support::WithArtifact {
 TEST_F(BadInput, libraries_that_are_missing_or_of_another_age) {
   tame::Options options;
   options.library = "/nowhere/libonnxruntime.so";
+  EXPECT_EQ(status_of([&] { tame::Explainer it(support::artifact(), options); }),
+            TAME_NOT_INSTALLED_ERROR);
+  options.library = "libonnxruntime.so";  // in this folder, not where the system looks
   EXPECT_EQ(status_of([&] { tame::Explainer it(support::artifact(), options); }),
             TAME_NOT_INSTALLED_ERROR);
   options.library = TAME_OLD_LIBRARIES;

@@ -77,6 +77,7 @@ TEST_F(Owners, can_be_moved_and_closed) {
   tame::Explanation found = first.explain(support::pattern(30, 30));
   tame::Explanation moved(std::move(found));
   first.close();
+  first.close();  // again does nothing
   EXPECT_EQ(support::status_of([&] { first.explain(support::pattern(9, 9)); }), TAME_BACKEND_ERROR);
   EXPECT_EQ(moved.logits(0).size(), 6U);  // outlives its explainer
   EXPECT_EQ(support::status_of([&] { (void)moved.map(1); }), TAME_INPUT_ERROR);
@@ -90,6 +91,27 @@ TEST_F(Owners, ragged_rows_of_classes_are_refused) {
   request.rows = 2;
   EXPECT_EQ(support::status_of([&] { explainer.explain(support::pattern(9, 9), request); }),
             TAME_INPUT_ERROR);
+}
+
+/// Lives until after main: its last call is a failing one, as that of a static owner may be.
+struct AtExit {
+  ~AtExit() {
+    tame_explainer* explainer = nullptr;
+    if (tame_open("nowhere, said at a length that wants memory", nullptr, &explainer) !=
+        TAME_ARTIFACT_ERROR) {
+      std::abort();
+    }
+  }
+};
+
+TEST(StaticObjects, may_call_when_the_program_ends) {
+  static const AtExit at_exit;
+  EXPECT_EQ(support::status_of([] { tame::Explainer it("nowhere, said at some length before"); }),
+            TAME_ARTIFACT_ERROR);
+}
+
+TEST(Files, that_are_folders_are_named) {
+  EXPECT_EQ(support::status_of([] { tame::read_picture("/"); }), TAME_INPUT_ERROR);
 }
 
 TEST(Files, that_cannot_be_read_are_named) {

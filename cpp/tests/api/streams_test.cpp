@@ -79,6 +79,9 @@ TEST_F(Streams, refuse_a_request_at_once) {
   request.rows = 2;
   EXPECT_EQ(support::status_of([&] { tame::Stream(explainer, request); }), TAME_INPUT_ERROR);
   EXPECT_EQ(support::status_of([&] { tame::Stream(explainer, {}, -1); }), TAME_INPUT_ERROR);
+  request = {};
+  request.map_width = -5;
+  EXPECT_EQ(support::status_of([&] { tame::Stream(explainer, request); }), TAME_INPUT_ERROR);
 }
 
 TEST_F(Streams, wake_who_waits_when_they_end) {

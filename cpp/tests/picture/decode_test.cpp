@@ -36,8 +36,12 @@ TEST(Decode, ReadsPng) {
 }
 
 TEST(Decode, RefusesOtherFiles) {
-  EXPECT_EQ(message_of(""), "picture is not a picture in JPEG, PNG");
-  EXPECT_EQ(message_of("GIF89a"), "picture is not a picture in JPEG, PNG");
+  EXPECT_EQ(
+      message_of(""),
+      "picture is not a picture in JPEG, PNG (found no bytes). Convert it, or pass its pixels");
+  EXPECT_EQ(message_of("GIF89a"),
+            "picture is not a picture in JPEG, PNG (found a GIF file). Convert it, or pass its "
+            "pixels");
   EXPECT_THROW(decode_picture(nullptr, 0), Failure);
 }
 

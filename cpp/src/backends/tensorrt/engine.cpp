@@ -8,6 +8,7 @@
 #include "logger.hpp"
 
 // Not in every header that is supported; where the library has none, its address is null.
+// NOLINTNEXTLINE(readability-redundant-declaration)
 extern "C" __attribute__((weak)) std::int32_t getInferLibBuildVersion() noexcept;
 
 // A context that is given its memory with its size came with TensorRT 10.1.
@@ -81,7 +82,9 @@ using Described = std::map<std::string, std::string>;
 
 std::string listed(const Described& tensors) {
   std::string text;
-  for (const auto& [name, rest] : tensors) text += (text.empty() ? "" : ", ") + name + ": " + rest;
+  for (const auto& [name, rest] : tensors) {
+    text += words(text.empty() ? "" : ", ", name, ": ", rest);
+  }
   return text;
 }
 

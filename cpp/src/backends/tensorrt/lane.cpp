@@ -96,7 +96,15 @@ void Lane::run_on(cudaStream_t stream, const Fit& fit, const Addresses& addresse
   mark_done(stream);
 }
 
+bool Lane::is_free_for(const cudaStream_t* stream) const noexcept {
+  if (stream != nullptr && *stream == last_) return true;  // it would wait for itself alone
+  const bool done = cudaEventQuery(done_.get()) == cudaSuccess;
+  if (!done) cudaGetLastError();  // "not ready" is no fault for others to find
+  return done;
+}
+
 void Lane::mark_done(cudaStream_t stream) {
+  last_ = stream;
   check(cudaEventRecord(done_.get(), stream), "cudaEventRecord");
 }
 
@@ -138,6 +146,8 @@ void Lane::capture_now(const Key& key, cudaStream_t stream) {
   kept_contexts_.push_back(std::move(own));
   nvinfer1::IExecutionContext& made = *kept_contexts_.back();
   execute(made, key, stream);
+  // Once for each size: a context is not to be used on a second stream while the first is in it.
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   Graph graph;
   try {
     // On the lane's own stream: the caller's may be the default one, which takes no capture, and

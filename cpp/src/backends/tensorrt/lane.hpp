@@ -36,6 +36,9 @@ class Lane {
   /// the lane is in use until that stream has done it.
   void run_on(cudaStream_t stream, const Fit& fit, const Addresses& addresses);
 
+  /// Whether all that it was given has run, or runs before anything else on the caller's stream.
+  bool is_free_for(const cudaStream_t* stream) const noexcept;
+
  private:
   struct Key {
     std::int32_t profile;
@@ -71,6 +74,7 @@ class Lane {
   // Freed from the last to the first: graphs before contexts, contexts before their memory.
   Stream stream_;
   Event done_;
+  cudaStream_t last_ = nullptr;  // the stream of its last work
   DeviceMemory scratch_;
   std::vector<DeviceMemory> device_;  // inputs, then outputs
   std::vector<PinnedMemory> host_;

@@ -1,5 +1,7 @@
 #include "lanes.hpp"
 
+#include <algorithm>
+
 #include "error.hpp"
 
 namespace libtame::trt {
@@ -10,13 +12,16 @@ Lanes::Lanes(Engine& engine, const Sizes& largest, bool capture, std::size_t mos
   idle_.push_back(std::make_unique<Lane>(engine, largest, capture));
 }
 
-/// An idle lane, a new one, or the first to come free.
-std::unique_ptr<Lane> Lanes::take() {
+/// An idle lane that has run all it was given, a new one, or the first to come free.
+std::unique_ptr<Lane> Lanes::take(const cudaStream_t* stream) {
   while (true) {
     {
       std::unique_lock<std::mutex> hold(lock_);
       free_.wait(hold, [this] { return !idle_.empty() || made_ < most_; });
-      if (!idle_.empty()) {
+      const auto ready = std::find_if(idle_.rbegin(), idle_.rend(),
+                                      [&](const auto& lane) { return lane->is_free_for(stream); });
+      if (ready != idle_.rend()) std::iter_swap(ready, idle_.rbegin());
+      if (ready != idle_.rend() || (!idle_.empty() && made_ == most_)) {
         std::unique_ptr<Lane> lane = std::move(idle_.back());
         idle_.pop_back();
         return lane;

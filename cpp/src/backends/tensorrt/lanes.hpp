@@ -18,7 +18,9 @@ class Lanes {
   /// A lane for this thread alone, given back when it goes.
   class Lent {
    public:
-    explicit Lent(Lanes& lanes) : lanes_(lanes), lane_(lanes.take()) {}
+    /// For work on a stream of the caller's, or on the lane's own.
+    explicit Lent(Lanes& lanes, const cudaStream_t* stream = nullptr)
+        : lanes_(lanes), lane_(lanes.take(stream)) {}
     Lent(const Lent&) = delete;
     Lent& operator=(const Lent&) = delete;
     ~Lent() { lanes_.give_back(std::move(lane_)); }
@@ -30,7 +32,7 @@ class Lanes {
   };
 
  private:
-  std::unique_ptr<Lane> take();
+  std::unique_ptr<Lane> take(const cudaStream_t* stream);
   std::unique_ptr<Lane> make();
   void give_back(std::unique_ptr<Lane> lane) noexcept;
 

@@ -91,7 +91,7 @@ void Runner::run_on_device(const tame_device_call& call) {
     // A replay would use a lane that somebody else has by then.
     fail(TAME_INPUT_ERROR, "cuda_stream is being captured; expected a stream that runs");
   }
-  const Lanes::Lent lane(lanes_);
+  const Lanes::Lent lane(lanes_, &stream);
   lane->run_on(stream, fitting, addresses);
 }
 

@@ -265,6 +265,15 @@ TAME_DOUBLE_API cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return cudaSuccess;
 }
 
+TAME_DOUBLE_API cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Called call("cudaEventQuery");
+  if (call) return call;
+  const auto [stream, until] = state().events[event];
+  const auto found = state().streams.find(stream);
+  const bool done = found == state().streams.end() || found->second.done >= until;
+  return done ? cudaSuccess : cudaErrorNotReady;
+}
+
 TAME_DOUBLE_API cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
                                                 unsigned int) {
   const Called call("cudaStreamWaitEvent");
