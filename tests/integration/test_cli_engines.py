@@ -13,7 +13,7 @@ import pytest
 from tame_deploy.errors import TameError
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.openvino_backend import computes_bfloat16
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -46,7 +46,7 @@ def test_from_graph_to_engine(demo_copy, settings):
     assert "there already" in run(
         "compile", demo_copy, *RTX, "--batch", "1,2,4", "--batch", 8, env=settings
     ).stdout  # fmt: skip
-    refused = run("compile", demo_copy, *RTX, env=settings, expect=1)
+    refused = run("compile", demo_copy, *RTX, env=settings, expect=1, anew=True)
     one_line(refused)
     assert "an engine made with other options (batch 1,2,4" in refused.stderr
     assert "compiled in" in run("compile", demo_copy, *RTX, "--rebuild", env=settings).stdout
