@@ -325,7 +325,7 @@ def test_published_weights_that_torch_has_are_used_without_a_network(tmp_path, n
     layers = json.loads(run("layers", name, "--json").stdout)["proposed"]
     run(
         "export", "-b", name, "--head", "random", "--layers", ",".join(layers), "-o", "it",
-        cwd=tmp_path, env={"TORCH_HOME": str(tmp_path)},
+        "--image-size", "96", cwd=tmp_path, env={"TORCH_HOME": str(tmp_path)},
     )  # fmt: skip
     manifest = json.loads((tmp_path / "it/manifest.json").read_text())
     assert manifest["weights"]["backbone"]["source"] == f"torchvision {weights}"
