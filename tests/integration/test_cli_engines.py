@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,7 +133,8 @@ def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp
         one_line(refused)
         assert "found no NVIDIA driver; expected one for CUDA" in refused.stderr
     done = run("explain", demo_copy, picture, "-o", tmp_path / "x", env=settings)
-    assert "with onnxruntime on CPU" in done.stdout
+    # Whichever of the two was measured to be the fastest here, and now.
+    assert re.search("with (onnxruntime|openvino) on CPU", done.stdout)
 
 
 def test_verify_refuses_what_it_would_ignore(demo_copy):
