@@ -6,7 +6,7 @@ BIN := .venv/bin
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
 CPP_PACKAGES := cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
 	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
-CPP_MISSING := $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool)))
+CPP_MISSING := $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))))
 
 .PHONY: demo test lint cpp cpp-tools cpp-packages cpp-left-out form sanitize tidy benchmark clean
 

@@ -82,7 +82,8 @@ def _blacken(pixels: Tensor, masks: Tensor, targets: Tensor) -> tuple[Tensor, Te
     for some class, and the head would rightly learn to point anywhere for that class.
     """
     reach = 2 * int(torch.randint(2, 9, ())) + 1
-    near = functional.max_pool2d(masks[:, None].float(), reach, 1, reach // 2)
+    down = functional.max_pool2d(masks[:, None].float(), (reach, 1), 1, (reach // 2, 0))
+    near = functional.max_pool2d(down, (1, reach), 1, (0, reach // 2))  # as one square, but quicker
     kind = torch.randint(4, (len(pixels), 1, 1, 1))
     kept = torch.where(kind == 0, 1 - near, torch.where(kind == 1, near, torch.ones_like(near)))
     uniform = torch.full_like(targets, 1 / len(LABELS))

@@ -18,7 +18,7 @@ from tame_deploy.benchmark.subjects import Subject, plain_graph, relatives, subj
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.runtime.backend import BackendOptions
 from tame_deploy.runtime.selection import open_backend
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 from tests.unit.runtime.test_tensorrt_backend import feeds_of
 
 

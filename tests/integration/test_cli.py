@@ -1,4 +1,4 @@
-"""The command line as a user meets it: one process, its output, its exit status."""
+"""The command line as a user meets it: one process a command, its output, its exit status."""
 
 import json
 import os
@@ -15,30 +15,9 @@ import torchvision
 from PIL import Image
 
 from tame_deploy.data.shapes import draw_picture
+from tests.command_line import one_line, run
 
 DEMO_PICTURES = Path(__file__).parents[2] / "tame_deploy" / "data" / "pictures"
-
-
-def run(*arguments, cwd=None, expect=0, env=None):
-    command = [
-        sys.executable,
-        "-c",
-        "from tame_deploy.cli import main; main()",
-        *map(str, arguments),
-    ]
-    settings = {**os.environ, "COLUMNS": "200", "TERM": "dumb"} | (env or {})
-    done = subprocess.run(
-        command, check=False, cwd=cwd, capture_output=True, text=True, env=settings
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
-
-
-def one_line(done):
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def read_records(folder):
@@ -48,12 +27,12 @@ def read_records(folder):
 
 def test_from_backbone_to_explained_pictures(tmp_path):
     """The README's first commands, in their order."""
-    done = run("export", "--backbone", "demo", cwd=tmp_path)
+    done = run("export", "--backbone", "demo", cwd=tmp_path, anew=True)
     assert "made build/demo" in done.stdout
     assert "top-1 agreement" in done.stdout
-    done = run("verify", "build/demo", cwd=tmp_path)
+    done = run("verify", "build/demo", cwd=tmp_path, anew=True)
     assert "every output as in PyTorch" in done.stdout
-    done = run("explain", "build/demo", DEMO_PICTURES, "-o", "out", cwd=tmp_path)
+    done = run("explain", "build/demo", DEMO_PICTURES, "-o", "out", cwd=tmp_path, anew=True)
     assert "explained 12 of 12" in done.stdout
     records = read_records(tmp_path / "out")
     assert len(records) == 12
@@ -67,7 +46,7 @@ def test_from_backbone_to_explained_pictures(tmp_path):
 
 def test_export_will_not_replace_without_being_told(tmp_path, demo_export):
     shutil.copytree(demo_export, tmp_path / "it")
-    done = run("export", "-b", "demo", "-o", tmp_path / "it", expect=1)
+    done = run("export", "-b", "demo", "-o", tmp_path / "it", expect=1, anew=True)
     assert "pass --overwrite" in one_line(done)
 
 
@@ -346,7 +325,7 @@ def test_published_weights_that_torch_has_are_used_without_a_network(tmp_path, n
     layers = json.loads(run("layers", name, "--json").stdout)["proposed"]
     run(
         "export", "-b", name, "--head", "random", "--layers", ",".join(layers), "-o", "it",
-        cwd=tmp_path, env={"TORCH_HOME": str(tmp_path)},
+        "--image-size", "96", cwd=tmp_path, env={"TORCH_HOME": str(tmp_path)},
     )  # fmt: skip
     manifest = json.loads((tmp_path / "it/manifest.json").read_text())
     assert manifest["weights"]["backbone"]["source"] == f"torchvision {weights}"

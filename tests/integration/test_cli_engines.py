@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from tame_deploy.errors import TameError
 from tame_deploy.runtime import cuda
 from tame_deploy.runtime.openvino_backend import computes_bfloat16
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -46,7 +47,7 @@ def test_from_graph_to_engine(demo_copy, settings):
     assert "there already" in run(
         "compile", demo_copy, *RTX, "--batch", "1,2,4", "--batch", 8, env=settings
     ).stdout  # fmt: skip
-    refused = run("compile", demo_copy, *RTX, env=settings, expect=1)
+    refused = run("compile", demo_copy, *RTX, env=settings, expect=1, anew=True)
     one_line(refused)
     assert "an engine made with other options (batch 1,2,4" in refused.stderr
     assert "compiled in" in run("compile", demo_copy, *RTX, "--rebuild", env=settings).stdout
@@ -132,7 +133,8 @@ def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp
         one_line(refused)
         assert "found no NVIDIA driver; expected one for CUDA" in refused.stderr
     done = run("explain", demo_copy, picture, "-o", tmp_path / "x", env=settings)
-    assert "with onnxruntime on CPU" in done.stdout
+    # Whichever of the two was measured to be the fastest here, and now.
+    assert re.search("with (onnxruntime|openvino) on CPU", done.stdout)
 
 
 def test_verify_refuses_what_it_would_ignore(demo_copy):

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 
 
 @pytest.fixture
@@ -24,9 +24,8 @@ def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings)
     assert "map Pearson, 5th percentile" in shown
     assert "every output as in PyTorch" not in run("verify", tmp_path / "small").stdout
     run("explain", tmp_path / "small", "tame_deploy/data/pictures", "-o", tmp_path / "explained")
-    refused = run(
-        "quantize", tmp_path / "small", "--images", "demo:60", "-o", tmp_path / "x", expect=1
-    )
+    again = ["quantize", tmp_path / "small", "--images", "demo:60", "-o", tmp_path / "x"]
+    refused = run(*again, expect=1, anew=True)
     one_line(refused)
     assert "int8 for cpu already" in refused.stderr
 

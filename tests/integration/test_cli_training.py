@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 
 QUICK = [
     "--data", "demo:32", "--validation", "demo-held-out:8", "--epochs", "1", "--batch-size", "8",
@@ -80,7 +80,7 @@ def test_a_resumed_run_needs_no_more_than_its_folder(trained):
     folder, _ = trained
     done = run("train", "--resume", "-o", "runs/demo", cwd=folder)
     assert "finished already, 4 steps" in done.stdout
-    done = run("train", "--resume", "-o", "runs/demo", "--lr", "1", cwd=folder, expect=1)
+    done = run("train", "--resume", "-o", "runs/demo", "--lr", "1", cwd=folder, expect=1, anew=True)
     assert "another recipe (optimizer.max_lr: 0.002 then, 1.0 now)" in one_line(done)
     with (folder / "runs/demo/metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 5

@@ -15,7 +15,7 @@ from tame_deploy.errors import InputError, ManifestError
 from tame_deploy.runtime.explain_files import FileOptions, explain_files
 from tame_deploy.runtime.records import Records, done_before
 from tame_deploy.runtime.sources import NamedPicture, Source, open_source
-from tests.integration.test_cli import one_line, run
+from tests.command_line import one_line, run
 
 BARE = {"pictures": False}
 

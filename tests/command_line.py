@@ -1,0 +1,130 @@
+"""The command line as tests run it: a process for each command, with its output and exit status.
+
+Most of such a process would be the import of torch and its like. So one process imports these
+libraries, and nothing of tame_deploy, and every command runs in a fork of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+#: What commands import of others; what is missing here only costs time. ONNX Runtime and OpenVINO
+#: must be missing: they start threads when imported, which a fork would wait for and not have.
+LIBRARIES = (
+    "lightning.pytorch",
+    "matplotlib.pyplot",
+    "onnx",
+    "onnxscript.function_libs.torch_lib.ops",
+    "torch._dynamo",
+    "torch._meta_registrations",
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._core",
+    "torch.utils.tensorboard",
+    "torchvision.models",
+)
+
+_ANEW = "from tame_deploy.cli import main; main()"
+_FORKS = "from tests.command_line import serve_forks; serve_forks()"
+
+_servers: list[subprocess.Popen[str]] = []  # one, once a command was run
+
+
+def run(*arguments, cwd=None, expect=0, env=None, anew=False):
+    """Run a command and check its exit status; `anew` in a Python that has imported nothing."""
+    words = [str(argument) for argument in arguments]
+    settings = {**os.environ, "COLUMNS": "200", "TERM": "dumb"} | (env or {})
+    if anew:
+        done = subprocess.run(
+            [sys.executable, "-c", _ANEW, *words],
+            check=False, cwd=cwd, capture_output=True, text=True, env=settings,
+        )  # fmt: skip
+    else:
+        done = _run_in_fork(words, str(cwd or Path.cwd()), settings)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def one_line(done):
+    """Return the only line of stderr, an error."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def _run_in_fork(words, cwd, settings):
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, name) for name in ("stdout", "stderr")]
+        server = _started()
+        try:
+            asked = {"words": words, "cwd": cwd, "settings": settings, "files": files}
+            server.stdin.write(json.dumps(asked) + "\n")
+            server.stdin.flush()
+            code = int(server.stdout.readline())
+        except BaseException:
+            _stop()  # the next command gets another one
+            raise
+        said = [Path(file).read_text() for file in files]
+    return subprocess.CompletedProcess(words, code, *said)
+
+
+def _started():
+    if not _servers:
+        root = Path(__file__).parents[1]
+        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+        server = subprocess.Popen(
+            [sys.executable, "-c", _FORKS], env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        _servers.append(server)
+    return _servers[0]
+
+
+@atexit.register
+def _stop():
+    while _servers:
+        server = _servers.pop()
+        os.killpg(server.pid, signal.SIGKILL)  # and the command that it waits for
+        server.communicate()
+
+
+def serve_forks():
+    """Import the libraries; then run the commands of stdin, one JSON a line, until it ends."""
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    assert not [name for name in sys.modules if name.partition(".")[0] == "tame_deploy"]
+    assert threading.active_count() == 1
+    gc.freeze()
+    forks = multiprocessing.get_context("fork")
+    while line := sys.stdin.readline():
+        process = forks.Process(target=_become_the_command, kwargs=json.loads(line))
+        process.start()
+        process.join()
+        sys.stdout.write(f"{process.exitcode}\n")
+        sys.stdout.flush()
+
+
+def _become_the_command(words, cwd, settings, files):
+    """Do what `python -c` would do; multiprocessing makes the exit status as Python does."""
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(settings)
+    sys.argv = ["tame-deploy", *words]
+    from tame_deploy.cli import main
+
+    main()
