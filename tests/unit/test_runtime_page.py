@@ -1,4 +1,4 @@
-"""The figures of docs/runtime.md and docs/serving.md are those of the committed results."""
+"""The figures of docs/{runtime,serving,cpp}.md are those of the committed results."""
 
 import json
 import re
@@ -87,7 +87,26 @@ def serving():
         yield [*cells, f"{share:.0%}"]
 
 
+def cpp():
+    yield ["", "libtame, demo", "Python / libtame", "libtame, ResNet-50", "Python / libtame"]
+    what = {
+        "own": "added to ONNX Runtime's own run",
+        "prepare": "500x375 pixels resized and cropped",
+        "explain": "from such pixels to an explanation",
+        "first": "a process from start to end, one JPEG explained",
+    }
+    models = results("cpp")["models"]
+    for name, title in what.items():
+        cells = [title]
+        for model in ("demo", "resnet50"):
+            seconds, ratio = (models[model][f"{key}_{name}{unit}"]
+                              for key, unit in (("cpp", "_s"), ("python_over_cpp", "")))  # fmt: skip
+            cells += [f"{seconds * 1e3:.3g} ms", f"{ratio:.2f}x"]
+        yield cells
+
+
 PAGES = {
+    "cpp": (cpp,),
     "runtime": (streaming, reading, bfloat16, deploy, head),
     "serving": (serving,),
 }
