@@ -46,7 +46,6 @@ from tests.simulated.cudart import SimulatedCuda
 
 pytest.importorskip("tensorrt_rtx")
 
-PRECISIONS = ("fp32", "fp16", "int8")
 TWO_PROFILES = [(1, 1, 4), (8, 16, 32)]
 ANY = (TensorSpec("x", "float32", ("n", 3)),)
 ONE = EngineOptions((Profile((1, 1, 1)),))
@@ -100,7 +99,7 @@ def artifact(request, demo_export, tmp_path_factory):
 @pytest.mark.parametrize(
     ("artifact", "precision"),
     [
-        *((name, precision) for name in ("demo", "resnet50") for precision in PRECISIONS),
+        *((name, bits) for name in ("demo", "resnet50") for bits in ("fp32", "fp16", "int8")),
         ("vgg16", "int8"),  # half a gigabyte; int8 asks most of its large matrices
     ],
     indirect=["artifact"],

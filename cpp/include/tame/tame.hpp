@@ -19,152 +19,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "error.hpp"
+#include "picture.hpp"
 #include "tame.h"
 
 namespace tame {
-
-/// Whatever went wrong: a status of tame.h, and one line that says what was found and expected.
-class Error : public std::runtime_error {
- public:
-  Error(tame_status status, const std::string& message)
-      : std::runtime_error(message), status_(status) {}
-
-  tame_status status() const noexcept { return status_; }
-
-  /// Name of the status, as the Python package has it: "ChecksumError".
-  const char* name() const noexcept { return tame_status_name(status_); }
-
-  /// Whether it is of a family: an Error of TAME_CHECKSUM_ERROR is a TAME_ARTIFACT_ERROR.
-  bool is(tame_status family) const noexcept {
-    return status_ == family || (family % 10 == 0 && status_ / 10 == family / 10);
-  }
-
- private:
-  tame_status status_;
-};
-
-/// Throw what a failed call left behind; statuses that are no errors are returned.
-inline tame_status check(tame_status status) {
-  if (status > TAME_OK) throw Error(status, tame_last_error());
-  return status;
-}
-
-/// Values in somebody else's memory, as C++20's std::span.
-template <typename T>
-class View {
- public:
-  View() = default;
-  View(T* data, std::size_t size) : data_(data), size_(size) {}
-
-  T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  T* begin() const { return data_; }
-  T* end() const { return data_ + size_; }
-  T& operator[](std::size_t place) const { return data_[place]; }
-
- private:
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-/// A picture in memory that somebody else owns; `stride` 0 means rows without a gap.
-class Image {
- public:
-  explicit Image(const tame_image& image) : image_(image) {}
-
-  static Image rgb(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_RGB, data, width, height, stride);
-  }
-  static Image bgr(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_BGR, data, width, height, stride);
-  }
-  static Image gray(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_GRAY, data, width, height, stride);
-  }
-  static Image rgba(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_RGBA, data, width, height, stride);
-  }
-  static Image bgra(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_BGRA, data, width, height, stride);
-  }
-
-  /// The bytes of a JPEG or PNG file.
-  static Image encoded(const void* bytes, std::size_t size) {
-    tame_image image{};
-    image.format = TAME_ENCODED;
-    image.data = bytes;
-    image.size = size;
-    return Image(image);
-  }
-  static Image encoded(const std::vector<std::uint8_t>& file) {
-    return encoded(file.data(), file.size());
-  }
-
-  const tame_image& get() const { return image_; }
-
- private:
-  static Image of(tame_format format, const void* data, int width, int height, std::size_t stride) {
-    tame_image image{};
-    image.format = format;
-    image.data = data;
-    image.width = width;
-    image.height = height;
-    image.stride = stride;
-    return Image(image);
-  }
-
-  tame_image image_;
-};
-
-/// An RGB picture of its own, rows without a gap.
-struct Picture {
-  int width = 0;
-  int height = 0;
-  std::vector<std::uint8_t> pixels;
-
-  operator Image() const { return Image::rgb(pixels.data(), width, height); }
-};
-
-/// Any picture as upright RGB.
-inline Picture decode(const Image& image) {
-  std::int32_t width = 0;
-  std::int32_t height = 0;
-  check(tame_image_size(&image.get(), &width, &height));
-  Picture picture{width, height, {}};
-  picture.pixels.resize(std::size_t{3} * static_cast<std::size_t>(width) *
-                        static_cast<std::size_t>(height));
-  check(tame_decode(&image.get(), picture.pixels.data(), picture.pixels.size(), 0));
-  return picture;
-}
-
-/// The bytes of a file. Throws Error: TAME_INPUT_ERROR if it cannot be read.
-inline std::vector<std::uint8_t> read_file(const std::string& path) {
-  try {
-    std::ifstream stream(path, std::ios::binary);
-    if (stream) return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  } catch (const std::ios_base::failure&) {  // a directory can be opened, and not be read
-  }
-  throw Error(TAME_INPUT_ERROR, path + ": no such file, or it cannot be read");
-}
-
-/// A JPEG or PNG file as upright RGB. Throws Error: TAME_INPUT_ERROR.
-inline Picture read_picture(const std::string& path) {
-  try {
-    return decode(Image::encoded(read_file(path)));
-  } catch (const Error& error) {
-    const std::string said = error.what();
-    throw Error(error.status(), said.rfind(path, 0) == 0 ? said : path + ": " + said);
-  }
-}
 
 /// How an artifact is run (tame_options).
 struct Options {

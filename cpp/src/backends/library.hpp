@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,17 @@ class Library {
   void* handle_;
   std::string path_;
 };
+
+/// What `load` made of a library, once for each that was named: sessions share it, and nobody can say
+/// when the last of its threads has ended, so it is never freed.
+template <typename Runtime>
+const Runtime& loaded_once(const std::string& given, Runtime (*load)(const std::string&)) {
+  static std::mutex lock;
+  static auto& loaded = *new std::map<std::string, Runtime>;
+  const std::lock_guard guard(lock);
+  const auto found = loaded.find(given);
+  return found != loaded.end() ? found->second : loaded.emplace(given, load(given)).first->second;
+}
 
 /// The directory that libtame itself lies in; empty where that cannot be told.
 std::filesystem::path own_directory();

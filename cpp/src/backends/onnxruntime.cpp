@@ -1,7 +1,5 @@
 // ONNX Runtime: the backend that runs everywhere.
 #include <array>
-#include <map>
-#include <mutex>
 
 #include "backend.hpp"
 #include "error.hpp"
@@ -52,21 +50,11 @@ Runtime load_runtime(const std::string& given) {
   return runtime;
 }
 
-/// One a library and process: sessions share its environment, and nobody can say when the last
-/// thread of it has ended, so it is never freed.
-const Runtime& shared_runtime(const std::string& given) {
-  static std::mutex lock;
-  static auto& loaded = *new std::map<std::string, Runtime>;
-  const std::lock_guard guard(lock);
-  const auto found = loaded.find(given);
-  return found != loaded.end() ? found->second
-                               : loaded.emplace(given, load_runtime(given)).first->second;
-}
-
 class OnnxRuntimeBackend final : public Backend {
  public:
   OnnxRuntimeBackend(const Artifact& artifact, const Options& options)
-      : runtime_(shared_runtime(options.library)), manifest_(artifact.manifest) {
+      : runtime_(loaded_once<Runtime>(options.library, load_runtime)),
+        manifest_(artifact.manifest) {
     const ort::Api& api = runtime_.api;
     ort::SessionOptions* settings = nullptr;
     check(api, api.call<ort::CreateSessionOptions>(&settings), "failed");

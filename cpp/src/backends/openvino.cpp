@@ -2,7 +2,6 @@
 #include <array>
 #include <condition_variable>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <vector>
 
@@ -60,19 +59,10 @@ Runtime load_runtime(const std::string& given) {
   return runtime;
 }
 
-const Runtime& shared_runtime(const std::string& given) {
-  static std::mutex lock;
-  static auto& loaded = *new std::map<std::string, Runtime>;
-  const std::lock_guard guard(lock);
-  const auto found = loaded.find(given);
-  return found != loaded.end() ? found->second
-                               : loaded.emplace(given, load_runtime(given)).first->second;
-}
-
 class OpenVinoBackend final : public Backend {
  public:
   OpenVinoBackend(const Artifact& artifact, const Options& options)
-      : runtime_(shared_runtime(options.library)),
+      : runtime_(loaded_once<Runtime>(options.library, load_runtime)),
         api_(runtime_.api),
         manifest_(artifact.manifest),
         precision_(options.precision.empty() ? "fp32" : options.precision) {
