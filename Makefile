@@ -35,23 +35,23 @@ cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
 # libtame as it is shipped, and its tests on the demo and on the ONNX Runtime of .venv.
-cpp: cpp-tools build/cpp-demo/manifest.json
+cpp: cpp-tools build/cpp-artifact/demo/manifest.json
 	cd cpp && cmake --preset release
 	cmake --build build/cpp
 	$(CPP_TEST) build/cpp
 
-CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-demo" ctest --output-on-failure --parallel 4 --test-dir
+CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-artifact/demo" ctest --output-on-failure --parallel 4 --test-dir
 
-ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tensorrt_test tame-fuzz-manifest tame-fuzz-picture
+ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
 
 sanitize: cpp
 	cd cpp && cmake --preset asan && cmake --preset tsan
 	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
-	cpp/fuzz/fuzz.sh build/cpp-asan 5
+	cpp/fuzz/fuzz.sh build/cpp-asan 3
 	cmake --build build/cpp-tsan --target tame-threads-test tensorrt_test
 	$(CPP_TEST) build/cpp-tsan -L threads
-	cpp/tests/valgrind.sh build/cpp build/cpp-demo
+	cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
 
 form: cpp-tools
 	clang-format --dry-run -Werror $$(git ls-files 'cpp/*.[ch]pp' 'cpp/*.[ch]' 'benchmarks/cpp/*.cpp')
@@ -61,8 +61,8 @@ form: cpp-tools
 tidy: cpp
 	git ls-files 'cpp/src/*.cpp' | xargs -P 2 -n 6 clang-tidy --quiet --extra-arg=-Wno-unknown-warning-option -p build/cpp
 
-build/cpp-demo/manifest.json: .venv/test-installed
-	$(BIN)/tame-deploy export --backbone demo --output build/cpp-demo --overwrite
+build/cpp-artifact/demo/manifest.json: .venv/test-installed
+	$(BIN)/tame-deploy export --backbone demo --output build/cpp-artifact/demo --overwrite
 
 benchmark: .venv/test-installed
 	$(BIN)/python benchmarks/fusion.py
