@@ -51,7 +51,7 @@ sanitize: cpp
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
 	cmake --build build/cpp-tsan --target tame-threads-test tensorrt_test
 	$(CPP_TEST) build/cpp-tsan -L threads
-	cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
 
 form: cpp-tools
 	clang-format --dry-run -Werror $$(git ls-files 'cpp/*.[ch]pp' 'cpp/*.[ch]' 'benchmarks/cpp/*.cpp')

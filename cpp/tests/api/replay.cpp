@@ -42,6 +42,8 @@ json answer(std::unique_ptr<tame::Explainer>& explainer, const json& asked) {
       tame::Options options;
       options.backend = asked.value("backend", "");
       explainer = std::make_unique<tame::Explainer>(asked["open"], options);
+    } else if (!explainer) {
+      throw tame::Error(TAME_INPUT_ERROR, "nothing is open");
     } else {
       found = explain(*explainer, asked);
     }
