@@ -49,7 +49,7 @@ sanitize: cpp
 	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
-	cmake --build build/cpp-tsan --target tame-threads-test tensorrt_test
+	cmake --build build/cpp-tsan --target tame-threads-test
 	$(CPP_TEST) build/cpp-tsan -L threads
 	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
 
