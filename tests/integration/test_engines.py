@@ -101,10 +101,7 @@ def artifact(request, demo_export, tmp_path_factory):
     [
         *((name, bits) for name in ("demo", "resnet50") for bits in ("fp32", "fp16", "int8")),
         ("vgg16", "int8"),  # half a gigabyte; int8 asks most of its large matrices
-    ],
-    indirect=["artifact"],
-    scope="module",  # one export for each backbone
-)
+    ], indirect=["artifact"], scope="module")  # fmt: skip
 def test_fused_graphs_compile_with_two_profiles(artifact, library, tmp_path, precision):
     model = artifact.model
     if precision != "fp32":
