@@ -23,13 +23,13 @@ from machine import machine_facts, write_results
 from quantization import export
 from rich.console import Console
 
-from tame_deploy.artifact import Artifact
-from tame_deploy.calibration.choice import PicturesToChooseFrom, choose_pictures, prepared
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures, prepared
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.engine.verify import verify_backend
 from tame_deploy.metrics.answers import Questions
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.selection.selection import open_backend
 
 CONTESTANTS: dict[str, tuple[str, Any]] = {
     "onnxruntime fp32": ("onnxruntime", None),

@@ -26,7 +26,7 @@ from machine import machine_facts, write_results
 from peers import make_artifact
 from rich.console import Console
 
-from tame_deploy.artifact import open_artifact
+from tame_deploy.artifact.directory import open_artifact
 
 RUNS = {1: 40, 8: 12}
 PARTS = ("preprocess", "backbone", "branches", "tail")

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from tame_deploy.artifact import Artifact, open_artifact
+from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import BackendError
 from tame_deploy.evaluation.rivals import make_rival
@@ -49,8 +49,8 @@ from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.selection.selection import open_backend
 
 PICTURES = 8
 LEAST_ROUNDS = 8

@@ -24,12 +24,17 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from rich.console import Console
 
-from tame_deploy.artifact import Artifact
-from tame_deploy.calibration.choice import Choice, PicturesToChooseFrom, choose_pictures, prepared
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.calibration.observing.choice import (
+    Choice,
+    PicturesToChooseFrom,
+    choose_pictures,
+    prepared,
+)
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
-from tame_deploy.calibration.speed import time_models
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.calibration.search.speed import time_models
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.metrics.answers import Answers, Questions

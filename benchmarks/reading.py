@@ -30,9 +30,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.data.shapes import draw_picture
-from tame_deploy.preprocess import load_image, prepare, visible_box
-from tame_deploy.types import ImageSpec
+from tame_deploy.picture.preprocess import load_image, prepare, visible_box
 
 SPEC = ImageSpec()
 OURS = "tame-deploy (Pillow)"

@@ -146,12 +146,12 @@ def export_tiny(folder: Path) -> Path:
     import torch
     from torch import nn
 
+    from tame_deploy.artifact.manifest import WeightsSource
+    from tame_deploy.artifact.types import ImageSpec
     from tame_deploy.export.artifact_export import export_artifact
     from tame_deploy.export.options import ExportOptions
-    from tame_deploy.manifest import WeightsSource
     from tame_deploy.model.backbones import Backbone
     from tame_deploy.model.network import HeadRequest, build_network
-    from tame_deploy.types import ImageSpec
 
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 32, stride=32), *(nn.Conv2d(4, 4, 1) for _ in range(2))]
@@ -174,8 +174,8 @@ def example(path: Path, threads: int) -> tuple[Arrays, Arrays]:
     """Return one picture as the graph's input, and the runtime's answer to it."""
     from tame_deploy import load
     from tame_deploy.data.shapes import draw_picture
-    from tame_deploy.preprocess import prepare_batch
-    from tame_deploy.runtime.backend import BackendOptions
+    from tame_deploy.picture.preprocess import prepare_batch
+    from tame_deploy.runtime.backends.protocol import BackendOptions
 
     with load(path, backend="onnxruntime", options=BackendOptions(threads)) as explainer:
         images = prepare_batch([draw_picture(1, 224)[0]], explainer.artifact.manifest.image)
@@ -186,7 +186,7 @@ def example(path: Path, threads: int) -> tuple[Arrays, Arrays]:
 def own_rate(path: Path, feeds: Arrays, threads: int, seconds: float) -> float:
     """Return the pictures a second that the runtime itself does, in full batches."""
     from tame_deploy import load
-    from tame_deploy.runtime.backend import BackendOptions
+    from tame_deploy.runtime.backends.protocol import BackendOptions
 
     batch = {name: np.repeat(array, BATCH, axis=0) for name, array in feeds.items()}
     with load(path, backend="onnxruntime", options=BackendOptions(threads)) as explainer:

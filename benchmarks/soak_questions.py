@@ -59,7 +59,7 @@ def ask_runtime(path: Path) -> Truth:
     """Return what the runtime says of the demo's pictures, and of drawn ones in other sizes."""
     import tame_deploy
     from tame_deploy.data.shapes import draw_picture
-    from tame_deploy.preprocess import load_image, prepare_batch
+    from tame_deploy.picture.preprocess import load_image, prepare_batch
 
     folder = Path(tame_deploy.__file__).parent / "data" / "pictures"
     files = [one.read_bytes() for one in sorted(folder.glob("*.png"))]

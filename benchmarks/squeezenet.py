@@ -24,8 +24,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from tame_deploy.dataset.pictures import Subset
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.data.labelled import Subset
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid
 from tame_deploy.evaluation.evaluate import EvaluationOptions
 from tame_deploy.evaluation.rivals import make_rival

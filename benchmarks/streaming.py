@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tame_deploy.errors import BackendError
-from tame_deploy.preprocess import load_image, prepare_batch
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.explainer import Explainer, load
+from tame_deploy.picture.preprocess import load_image, prepare_batch
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.explain.explainer import Explainer
+from tame_deploy.runtime.explain.load import load
 
 
 def own_run(explainer: Explainer, paths: list[Path], batch: int) -> Callable[[], None]:

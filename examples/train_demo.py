@@ -16,8 +16,8 @@ from pathlib import Path
 
 import safetensors.torch
 
+from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.data.shapes import LABELS, draw_picture
-from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model import demo

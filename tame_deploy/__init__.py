@@ -13,7 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact, open_artifact
+    from tame_deploy.artifact.directory import Artifact, open_artifact
+    from tame_deploy.artifact.manifest import Manifest
+    from tame_deploy.artifact.types import HeadConfig, ImageSpec, TensorSpec
     from tame_deploy.errors import (
         ArtifactError,
         BackendError,
@@ -21,13 +23,12 @@ if TYPE_CHECKING:
         ParityError,
         TameError,
     )
-    from tame_deploy.manifest import Manifest
-    from tame_deploy.preprocess import load_image
-    from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.explainer import Explainer, load
-    from tame_deploy.runtime.explanation import Explanation
-    from tame_deploy.serving.client import ConnectOptions, connect
-    from tame_deploy.types import HeadConfig, ImageSpec, TensorSpec
+    from tame_deploy.picture.preprocess import load_image
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.backends.remote import ConnectOptions
+    from tame_deploy.runtime.explain.explainer import Explainer
+    from tame_deploy.runtime.explain.explanation import Explanation
+    from tame_deploy.runtime.explain.load import connect, load
 
 __version__ = "0.1.0"
 
@@ -53,15 +54,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "artifact": ("Artifact", "open_artifact"),
+    "artifact.directory": ("Artifact", "open_artifact"),
+    "artifact.manifest": ("Manifest",),
+    "artifact.types": ("HeadConfig", "ImageSpec", "TensorSpec"),
     "errors": ("ArtifactError", "BackendError", "InputError", "ParityError", "TameError"),
-    "manifest": ("Manifest",),
-    "preprocess": ("load_image",),
-    "runtime.backend": ("BackendOptions",),
-    "runtime.explainer": ("Explainer", "load"),
-    "runtime.explanation": ("Explanation",),
-    "serving.client": ("ConnectOptions", "connect"),
-    "types": ("HeadConfig", "ImageSpec", "TensorSpec"),
+    "picture.preprocess": ("load_image",),
+    "runtime.backends.protocol": ("BackendOptions",),
+    "runtime.backends.remote": ("ConnectOptions",),
+    "runtime.explain.explainer": ("Explainer",),
+    "runtime.explain.explanation": ("Explanation",),
+    "runtime.explain.load": ("connect", "load"),
 }
 
 

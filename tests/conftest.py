@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tame_deploy.artifact import Artifact
+from tame_deploy.artifact.directory import Artifact
 
 # Test processes share the cores; torch would otherwise take all of them in each.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:

@@ -32,8 +32,9 @@ from reading import draw_files
 from rich.console import Console
 from rich.table import Table
 
-from tame_deploy.preprocess import load_image, prepare_batch
-from tame_deploy.runtime.explainer import Explainer, load
+from tame_deploy.picture.preprocess import load_image, prepare_batch
+from tame_deploy.runtime.explain.explainer import Explainer
+from tame_deploy.runtime.explain.load import load
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))

@@ -15,19 +15,19 @@ from graphs import NAMES, Graphs, feeds_for, output_shapes, specs_of
 from place import Place
 from subject import Opened, Subject
 
+from tame_deploy.artifact.sidecar import EngineOptions, EngineSidecar, FlavourName, Profile
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.engine.build import build_plan, check_options
 from tame_deploy.engine.timing import TimingCache
 from tame_deploy.errors import BackendError, DeviceError
 from tame_deploy.export.options import DEFAULT_RANKS
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.device_arrays import DeviceArray
-from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.engines import StoredEngine
-from tame_deploy.runtime.tensorrt.flavours import load_library
-from tame_deploy.runtime.tensorrt.loaded import LoadedEngine
-from tame_deploy.sidecar import EngineOptions, EngineSidecar, FlavourName, Profile
-from tame_deploy.types import TensorSpec
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
+from tame_deploy.runtime.backends.tensorrt.device_arrays import DeviceArray
+from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
+from tame_deploy.runtime.backends.tensorrt.flavours import load_library
+from tame_deploy.runtime.backends.tensorrt.loaded import LoadedEngine
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 from fusion import make_graphs
 
-from tame_deploy.artifact import Artifact, open_artifact
-from tame_deploy.calibration.choice import PicturesToChooseFrom
+from tame_deploy.artifact.directory import Artifact, open_artifact
+from tame_deploy.artifact.types import TensorSpec
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.errors import BuildError
-from tame_deploy.types import TensorSpec
 
 NAMES = ("plain", "fused", "reference")
 _FLOAT32 = ("fp32", "tf32")

@@ -34,7 +34,7 @@ from rich.table import Table
 from subject import PRECISIONS, Subject
 
 from tame_deploy.errors import TameError
-from tame_deploy.runtime import cuda
+from tame_deploy.runtime.backends.tensorrt import cuda
 
 if TYPE_CHECKING:
     from graphs import Graphs

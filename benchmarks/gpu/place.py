@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tame_deploy.errors import DeviceError
-from tame_deploy.runtime import cuda
+from tame_deploy.runtime.backends.tensorrt import cuda
 
 _VERSIONS = {
     "torch": ("torch",),

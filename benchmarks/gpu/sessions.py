@@ -13,9 +13,9 @@ from place import Place
 from subject import Opened, Subject
 
 from tame_deploy.errors import BackendError, DeviceError
-from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
-from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from tame_deploy.runtime.onnxruntime_binding import BoundSession
+from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
+from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
 
 _NO_INT8 = "ONNX Runtime's CUDA kernels compute between Q/DQ pairs in float: no INT8 is timed"
 #: The name of the CUDA graph of the call on the GPU; BoundSession counts its own from 1.

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.dataset.pictures import Pictures
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.artifact.types import MAX_UNREADABLE
+from tame_deploy.data.labelled import Pictures
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.result import Estimate
@@ -27,7 +28,6 @@ from tame_deploy.training.recipe import (
     recipe_table,
 )
 from tame_deploy.training.train_head import build_recipe_network, train_head
-from tame_deploy.types import MAX_UNREADABLE
 
 __all__ = ["Study", "StudyRow", "merge", "read_study", "run_study"]
 

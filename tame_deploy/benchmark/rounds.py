@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tame_deploy.benchmark.subjects import Subject
 from tame_deploy.errors import TameError
-from tame_deploy.runtime.backend import Backend
+from tame_deploy.runtime.backends.protocol import Backend
 
 __all__ = ["Timing", "measure"]
 

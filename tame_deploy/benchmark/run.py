@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tame_deploy.artifact import Artifact
+from tame_deploy.artifact.directory import Artifact
 from tame_deploy.benchmark.memory import measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row
 from tame_deploy.benchmark.rounds import measure
 from tame_deploy.benchmark.subjects import relatives, subjects_of
 from tame_deploy.errors import InputError
-from tame_deploy.runtime.fastest import processor_name
-from tame_deploy.runtime.installed import first_version
-from tame_deploy.runtime.selection import BACKENDS
+from tame_deploy.runtime.backends.installed import first_version
+from tame_deploy.runtime.selection.backend_benchmark import processor_name
+from tame_deploy.runtime.selection.selection import BACKENDS
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 

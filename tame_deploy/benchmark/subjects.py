@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tame_deploy.artifact import MANIFEST_NAME, Artifact, open_artifact
+from tame_deploy.artifact.directory import MANIFEST_NAME, Artifact, open_artifact
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import ArtifactError, InputError
-from tame_deploy.runtime.backend import CPU, CUDA, Backend, BackendOptions
-from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from tame_deploy.runtime.openvino_backend import OpenVinoBackend, computes_bfloat16
-from tame_deploy.runtime.selection import open_backend, prospects
-from tame_deploy.types import TensorSpec
+from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from tame_deploy.runtime.backends.openvino import OpenVinoBackend, computes_bfloat16
+from tame_deploy.runtime.backends.protocol import CPU, CUDA, Backend, BackendOptions
+from tame_deploy.runtime.selection.selection import open_backend, prospects
 
 __all__ = ["Subject", "relatives", "subjects_of"]
 

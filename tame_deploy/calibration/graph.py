@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from tame_deploy.artifact import Artifact
+from tame_deploy.artifact.directory import Artifact
 from tame_deploy.errors import InputError
 
 __all__ = ["Graph", "attribute", "load_graph", "metadata_of", "set_metadata"]

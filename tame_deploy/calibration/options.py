@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tame_deploy.calibration.placement import TARGETS, Target
-from tame_deploy.calibration.ranges import RangeMethod
-from tame_deploy.calibration.repair import REPAIRS, Repair
+from tame_deploy.artifact.manifest import Precision
+from tame_deploy.calibration.observing.ranges import RangeMethod
+from tame_deploy.calibration.passes.placement import TARGETS, Target
+from tame_deploy.calibration.search.repair import REPAIRS, Repair
 from tame_deploy.errors import InputError
-from tame_deploy.manifest import Precision
 from tame_deploy.metrics.fidelity import Floor
 
 __all__ = ["PRECISIONS", "QuantizeOptions"]

@@ -10,36 +10,36 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import onnx
 
-from tame_deploy.artifact import Artifact, check_output
-from tame_deploy.calibration.calibrate import (
+from tame_deploy.artifact.directory import Artifact, check_output
+from tame_deploy.artifact.manifest import FidelityReport
+from tame_deploy.calibration.graph import Graph, load_graph
+from tame_deploy.calibration.observing.calibrate import (
     calibration_cache,
     check_float32,
     read_calibration,
     subject_of_choice,
 )
-from tame_deploy.calibration.choice import (
+from tame_deploy.calibration.observing.choice import (
     Choice,
     PicturesToChooseFrom,
     choose_pictures,
     prepared,
 )
-from tame_deploy.calibration.graph import Graph, load_graph
-from tame_deploy.calibration.half import LARGEST
-from tame_deploy.calibration.observe import observe
+from tame_deploy.calibration.observing.observe import observe
+from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
 from tame_deploy.calibration.options import QuantizeOptions
-from tame_deploy.calibration.record import Calibration, CalibrationSubject
-from tame_deploy.calibration.repair import RepairStep, repair_plan
-from tame_deploy.calibration.sensitivity import (
+from tame_deploy.calibration.passes.half import LARGEST
+from tame_deploy.calibration.report.write import Judged, Outcome, write_quantized
+from tame_deploy.calibration.search.repair import RepairStep, repair_plan
+from tame_deploy.calibration.search.sensitivity import (
     CurvePoint,
     Sensitivity,
     measure_sensitivity,
     search_layers,
 )
-from tame_deploy.calibration.speed import time_models
-from tame_deploy.calibration.workshop import Examples, Plan, Workshop, model_sha256
-from tame_deploy.calibration.write import Judged, Outcome, write_quantized
+from tame_deploy.calibration.search.speed import time_models
+from tame_deploy.calibration.search.workshop import Examples, Plan, Workshop, model_sha256
 from tame_deploy.errors import BuildError, FidelityError
-from tame_deploy.manifest import FidelityReport
 from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.faithfulness import drop_and_increase, judge
 

@@ -44,9 +44,9 @@ def benchmark(
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Time an artifact and its relatives on everything here, beside their classifiers alone."""
-    from tame_deploy.artifact import open_artifact
+    from tame_deploy.artifact.directory import open_artifact
     from tame_deploy.benchmark.run import BenchmarkOptions, run_benchmark
-    from tame_deploy.runtime.explain_files import prepare_output
+    from tame_deploy.runtime.jobs.files import prepare_output
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)

@@ -57,10 +57,11 @@ def client(
     ] = False,
 ) -> None:
     """Explain pictures by a server: overlays, panels, results.jsonl, as of explain."""
-    from tame_deploy.runtime.explain_files import FileOptions
-    from tame_deploy.runtime.sources import open_source
+    from tame_deploy.runtime.backends.remote import ConnectOptions, options_from_environment
+    from tame_deploy.runtime.explain.load import connect
+    from tame_deploy.runtime.jobs.files import FileOptions
+    from tame_deploy.runtime.jobs.sources import open_source
     from tame_deploy.serving.access import Tokens
-    from tame_deploy.serving.client import ConnectOptions, connect, options_from_environment
 
     paths = sys.stdin if "-" in images else None
     source = open_source([name for name in images if name != "-"], output, paths=paths)

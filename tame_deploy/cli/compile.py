@@ -19,7 +19,7 @@ from tame_deploy.cli.screen import console, notes, step_spinner, warn_speed_only
 from tame_deploy.errors import ArtifactError, InputError, require_extra
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
+    from tame_deploy.artifact.directory import Artifact
     from tame_deploy.engine.compile import Compiled
 
 #: What a shell says of a program that Ctrl-C ended.
@@ -95,7 +95,8 @@ def compile_(
 ) -> None:
     """Compile an artifact's graph into an engine, kept in the artifact."""
     require_extra(target, "filelock")
-    from tame_deploy.artifact import open_artifact
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.artifact.sidecar import EngineOptions
     from tame_deploy.engine.build import BuildCancelledError
     from tame_deploy.engine.compile import (
         CompileRequest,
@@ -103,7 +104,6 @@ def compile_(
         compile_artifact,
         profiles_for,
     )
-    from tame_deploy.sidecar import EngineOptions
 
     opened = open_artifact(artifact)
     batches = [parse_extent("batch", text) for text in batch or ["1,8,64"]]
@@ -196,7 +196,7 @@ def _in_precision(
 
 
 def _made_before(artifact: Artifact, output: Path, precision: str) -> Artifact | None:
-    from tame_deploy.artifact import open_artifact
+    from tame_deploy.artifact.directory import open_artifact
 
     if not output.exists():
         return None

@@ -18,8 +18,8 @@ from tame_deploy.cli.screen import console, print_wrapped, score_table
 from tame_deploy.errors import TameError
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
-    from tame_deploy.runtime.selection import Prospect
+    from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.runtime.selection.selection import Prospect
 
 
 def doctor(
@@ -30,10 +30,10 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say which backends can be used here, which one will be, and what the others lack."""
-    from tame_deploy.artifact import open_artifact
-    from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.selection import prospects
-    from tame_deploy.runtime.tensorrt.engines import engine_folders
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.backends.tensorrt.engines import engine_folders
+    from tame_deploy.runtime.selection.selection import prospects
 
     opened = open_artifact(artifact) if artifact else None
     found = list(prospects(opened, BackendOptions(device=device)))
@@ -66,8 +66,8 @@ def doctor(
 
 def _chosen(found: list[Prospect], artifact: Artifact | None) -> Prospect | None:
     """Return the backend that `auto` would take, as far as that is known without measuring."""
-    from tame_deploy.runtime.fastest import remembered_backend
-    from tame_deploy.runtime.selection import cpu_versions
+    from tame_deploy.runtime.selection.backend_benchmark import remembered_backend
+    from tame_deploy.runtime.selection.selection import cpu_versions
 
     first = next((one for one in found if one.refusal is None), None)
     if first is None or not first.on_cpu or artifact is None:
@@ -88,8 +88,8 @@ def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
 
 
 def _facts(device: int) -> dict[str, str]:
-    from tame_deploy.download import cache_directory, is_writable
-    from tame_deploy.runtime import cuda
+    from tame_deploy.files import cache_directory, is_writable
+    from tame_deploy.runtime.backends.tensorrt import cuda
 
     try:
         gpu = cuda.probe(device)

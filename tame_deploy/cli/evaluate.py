@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tame_deploy.artifact.types import MAX_UNREADABLE
 from tame_deploy.cli.options import (
     BackendOption,
     ClassesOption,
@@ -30,7 +31,6 @@ from tame_deploy.cli.options import (
 from tame_deploy.cli.screen import console, notes, print_table, printable, score_table
 from tame_deploy.cli.subject import SubjectChoice
 from tame_deploy.errors import InputError, require_extra
-from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
@@ -102,10 +102,10 @@ def evaluate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score explanations: AD, IC, ROAD, insertion, deletion, localisation, with intervals."""
-    from tame_deploy.dataset.pictures import has_masks
+    from tame_deploy.data.labelled import has_masks
     from tame_deploy.evaluation.evaluate import evaluate as run_evaluation
     from tame_deploy.evaluation.plots import draw_scores
-    from tame_deploy.runtime.explain_files import prepare_output
+    from tame_deploy.runtime.jobs.files import prepare_output
 
     if artifact and backbone:
         raise InputError("found both an artifact and --backbone; expected one of them")
@@ -193,7 +193,7 @@ def compare(
     require_extra("evaluate", "pytorch_grad_cam", "matplotlib")
     from tame_deploy.evaluation.compare import comparison_lines, save_comparison
     from tame_deploy.evaluation.rivals import make_rival
-    from tame_deploy.runtime.explain_files import prepare_output
+    from tame_deploy.runtime.jobs.files import prepare_output
 
     choice = SubjectChoice(
         artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
@@ -259,7 +259,7 @@ def _pictures(
     boxes: str | None,
     max_unreadable: float,
 ) -> Any:
-    from tame_deploy.dataset.sources import PictureSource, open_pictures
+    from tame_deploy.data.sources import PictureSource, open_pictures
 
     if not data:
         raise InputError("found no --data; expected a folder, a list file, or demo-held-out:300")

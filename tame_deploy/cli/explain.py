@@ -33,9 +33,9 @@ from tame_deploy.cli.screen import console, notes, printable, warn_speed_only
 from tame_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from tame_deploy.runtime.explain_files import ExplainedFiles, FileOptions
-    from tame_deploy.runtime.explainer import Explainer
-    from tame_deploy.runtime.sources import Source
+    from tame_deploy.runtime.explain.explainer import Explainer
+    from tame_deploy.runtime.jobs.files import ExplainedFiles, FileOptions
+    from tame_deploy.runtime.jobs.sources import Source
 
 #: What a shell says of a program that Ctrl-C ended.
 _INTERRUPTED = 130
@@ -93,10 +93,10 @@ def explain(
     ] = False,
 ) -> None:
     """Classify pictures and show where the classifier looked: overlays, panels, results.jsonl."""
-    from tame_deploy.runtime.backend import BackendOptions
-    from tame_deploy.runtime.explain_files import FileOptions
-    from tame_deploy.runtime.explainer import load
-    from tame_deploy.runtime.sources import open_source
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.explain.load import load
+    from tame_deploy.runtime.jobs.files import FileOptions
+    from tame_deploy.runtime.jobs.sources import open_source
 
     named_sources = images or []
     source = open_source(
@@ -132,7 +132,7 @@ def explain_source(
     explainer: Explainer, source: Source, wanted: Wanted, written: FileOptions
 ) -> None:
     """Explain what a source gives with a bar, and say what came of it."""
-    from tame_deploy.runtime.explain_files import explain_files, prepare_output
+    from tame_deploy.runtime.jobs.files import explain_files, prepare_output
 
     warn_speed_only(explainer.artifact.manifest)
     named = [explainer.class_id(name) for name in wanted.label or []]

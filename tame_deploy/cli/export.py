@@ -74,7 +74,7 @@ def export(
     """Fuse backbone and head into one ONNX graph, held to PyTorch, and keep it as an artifact."""
     require_extra("export", "torch", "torchvision", "onnx", "onnxscript", "safetensors")
     require_extra("cpu", "onnxruntime")
-    from tame_deploy.artifact import check_output
+    from tame_deploy.artifact.directory import check_output
     from tame_deploy.export.artifact_export import export_artifact
     from tame_deploy.export.options import ExportOptions
     from tame_deploy.model.backbones import BackboneRequest, load_backbone

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tame_deploy.artifact import Artifact, open_artifact
+from tame_deploy.artifact.directory import Artifact, open_artifact
+from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
@@ -19,7 +20,6 @@ from tame_deploy.cli.screen import (
     warn_speed_only,
 )
 from tame_deploy.errors import TameError
-from tame_deploy.manifest import CalibrationSummary, Manifest, WeightsSource
 
 
 def inspect(
@@ -33,7 +33,7 @@ def inspect(
     if folder is not None:
         inspect_engine(folder, as_json=json)
         return
-    from tame_deploy.runtime.tensorrt.engines import engine_folders
+    from tame_deploy.runtime.backends.tensorrt.engines import engine_folders
 
     opened = open_artifact(artifact)
     manifest = opened.manifest
@@ -91,7 +91,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 def describe_engine(artifact: Artifact, folder: Path) -> str:
     """Return what an engine is in a line, after checking its files."""
-    from tame_deploy.runtime.tensorrt.engines import check_graph, check_plan, read_engine
+    from tame_deploy.runtime.backends.tensorrt.engines import check_graph, check_plan, read_engine
 
     try:
         engine = read_engine(folder)

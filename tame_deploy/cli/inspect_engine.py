@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tame_deploy.artifact.sidecar import SIDECAR_NAME, EngineSidecar
 from tame_deploy.cli.screen import (
     console,
     fidelity_table,
@@ -21,12 +22,11 @@ from tame_deploy.cli.screen import (
     score_table,
 )
 from tame_deploy.errors import ManifestError, TameError
-from tame_deploy.sidecar import SIDECAR_NAME, EngineSidecar
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
+    from tame_deploy.artifact.directory import Artifact
     from tame_deploy.engine.layers import Layer
-    from tame_deploy.runtime.tensorrt.engines import StoredEngine
+    from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
 
 #: Weights as layers of their own say nothing about what runs.
 _NOT_SHOWN = ("constant",)
@@ -50,9 +50,9 @@ class _Memory:
 
 def inspect_engine(folder: Path, *, as_json: bool) -> None:
     """Show an engine's sidecar, memory and layers, as a card and a table or as JSON."""
-    from tame_deploy.artifact import open_artifact
+    from tame_deploy.artifact.directory import open_artifact
     from tame_deploy.engine.layers import precision_counts
-    from tame_deploy.runtime.tensorrt.engines import check_graph, check_plan, read_engine
+    from tame_deploy.runtime.backends.tensorrt.engines import check_graph, check_plan, read_engine
 
     engine = read_engine(folder)
     # engines/NAME lies in its artifact.
@@ -83,10 +83,10 @@ def inspect_engine(folder: Path, *, as_json: bool) -> None:
 def _look_inside(artifact: Artifact, engine: StoredEngine) -> tuple[Sequence[Layer], _Memory, str]:
     """Ask the engine itself where a GPU can open it, and the network it was built of otherwise."""
     from tame_deploy.engine.layers import LAYERS_NAME, engine_layers, layers_from_json
-    from tame_deploy.runtime import cuda
-    from tame_deploy.runtime.tensorrt.engines import choose_engine
-    from tame_deploy.runtime.tensorrt.flavours import load_library
-    from tame_deploy.runtime.tensorrt.loaded import load_engine
+    from tame_deploy.runtime.backends.tensorrt import cuda
+    from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
+    from tame_deploy.runtime.backends.tensorrt.flavours import load_library
+    from tame_deploy.runtime.backends.tensorrt.loaded import load_engine
 
     size = engine.sidecar.plan_bytes
     flavour = engine.sidecar.flavour

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
-from tame_deploy.types import TokenUse
 
 ArtifactArgument = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Artifact directory.")]
 BackboneOption = Annotated[

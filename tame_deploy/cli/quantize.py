@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tame_deploy.artifact.types import MAX_UNREADABLE
 from tame_deploy.cli.options import ArtifactArgument, DataRootOption
 from tame_deploy.cli.screen import (
     console,
@@ -21,11 +22,10 @@ from tame_deploy.cli.screen import (
     warn_speed_only,
 )
 from tame_deploy.errors import InputError, require_extra
-from tame_deploy.types import MAX_UNREADABLE
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
-    from tame_deploy.calibration.choice import PicturesToChooseFrom
+    from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
     from tame_deploy.calibration.quantize import Quantized
 
 ImagesOption = Annotated[
@@ -49,8 +49,8 @@ def calibrate(
     """Watch what an artifact's activations span on some pictures, and keep it for any target."""
     require_extra("quantize", "onnx", "scipy")
     require_extra("cpu", "onnxruntime")
-    from tame_deploy.artifact import open_artifact
-    from tame_deploy.calibration.calibrate import calibrate_artifact, check_float32
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.calibration.observing.calibrate import calibrate_artifact, check_float32
 
     opened = open_artifact(artifact)
     check_float32(opened)
@@ -122,11 +122,11 @@ def quantize(
     """Make an INT8 or FP16 artifact whose explanations are held to float32's."""
     require_extra("quantize", "onnx", "scipy", "matplotlib")
     require_extra("cpu", "onnxruntime")
-    from tame_deploy.artifact import open_artifact
-    from tame_deploy.calibration.calibrate import check_float32
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.calibration.observing.calibrate import check_float32
     from tame_deploy.calibration.options import QuantizeOptions
     from tame_deploy.calibration.quantize import quantize_artifact
-    from tame_deploy.calibration.repair import parse_repairs
+    from tame_deploy.calibration.search.repair import parse_repairs
     from tame_deploy.metrics.fidelity import parse_floor
 
     if precision == "fp16" and (repair, ranges, budget) != ("all", "minmax", BUDGET_S):
@@ -160,8 +160,8 @@ def quantize(
 
 def picture_source(artifact: Artifact, images: str, data_root: str | None) -> PicturesToChooseFrom:
     """Return the pictures of --images, as the artifact's network sees them."""
-    from tame_deploy.calibration.choice import PicturesToChooseFrom
-    from tame_deploy.dataset.sources import PictureSource, open_pictures
+    from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
+    from tame_deploy.data.sources import PictureSource, open_pictures
 
     pictures = open_pictures(
         PictureSource(images, data_root, max_unreadable=MAX_UNREADABLE),

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tame_deploy.manifest import FidelityReport, Manifest, ParityReport
+from tame_deploy.artifact.manifest import FidelityReport, Manifest, ParityReport
 
 __all__ = [
     "console",

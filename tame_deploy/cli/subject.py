@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
+from tame_deploy.artifact.types import TokenUse
 from tame_deploy.cli.options import parse_size, parse_triple, split_layers
 from tame_deploy.cli.screen import download_bar, notes
 from tame_deploy.errors import InputError, require_extra
-from tame_deploy.types import TokenUse
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
+    from tame_deploy.artifact.directory import Artifact
     from tame_deploy.metrics.subject import Subject
     from tame_deploy.model.network import ExplainedNetwork
-    from tame_deploy.runtime.backend import Backend
-    from tame_deploy.runtime.selection import BackendName
+    from tame_deploy.runtime.backends.protocol import Backend
+    from tame_deploy.runtime.selection.selection import BackendName
 
 __all__ = ["SubjectChoice"]
 
@@ -130,13 +130,13 @@ class SubjectChoice:
     def _opened(self) -> tuple[Artifact, Backend]:
         """Return the artifact and what runs it, here or on a server."""
         if "://" in str(self.artifact):
-            from tame_deploy.serving.client import connect
+            from tame_deploy.runtime.explain.load import connect
 
             explainer = connect(str(self.artifact))
             return explainer.artifact, explainer.backend
-        from tame_deploy.artifact import open_artifact
-        from tame_deploy.runtime.backend import BackendOptions
-        from tame_deploy.runtime.selection import open_backend
+        from tame_deploy.artifact.directory import open_artifact
+        from tame_deploy.runtime.backends.protocol import BackendOptions
+        from tame_deploy.runtime.selection.selection import open_backend
 
         opened = open_artifact(str(self.artifact))
         providers = tuple(self.provider) if self.provider else None

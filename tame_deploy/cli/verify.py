@@ -29,13 +29,13 @@ from tame_deploy.cli.screen import (
 from tame_deploy.errors import ArtifactError, InputError, ParityError, require_extra
 
 if TYPE_CHECKING:
-    from tame_deploy.artifact import Artifact
+    from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.artifact.sidecar import FlavourName
     from tame_deploy.engine.verify import Verdict
     from tame_deploy.metrics.answers import Questions
     from tame_deploy.metrics.fidelity import Floor
-    from tame_deploy.runtime.backend import Backend, BackendOptions
-    from tame_deploy.runtime.tensorrt.engines import StoredEngine
-    from tame_deploy.sidecar import FlavourName
+    from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
+    from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
 
     #: Pictures, their classes, and the float32 artifact.
     _JudgedBy: TypeAlias = tuple[Questions, Sequence[int | None], Artifact]
@@ -72,8 +72,8 @@ def verify(
     provider: ProviderOption = None,
 ) -> None:
     """Check an artifact's files, and hold its graph or engine to what PyTorch gave."""
-    from tame_deploy.artifact import open_artifact
-    from tame_deploy.runtime.backend import BackendOptions
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.runtime.backends.protocol import BackendOptions
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)
@@ -122,8 +122,8 @@ def _refuse(needed: str, value: str | None, given: Mapping[str, object]) -> None
 def _verify_graph(
     artifact: Artifact, backend_name: str, options: BackendOptions, chosen: _Judges
 ) -> None:
-    from tame_deploy.runtime.parity import ParityReference
-    from tame_deploy.runtime.selection import open_backend
+    from tame_deploy.runtime.selection.selection import open_backend
+    from tame_deploy.runtime.verify.parity import ParityReference
 
     batches = sorted({1, len(ParityReference.load(artifact).images)})
     judges, least = _judged_by(artifact, chosen)
@@ -149,7 +149,7 @@ def _verify_engine(
     chosen: _Judges,
 ) -> None:
     from tame_deploy.engine.verify import batches_to_verify
-    from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
+    from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
 
     judges, least = _judged_by(artifact, chosen)
     with TensorRTBackend.of_artifact(artifact, flavour, options) as backend:
@@ -219,8 +219,8 @@ def _questions(
 ) -> tuple[Questions, Sequence[int | None]]:
     """Return pictures that judge, none of which set the ranges of a quantized graph."""
     require_extra("quantize", "onnx", "scipy")
-    from tame_deploy.calibration.calibrate import read_calibration
-    from tame_deploy.calibration.choice import NOTHING, choose_pictures, prepared
+    from tame_deploy.calibration.observing.calibrate import read_calibration
+    from tame_deploy.calibration.observing.choice import NOTHING, choose_pictures, prepared
     from tame_deploy.metrics.answers import Questions
 
     source = picture_source(artifact, images, judges.data_root)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tame_deploy.artifact.sidecar import EngineOptions, Profile
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.engine.layers import Layer, network_layers
 from tame_deploy.engine.progress import BuildProgress, make_monitor
 from tame_deploy.engine.timing import TimingCache
 from tame_deploy.errors import BuildError, InputError
-from tame_deploy.runtime.cuda import Device
-from tame_deploy.runtime.tensorrt.flavours import Library, Messages
-from tame_deploy.sidecar import EngineOptions, Profile
-from tame_deploy.types import TensorSpec
+from tame_deploy.runtime.backends.tensorrt.cuda import Device
+from tame_deploy.runtime.backends.tensorrt.flavours import Library, Messages
 
 __all__ = ["BuildCancelledError", "Built", "build_plan", "check_options", "supported_capabilities"]
 

@@ -9,8 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tame_deploy.artifact import ENGINES_FOLDER, Artifact, file_sha256
-from tame_deploy.download import cache_directory, is_writable
+from tame_deploy.artifact.directory import ENGINES_FOLDER, Artifact, file_sha256
+from tame_deploy.artifact.manifest import Manifest
+from tame_deploy.artifact.sidecar import (
+    SIDECAR_NAME,
+    EngineOptions,
+    EngineSidecar,
+    FlavourName,
+    Profile,
+)
 from tame_deploy.engine.build import build_plan, check_options
 from tame_deploy.engine.layers import LAYERS_NAME, layers_to_json
 from tame_deploy.engine.store import (
@@ -29,22 +36,15 @@ from tame_deploy.errors import (
     InputError,
     TameError,
 )
-from tame_deploy.manifest import Manifest
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.tensorrt.engines import (
+from tame_deploy.files import cache_directory, is_writable
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.backends.tensorrt.engines import (
     StoredEngine,
     check_inside,
     compile_command,
     read_engine,
 )
-from tame_deploy.runtime.tensorrt.flavours import Library, load_library
-from tame_deploy.sidecar import (
-    SIDECAR_NAME,
-    EngineOptions,
-    EngineSidecar,
-    FlavourName,
-    Profile,
-)
+from tame_deploy.runtime.backends.tensorrt.flavours import Library, load_library
 
 __all__ = ["CompileRequest", "Compiled", "compile_artifact", "profiles_for"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tame_deploy.decoding import decode
+from tame_deploy.artifact.decoding import decode
 from tame_deploy.errors import BackendError, ManifestError
 
 __all__ = [

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.artifact import file_sha256
-from tame_deploy.download import cache_directory
+from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.errors import ArtifactError, TameError
-from tame_deploy.runtime.tensorrt.engines import StoredEngine, read_engine
+from tame_deploy.files import cache_directory
+from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine, read_engine
 
 __all__ = ["engine_key", "engines_cache", "find_engine", "install", "locked", "new_folder"]
 

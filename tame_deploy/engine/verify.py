@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tame_deploy.artifact import Artifact, open_artifact
+from tame_deploy.artifact.directory import Artifact, open_artifact
+from tame_deploy.artifact.manifest import FidelityReport, ParityReport
+from tame_deploy.artifact.sidecar import SIDECAR_NAME, EngineSidecar
 from tame_deploy.errors import ArtifactError, FidelityError, IncompatibleArtifactError
-from tame_deploy.manifest import FidelityReport, ParityReport
 from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.faithfulness import drop_and_increase, judge
 from tame_deploy.metrics.fidelity import Floor
-from tame_deploy.runtime.backend import Backend
-from tame_deploy.runtime.parity import ParityReference, check_parity, check_roughly
-from tame_deploy.runtime.selection import open_backend
-from tame_deploy.runtime.tensorrt.engines import StoredEngine
-from tame_deploy.sidecar import SIDECAR_NAME, EngineSidecar
+from tame_deploy.runtime.backends.protocol import Backend
+from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
+from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.verify.parity import ParityReference, check_parity, check_roughly
 
 __all__ = ["Verdict", "batches_to_verify", "float32_parent", "keep_verdict", "verify_backend"]
 

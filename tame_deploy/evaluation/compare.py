@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tame_deploy.dataset.pictures import Pictures, Subset
+from tame_deploy.data.labelled import Pictures, Subset
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import (
     EvaluationOptions,
@@ -20,7 +20,7 @@ from tame_deploy.evaluation.plots import draw_scores
 from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.metrics.subject import Subject
-from tame_deploy.overlay import blend, contact_sheet
+from tame_deploy.picture.overlay import blend, contact_sheet
 
 __all__ = ["compare", "comparison_lines", "draw_grid", "save_comparison"]
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.dataset.pictures import Pictures
-from tame_deploy.dataset.sources import check_share
+from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
+from tame_deploy.data.labelled import Pictures
+from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.result import Evaluation
 from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.metrics.subject import Answer, Subject
-from tame_deploy.preprocess import prepare
-from tame_deploy.types import MAX_UNREADABLE, ImageSpec
+from tame_deploy.picture.preprocess import prepare
 
 __all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
 

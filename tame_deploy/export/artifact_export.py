@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from tame_deploy.artifact import Artifact, create_artifact, file_sha256, open_artifact
+from tame_deploy.artifact.directory import Artifact, create_artifact, file_sha256, open_artifact
+from tame_deploy.artifact.manifest import GraphSpec, Manifest
+from tame_deploy.artifact.types import ImageSpec, TensorSpec
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import InputError
 from tame_deploy.export.onnx_graph import export_onnx
 from tame_deploy.export.options import ExportOptions
-from tame_deploy.manifest import GraphSpec, Manifest
 from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.preprocess import prepare_batch
-from tame_deploy.runtime.parity import PARITY_FILE, ParityReference, check_parity, count_same
-from tame_deploy.runtime.selection import open_backend
-from tame_deploy.types import ImageSpec, TensorSpec
+from tame_deploy.picture.preprocess import prepare_batch
+from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.verify.parity import PARITY_FILE, ParityReference, check_parity, count_same
 
 __all__ = ["export_artifact"]
 

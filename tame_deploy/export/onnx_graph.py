@@ -14,10 +14,10 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from tame_deploy.artifact.manifest import Manifest
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import BuildError
-from tame_deploy.manifest import Manifest
 from tame_deploy.model.fused import FusedNetwork
-from tame_deploy.types import TensorSpec
 
 __all__ = ["PRECISION_KEY", "export_onnx", "quiet_exporter"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tame_deploy.artifact.types import ExplainMode, InputKind, MapKind
 from tame_deploy.errors import InputError
-from tame_deploy.types import ExplainMode, InputKind, MapKind
 
 __all__ = ["DEFAULT_RANKS", "OPSETS", "ExportOptions"]
 

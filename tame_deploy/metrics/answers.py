@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.errors import BackendError
-from tame_deploy.manifest import Manifest
 from tame_deploy.metrics.masking import normalise
-from tame_deploy.preprocess import as_input
-from tame_deploy.runtime.backend import Backend, BackendOptions
-from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from tame_deploy.runtime.parity import is_flat
+from tame_deploy.picture.preprocess import as_input
+from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
+from tame_deploy.runtime.verify.parity import is_flat
 
 __all__ = ["Answers", "Questions", "correlations", "overlaps", "squared_error"]
 

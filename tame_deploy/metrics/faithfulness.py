@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from tame_deploy.manifest import FidelityReport
+from tame_deploy.artifact.manifest import FidelityReport
 from tame_deploy.metrics.answers import BATCH, Answers, Questions
 from tame_deploy.metrics.families import SHARES, ExplainedBatch, average_drop_and_increase
 from tame_deploy.metrics.fidelity import measure_fidelity
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.metrics.subject import Subject
-from tame_deploy.runtime.backend import Backend
+from tame_deploy.runtime.backends.protocol import Backend
 
 __all__ = ["drop_and_increase", "judge"]
 

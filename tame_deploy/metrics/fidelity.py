@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from tame_deploy.artifact.manifest import FidelityReport
 from tame_deploy.errors import InputError
-from tame_deploy.manifest import FidelityReport
 from tame_deploy.metrics.answers import Answers, correlations, overlaps
 
 __all__ = ["Floor", "measure_fidelity", "parse_floor"]

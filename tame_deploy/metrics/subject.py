@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.artifact import Artifact
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.types import ExplainMode, ImageSpec, MapKind
 from tame_deploy.errors import BackendError
-from tame_deploy.runtime.backend import Backend
-from tame_deploy.types import ExplainMode, ImageSpec, MapKind
+from tame_deploy.runtime.backends.protocol import Backend
 
 if TYPE_CHECKING:
     from tame_deploy.model.torch_backend import TorchBackend

@@ -16,14 +16,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tame_deploy.artifact import file_sha256
-from tame_deploy.download import Progress
+from tame_deploy.artifact.directory import file_sha256
+from tame_deploy.artifact.manifest import WeightsSource
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.manifest import WeightsSource
 from tame_deploy.model import demo
 from tame_deploy.model.checkpoint import read_state
+from tame_deploy.model.download import Progress
 from tame_deploy.model.pretrained import fetch_torchvision
-from tame_deploy.types import ImageSpec
 
 __all__ = ["PAPER_LAYERS", "Backbone", "BackboneRequest", "load_backbone", "shape_request"]
 

@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tame_deploy.artifact.types import HeadConfig, TokenUse, Width, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model.head import AttentionHead
-from tame_deploy.types import HeadConfig, TokenUse, Width, variant_config
 
 __all__ = ["HeadCheckpoint", "read_head", "read_state", "write_head"]
 

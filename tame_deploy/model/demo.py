@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.data.shapes import LABELS, SIZE
-from tame_deploy.types import ImageSpec
 
 __all__ = ["BACKBONE_FILE", "HEAD_FILE", "IMAGE", "LABELS", "LAYERS", "NAME", "DemoNet"]
 

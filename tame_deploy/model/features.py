@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
-from tame_deploy.types import TokenUse
 
 __all__ = [
     "FeatureMap",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tame_deploy.artifact.types import HeadConfig
 from tame_deploy.model.head import AttentionHead, map_size, resize_map
-from tame_deploy.types import HeadConfig
 
 __all__ = ["ClassMaps", "FoldedBranches"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tame_deploy.artifact.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
 
 __all__ = ["Finish", "FusedNetwork", "Preprocess"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tame_deploy.types import HeadConfig
+from tame_deploy.artifact.types import HeadConfig
 
 __all__ = ["MAX_MAP_SIDE", "AttentionHead", "map_size", "resize_map"]
 

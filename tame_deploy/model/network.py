@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tame_deploy.artifact import file_sha256
-from tame_deploy.download import Progress
+from tame_deploy.artifact.directory import file_sha256
+from tame_deploy.artifact.manifest import WeightsSource
+from tame_deploy.artifact.types import HeadConfig, TokenUse, variant_config
 from tame_deploy.errors import InputError
-from tame_deploy.manifest import WeightsSource
 from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
 from tame_deploy.model.checkpoint import HeadCheckpoint, read_head
+from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.pretrained import HEAD_LICENCE, PUBLIC_HEADS, fetch_head
-from tame_deploy.types import HeadConfig, TokenUse, variant_config
 
 __all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
 

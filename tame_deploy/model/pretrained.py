@@ -11,9 +11,10 @@ from urllib.parse import urlparse
 
 import torch
 
-from tame_deploy.download import Progress, cache_directory, download, fetch_text
+from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import DownloadError, InputError
-from tame_deploy.types import TokenUse
+from tame_deploy.files import cache_directory
+from tame_deploy.model.download import Progress, download, fetch_text
 
 __all__ = ["HEAD_LICENCE", "PUBLIC_HEADS", "fetch_head", "fetch_torchvision"]
 

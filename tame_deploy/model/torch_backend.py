@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.manifest import GraphSpec
+from tame_deploy.artifact.types import ImageSpec, InputKind, MapKind, TensorSpec, check_feeds
+from tame_deploy.closing import Closing
 from tame_deploy.errors import BackendError, DeviceError
 from tame_deploy.model.fused import FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import ImageSpec, InputKind, MapKind, TensorSpec, check_feeds
 
 __all__ = ["TorchBackend"]
 
 
-class TorchBackend:
+class TorchBackend(Closing):
     """Runs a network with selectable classes; `run` takes and gives what an exported graph does.
 
     Args:
@@ -30,6 +31,8 @@ class TorchBackend:
     Raises:
         DeviceError: if the device is not there.
     """
+
+    max_batch: int | None = None
 
     def __init__(
         self,
@@ -46,8 +49,9 @@ class TorchBackend:
         self.name = f"PyTorch on {device}"
         self.image: ImageSpec = network.backbone.image.for_input(graph_input)
         classes = network.head.config.classes
+        self.graph = GraphSpec("selectable", min(5, classes), maps, opset=0)
         self._fused: FusedNetwork | None = FusedNetwork(
-            network, ranks=min(5, classes), graph_input=graph_input, maps=maps
+            network, ranks=self.graph.ranks, graph_input=graph_input, maps=maps
         ).to(device)
         self._device = device
         self.inputs: tuple[TensorSpec, ...] = (
@@ -78,14 +82,3 @@ class TorchBackend:
     def close(self) -> None:
         """Let go of the network."""
         self._fused = None
-
-    def __enter__(self) -> TorchBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

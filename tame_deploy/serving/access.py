@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from pathlib import Path
 
 from tame_deploy.errors import InputError
+from tame_deploy.files import read_file
 from tame_deploy.serving.faults import Fault, RequestError
 
-__all__ = ["Tokens", "read_file"]
+__all__ = ["Tokens"]
 
 _SHORTEST = 16
 _SCHEME = "bearer "
-
-
-def read_file(path: str, what: str) -> bytes:
-    """Return a file that the server was told to use.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {what} {path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

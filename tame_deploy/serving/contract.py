@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.artifact import Artifact
-from tame_deploy.manifest import Manifest
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.manifest import Manifest
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.messages import InferRequest, InputTensor, WantedOutput
 from tame_deploy.serving.tensors import datatype_of
-from tame_deploy.types import TensorSpec
 
 __all__ = ["MOST_CLASSES", "MOST_OVERLAYS", "VERSION", "Contract", "Question"]
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import BackendError, InputError
-from tame_deploy.preprocess import MAX_PIXELS, as_input, load_image, prepare
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.explainer import Explainer, load
-from tame_deploy.runtime.explanation import Explanation
-from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
+from tame_deploy.picture.preprocess import MAX_PIXELS, as_input, load_image, prepare
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.explain.explainer import Explainer
+from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.runtime.explain.load import load
 from tame_deploy.serving.contract import VERSION, Contract, Question
 from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
@@ -106,7 +106,7 @@ class ServedModel:
     ) -> None:
         self.name, self.explainer, self.options = name, explainer, options
         self.statistics = statistics
-        self.max_batch = min(options.max_batch, _most_rows(explainer))
+        self.max_batch = min(options.max_batch, explainer.backend.max_batch or options.max_batch)
         self.contract = Contract(name, explainer.artifact, self.max_batch, explainer.backend.name)
         threads = options.decoders or min(_MOST_DECODERS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "tame-deploy decode")
@@ -367,14 +367,6 @@ def _overlay(explanation: Explanation, row: int, place: int) -> bytes:
     drawn = explanation.overlay(row, place, max_side=_OVERLAY_SIDE)
     drawn.save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def _most_rows(explainer: Explainer) -> int:
-    """Return how many pictures the backend takes at once, where that is fixed."""
-    backend = explainer.backend
-    if isinstance(backend, TensorRTBackend):
-        return max(profile.batch[-1] for profile in backend.stored.sidecar.options.profiles)
-    return 2**31
 
 
 def open_model(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from tame_deploy.errors import InputError
-from tame_deploy.preprocess import MAX_PIXELS
+from tame_deploy.picture.preprocess import MAX_PIXELS
 
 __all__ = ["ServeOptions", "read_options"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.artifact import MANIFEST_NAME
+from tame_deploy.artifact.directory import MANIFEST_NAME
 from tame_deploy.errors import InputError, TameError
 from tame_deploy.serving.contract import VERSION
 from tame_deploy.serving.faults import Fault, RequestError

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tame_deploy.preprocess import MAX_PIXELS
-from tame_deploy.runtime.backend import BackendOptions
+from tame_deploy.picture.preprocess import MAX_PIXELS
+from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.grpc.server import GrpcServer
 from tame_deploy.serving.http.server import HttpServer

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tame_deploy.dataset.pictures import FilePictures, Pictures, Subset
-from tame_deploy.dataset.sources import PictureSource, open_pictures
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.data.labelled import FilePictures, Pictures, Subset
+from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.preprocess import prepare
+from tame_deploy.picture.preprocess import prepare
 from tame_deploy.training.recipe import DataConfig, Recipe
-from tame_deploy.types import ImageSpec
 
 __all__ = ["Batch", "EpochBatches", "PictureTensors", "make_loader", "open_training_data"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tame_deploy.dataset.pictures import DrawnPictures
+from tame_deploy.data.labelled import DrawnPictures
 from tame_deploy.model.demo import IMAGE, LABELS, DemoNet
 from tame_deploy.training.denormals import flushed_denormals
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from lightning.fabric import Fabric
 
-from tame_deploy.dataset.sources import check_share
-from tame_deploy.download import Progress
+from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.data import (
     Batch,

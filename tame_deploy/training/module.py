@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tame_deploy.dataset.sources import check_share
+from tame_deploy.data.sources import check_share
 from tame_deploy.errors import TrainingError
 from tame_deploy.model.head import resize_map
 from tame_deploy.model.network import ExplainedNetwork

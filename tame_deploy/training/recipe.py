@@ -10,9 +10,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from tame_deploy.artifact.types import MAX_UNREADABLE, TokenUse
 from tame_deploy.errors import InputError
 from tame_deploy.training.losses import LossConfig
-from tame_deploy.types import MAX_UNREADABLE, TokenUse
 
 if sys.version_info >= (3, 11):
     import tomllib

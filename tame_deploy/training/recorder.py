@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from tame_deploy.model.head import resize_map
-from tame_deploy.overlay import blend, contact_sheet
+from tame_deploy.picture.overlay import blend, contact_sheet
 from tame_deploy.training.keeping import MetricsFile, RunFolder
 from tame_deploy.training.module import HeadTraining
 

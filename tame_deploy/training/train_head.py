@@ -16,9 +16,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from tame_deploy.download import Progress
 from tame_deploy.errors import InputError, TameError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
+from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.training.data import open_training_data
 from tame_deploy.training.denormals import flushed_denormals

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.artifact import file_sha256
+from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.errors import (
     ArtifactError,
     BackendError,

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.types import ImageSpec
+from tame_deploy.artifact.types import ImageSpec
 from tests.cpp.build import built_program
 
 in_order = pytest.mark.skipif(

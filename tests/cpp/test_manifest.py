@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.errors import TameError
-from tame_deploy.manifest import Manifest
 from tests.cpp.opening import ManifestReader
-from tests.unit.test_manifest import EXAMPLE, manifests
+from tests.unit.artifact.test_manifest import EXAMPLE, manifests
 
 # Which code points will be assigned, and so shown as they are, changes with every Python.
 letters = st.characters(exclude_categories=["Cn", "Cs"])

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy import overlay
-from tame_deploy.preprocess import visible_box
-from tame_deploy.runtime.explanation import Explanation
-from tame_deploy.types import ImageSpec
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.picture import overlay
+from tame_deploy.picture.preprocess import visible_box
+from tame_deploy.runtime.explain.explanation import Explanation
 from tests.cpp.pictures import (
     FORMATS,
     Jobs,

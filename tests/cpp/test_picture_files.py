@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tame_deploy.errors import InputError
-from tame_deploy.preprocess import load_image
+from tame_deploy.picture.preprocess import load_image
 from tests.cpp.pictures import (
     Jobs,
     chunk,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.preprocess import prepare, prepare_batch, visible_box
-from tame_deploy.types import ImageSpec
+from tame_deploy.picture.preprocess import prepare, prepare_batch, visible_box
 from tests.cpp.pictures import (
     FORMATS,
     add_pixels,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tame_deploy
-from tame_deploy.preprocess import load_image
+from tame_deploy.picture.preprocess import load_image
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases.json"

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from tame_deploy.artifact import open_artifact
+from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.artifact.sidecar import EngineOptions
 from tame_deploy.engine.compile import CompileRequest, compile_artifact, profiles_for
 from tame_deploy.engine.layers import engine_layers
 from tame_deploy.engine.verify import batches_to_verify, keep_verdict, verify_backend
 from tame_deploy.errors import TameError
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
-from tame_deploy.runtime.selection import open_backend, prospects
-from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.engines import choose_engine
-from tame_deploy.runtime.tensorrt.flavours import installed_version, load_library
-from tame_deploy.runtime.tensorrt.loaded import load_engine
-from tame_deploy.sidecar import EngineOptions
+from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
+from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
+from tame_deploy.runtime.backends.tensorrt.flavours import installed_version, load_library
+from tame_deploy.runtime.backends.tensorrt.loaded import load_engine
+from tame_deploy.runtime.selection.selection import open_backend, prospects
 
 try:
     DEVICE = cuda.probe()

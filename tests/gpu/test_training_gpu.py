@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.errors import TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.rivals import make_rival

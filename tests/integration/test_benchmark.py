@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tame_deploy.artifact import open_artifact
+from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.benchmark.memory import measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row, pareto
 from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.benchmark.run import BenchmarkOptions, run_benchmark
 from tame_deploy.benchmark.subjects import Subject, plain_graph, relatives, subjects_of
 from tame_deploy.errors import BackendError, InputError
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.selection.selection import open_backend
 from tests.command_line import one_line, run
-from tests.unit.runtime.test_tensorrt_backend import feeds_of
+from tests.unit.runtime.backends.test_tensorrt import feeds_of
 
 
 def on(path, backend="onnxruntime"):

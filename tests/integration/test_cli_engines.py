@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from tame_deploy.errors import TameError
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.openvino_backend import computes_bfloat16
+from tame_deploy.runtime.backends.openvino import computes_bfloat16
+from tame_deploy.runtime.backends.tensorrt import cuda
 from tests.command_line import one_line, run
 
 pytest.importorskip("tensorrt_rtx")

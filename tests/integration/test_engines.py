@@ -10,13 +10,15 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from tame_deploy.artifact import ENGINES_FOLDER, open_artifact
-from tame_deploy.calibration.calibrate import calibrate_artifact
-from tame_deploy.calibration.choice import PicturesToChooseFrom
+from tame_deploy.artifact.directory import ENGINES_FOLDER, open_artifact
+from tame_deploy.artifact.sidecar import EngineOptions, Profile
+from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.calibration.graph import load_graph
-from tame_deploy.calibration.half import halve
-from tame_deploy.calibration.placement import Placement, quantize_graph
-from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.calibration.observing.calibrate import calibrate_artifact
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
+from tame_deploy.calibration.passes.half import halve
+from tame_deploy.calibration.passes.placement import Placement, quantize_graph
+from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.engine.build import BuildCancelledError, build_plan, check_options
 from tame_deploy.engine.compile import CompileRequest, compile_artifact, profiles_for
 from tame_deploy.engine.layers import layers_from_json, precision_counts
@@ -36,12 +38,10 @@ from tame_deploy.errors import (
 )
 from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.fidelity import Floor
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.selection import open_backend
-from tame_deploy.runtime.tensorrt.engines import check_plan, read_engine
-from tame_deploy.runtime.tensorrt.flavours import load_library
-from tame_deploy.sidecar import EngineOptions, Profile
-from tame_deploy.types import TensorSpec
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.backends.tensorrt.engines import check_plan, read_engine
+from tame_deploy.runtime.backends.tensorrt.flavours import load_library
+from tame_deploy.runtime.selection.selection import open_backend
 from tests.simulated.cudart import SimulatedCuda
 
 pytest.importorskip("tensorrt_rtx")
@@ -330,7 +330,7 @@ def test_a_graph_for_cpus_is_refused(demo_copy):
 
 
 def judges_of(artifact, count=12):
-    from tame_deploy.calibration.choice import choose_pictures, prepared
+    from tame_deploy.calibration.observing.choice import choose_pictures, prepared
 
     source = PicturesToChooseFrom(
         DrawnPictures(HELD_OUT_SEED, 40), "demo-held-out:40", artifact.manifest.image

@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from tame_deploy.artifact import open_artifact
-from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures, FilePictures
+from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures, FilePictures
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid, save_comparison
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
@@ -20,7 +20,7 @@ from tame_deploy.metrics.subject import subject_of_artifact, subject_of_network
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
 from tame_deploy.model.torch_backend import TorchBackend
-from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.training.demo_classifier import train_demo_classifier
 from tame_deploy.training.recipe import decode_recipe, recipe_table
 from tame_deploy.training.train_head import build_recipe_network, train_head

@@ -12,9 +12,9 @@ from PIL import Image
 from tame_deploy import load
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import InputError, ManifestError
-from tame_deploy.runtime.explain_files import FileOptions, explain_files
-from tame_deploy.runtime.records import Records, done_before
-from tame_deploy.runtime.sources import NamedPicture, Source, open_source
+from tame_deploy.runtime.jobs.files import FileOptions, explain_files
+from tame_deploy.runtime.jobs.records import Records, done_before
+from tame_deploy.runtime.jobs.sources import NamedPicture, Source, open_source
 from tests.command_line import one_line, run
 
 BARE = {"pictures": False}

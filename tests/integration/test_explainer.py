@@ -15,8 +15,8 @@ from tame_deploy.errors import (
     InputError,
     ParityError,
 )
-from tame_deploy.preprocess import prepare_batch
-from tame_deploy.runtime.parity import ParityReference, check_parity
+from tame_deploy.picture.preprocess import prepare_batch
+from tame_deploy.runtime.verify.parity import ParityReference, check_parity
 from tests.conftest import shared_file
 
 SEED = 20_000_000
@@ -97,11 +97,12 @@ def test_classes_can_be_chosen_in_every_form(explainer):
     [
         (6, "class id 6 is out of range; expected -1 to 5"),
         (-2, "class id -2 is out of range"),
-        ([0.5], "expected integers"),
-        ([], "expected integers"),
+        ([0.5], "float64 of shape .1.; expected whole numbers"),
+        ([], "class_ids is empty"),
         ([[0], [1], [2]], "3 rows for 2 pictures"),
         ([[0], [1, 2]], "different lengths"),
-        ("ring", "expected integers"),
+        ("ring", "holds the text 'ring'; expected class numbers"),
+        (["ring"], "holds the text 'ring'"),
         ([0, 0, 0, 0, 0, -1], "place 6 or later; this artifact ranks 5"),
     ],
 )

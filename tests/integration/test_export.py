@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tame_deploy import load, open_artifact
+from tame_deploy.artifact.manifest import WeightsSource
+from tame_deploy.artifact.types import VARIANTS, ImageSpec, variant_config
 from tame_deploy.errors import BuildError, InputError, ParityError
 from tame_deploy.export import artifact_export
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
-from tame_deploy.manifest import WeightsSource
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
 from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.types import VARIANTS, ImageSpec, variant_config
 from tests.conftest import TinyNet
 from tests.unit.model.test_head import random_head
 

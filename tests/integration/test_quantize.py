@@ -5,12 +5,12 @@ import onnx
 import pytest
 
 from tame_deploy import load
-from tame_deploy.artifact import open_artifact
-from tame_deploy.calibration.calibrate import calibrate_artifact, read_calibration
-from tame_deploy.calibration.choice import PicturesToChooseFrom
+from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.calibration.observing.calibrate import calibrate_artifact, read_calibration
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
-from tame_deploy.dataset.pictures import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.errors import (
     ArtifactError,
     FidelityError,
@@ -20,8 +20,8 @@ from tame_deploy.errors import (
     ParityError,
 )
 from tame_deploy.metrics.fidelity import Floor
-from tame_deploy.runtime.parity import ParityReference, check_parity
-from tame_deploy.runtime.selection import open_backend
+from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.verify.parity import ParityReference, check_parity
 
 QUICK = {"count": 24, "judged": 32, "budget_s": 0.0}
 
@@ -87,7 +87,7 @@ def test_it_is_checked_again_by_verify_and_noticed_when_worse(made, monkeypatch)
     with open_backend(artifact, "onnxruntime") as backend:
         again = check_parity(backend, reference, artifact)
         assert again.map_error == pytest.approx(artifact.manifest.parity.map_error, abs=0.02)
-        monkeypatch.setattr("tame_deploy.runtime.parity.RECORDED_FACTOR", 0.1)
+        monkeypatch.setattr("tame_deploy.runtime.verify.parity.RECORDED_FACTOR", 0.1)
         with pytest.raises(ParityError, match="quantize here"):
             check_parity(backend, reference, artifact)
 
@@ -173,7 +173,7 @@ def test_a_calibration_of_another_model_is_refused(demo_copy):
     record = json.loads((demo_copy / "calibration.json").read_text())
     record["subject"]["model_sha256"] = "0" * 64
     (demo_copy / "calibration.json").write_text(json.dumps(record))
-    from tame_deploy.artifact import file_sha256
+    from tame_deploy.artifact.directory import file_sha256
 
     manifest["files"]["calibration.json"] = file_sha256(demo_copy / "calibration.json")
     (demo_copy / "manifest.json").write_text(json.dumps(manifest))

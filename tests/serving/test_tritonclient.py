@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tame_deploy
-from tame_deploy.preprocess import load_image, prepare
+from tame_deploy.picture.preprocess import load_image, prepare
 from tests.serving import triton_suite
 
 _PICTURES = Path(tame_deploy.__file__).parent / "data" / "pictures"

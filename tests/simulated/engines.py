@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tame_deploy.artifact import ENGINES_FOLDER, file_sha256, open_artifact
-from tame_deploy.runtime import cuda
-from tame_deploy.runtime.backend import BackendOptions
-from tame_deploy.runtime.tensorrt import backend as backend_module
-from tame_deploy.runtime.tensorrt.backend import TensorRTBackend
-from tame_deploy.runtime.tensorrt.flavours import FLAVOURS, Library
-from tame_deploy.sidecar import EngineOptions, EngineSidecar, Profile
+from tame_deploy.artifact.directory import ENGINES_FOLDER, file_sha256, open_artifact
+from tame_deploy.artifact.sidecar import EngineOptions, EngineSidecar, Profile
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.backends.tensorrt import backend as backend_module
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
+from tame_deploy.runtime.backends.tensorrt.flavours import FLAVOURS, Library
 from tests.simulated.cudart import SimulatedCuda
 from tests.simulated.tensorrt import SimulatedTensorRT, plan_of
 

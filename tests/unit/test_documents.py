@@ -106,7 +106,7 @@ def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
 def test_names_in_the_manifest_page_are_the_manifests():
     from dataclasses import fields
 
-    from tame_deploy.manifest import Manifest
+    from tame_deploy.artifact.manifest import Manifest
 
     text = (ROOT / "docs" / "artifact.md").read_text()
     for field in fields(Manifest):

@@ -54,8 +54,8 @@ def _timed(code: str) -> float:
 def test_the_runtime_works_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None\n"
-        "import tame_deploy.runtime.explainer, tame_deploy.runtime.explain_files\n"
-        "import tame_deploy.runtime.onnxruntime_backend, tame_deploy.runtime.parity"
+        "import tame_deploy.runtime.explain.explainer, tame_deploy.runtime.jobs.files\n"
+        "import tame_deploy.runtime.backends.onnxruntime.backend, tame_deploy.runtime.verify.parity"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -76,7 +76,7 @@ def test_quantizing_needs_no_torch():
         "        if name == 'torch':\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, NoTorch())\n"
-        "import tame_deploy.calibration.quantize, tame_deploy.calibration.calibrate"
+        "import tame_deploy.calibration.quantize, tame_deploy.calibration.observing.calibrate"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,5 +1,5 @@
 // An artifact: a directory with a manifest, checked before any other library sees a byte of it.
-// The counterpart of tame_deploy/artifact.py.
+// The counterpart of tame_deploy/artifact/directory.py.
 #pragma once
 
 #include <filesystem>

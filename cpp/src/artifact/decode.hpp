@@ -1,5 +1,5 @@
 // Plain JSON into known shapes, checked field by field: what a file says is not believed.
-// The counterpart of tame_deploy/decoding.py, with its messages.
+// The counterpart of tame_deploy/artifact/decoding.py, with its messages.
 #pragma once
 
 #include <functional>

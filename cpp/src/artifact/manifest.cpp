@@ -79,7 +79,7 @@ void check_weights(const Dict& weights) {
   }
 }
 
-/// _check_consistent of tame_deploy/manifest.py.
+/// _check_consistent of tame_deploy/artifact/manifest.py.
 void check_consistent(const Value& manifest) {
   const Integer& version = integer(manifest["schema_version"]);
   if (to_int64(version) != schema_version) {

@@ -1,5 +1,5 @@
 // manifest.json: everything that a user of an artifact must know, checked when it is read.
-// The counterpart of tame_deploy/manifest.py and types.py: the same fields, checks and messages.
+// The counterpart of tame_deploy/artifact/manifest.py and types.py: the same fields, checks and messages.
 #pragma once
 
 #include <array>
@@ -20,7 +20,7 @@ enum class InputType { uint8, float32 };
 
 inline constexpr int max_side = 8192;
 
-/// How a picture becomes the network's input (tame_deploy.types.ImageSpec).
+/// How a picture becomes the network's input (tame_deploy.artifact.types.ImageSpec).
 struct ImageSpec {
   int height = 224;
   int width = 224;

@@ -1,4 +1,4 @@
-// Which fields a manifest has: the dataclasses of tame_deploy/manifest.py and types.py as tables.
+// Which fields a manifest has: the dataclasses of tame_deploy/artifact/manifest.py and types.py as tables.
 #pragma once
 
 #include "artifact/decode.hpp"

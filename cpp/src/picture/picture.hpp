@@ -1,5 +1,5 @@
 // Pictures: the caller's pixels, decoded files, and what becomes of them.
-// The counterpart of tame_deploy/preprocess.py and overlay.py: equal to the pixel.
+// The counterpart of tame_deploy/picture/preprocess.py and overlay.py: equal to the pixel.
 #pragma once
 
 #include <tame/tame.h>
@@ -73,7 +73,7 @@ Box visible_box(Size size, const ImageSpec& spec);
 /// Resize a map bilinearly as Pillow does in mode "F".
 void resize_map(const float* map, Size size, float* out, Size out_size);
 
-/// Lay a map, stretched to [0, 1], over a picture (tame_deploy.overlay.blend).
+/// Lay a map, stretched to [0, 1], over a picture (tame_deploy.picture.overlay.blend).
 /// `out` has height rows of `stride` bytes, RGB; it may be the picture's own where that is RGB.
 void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
            double strength, std::uint8_t* out, std::size_t stride);

@@ -11,7 +11,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tame_deploy.errors import InputError
-from tame_deploy.serving.access import Tokens, read_file
+from tame_deploy.files import read_file
+from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.grpc.schema import POOL, SERVICE
 from tame_deploy.serving.grpc.service import InferenceService

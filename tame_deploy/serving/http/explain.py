@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tame_deploy import overlay
 from tame_deploy.errors import InputError
-from tame_deploy.preprocess import visible_box
-from tame_deploy.runtime.explanation import Explanation
+from tame_deploy.picture import overlay
+from tame_deploy.picture.preprocess import visible_box
+from tame_deploy.runtime.explain.explanation import Explanation
 from tame_deploy.serving.contract import MOST_CLASSES, VERSION
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.model import Explained, ServedModel

@@ -13,7 +13,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tame_deploy.errors import InputError
-from tame_deploy.serving.access import Tokens, read_file
+from tame_deploy.files import read_file
+from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.http.app import make_app
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository

@@ -104,8 +104,8 @@ def pictures(count: int = 16, seed: int = 1):
 
 def watch(graph: Graph, shown):
     """Return statistics of every activation."""
-    from tame_deploy.calibration.histogram import TensorStatistics
-    from tame_deploy.calibration.observe import watched_tensors
+    from tame_deploy.calibration.observing.histogram import TensorStatistics
+    from tame_deploy.calibration.observing.observe import watched_tensors
 
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tame_deploy.calibration.choice import PicturesToChooseFrom, choose_pictures, prepared
-from tame_deploy.dataset.pictures import DrawnPictures, FilePictures
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures, prepared
+from tame_deploy.data.labelled import DrawnPictures, FilePictures
 from tame_deploy.errors import InputError
-from tame_deploy.types import ImageSpec
 
 IMAGE = ImageSpec(32, 32, 36)
 

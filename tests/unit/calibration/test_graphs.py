@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tame_deploy.calibration.bias_correction import bias_shifts, correct_biases
-from tame_deploy.calibration.equalization import ChannelGroups, equalize
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.half import at_least_opset, halve
-from tame_deploy.calibration.placement import Placement, quantize_graph
-from tame_deploy.calibration.ranges import ranges_of
+from tame_deploy.calibration.observing.ranges import ranges_of
+from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
+from tame_deploy.calibration.passes.equalization import ChannelGroups, equalize
+from tame_deploy.calibration.passes.half import at_least_opset, halve
+from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.errors import BuildError
 from tests.unit.calibration.graphs import pictures, run_model, small_graph, watch
 

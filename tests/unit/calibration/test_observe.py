@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tame_deploy.calibration import observe as module
-from tame_deploy.calibration.choice import PicturesToChooseFrom, choose_pictures
+from tame_deploy.artifact.types import ImageSpec, TensorSpec
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.observe import observe
-from tame_deploy.calibration.record import Calibration, CalibrationSubject
-from tame_deploy.dataset.pictures import DrawnPictures
+from tame_deploy.calibration.observing import observe as module
+from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures
+from tame_deploy.calibration.observing.observe import observe
+from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
+from tame_deploy.data.labelled import DrawnPictures
 from tame_deploy.errors import InputError, ManifestError
-from tame_deploy.types import ImageSpec, TensorSpec
 from tests.unit.calibration.graphs import SIDE, small_graph
 
 IMAGE = ImageSpec(SIDE, SIDE, SIDE, dtype="float32", layout="NCHW", normalise="caller")

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.pixels import PIXELS, fold_pixels, pixel_means
+from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
 
 
 def first_layer(pads):

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tame_deploy.calibration.histogram import BINS, Histogram, TensorStatistics
-from tame_deploy.calibration.ranges import METHODS, ranges_of
+from tame_deploy.calibration.observing.histogram import BINS, Histogram, TensorStatistics
+from tame_deploy.calibration.observing.ranges import METHODS, ranges_of
 
 VALUES = arrays(
     np.float32,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tame_deploy.calibration.options import QuantizeOptions
-from tame_deploy.calibration.repair import parse_repairs
+from tame_deploy.calibration.search.repair import parse_repairs
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.answers import Answers, correlations, overlaps, squared_error
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity, parse_floor

@@ -82,8 +82,8 @@ def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, messag
 
 
 def test_class_tokens_must_be_spoken_for(tmp_path):
+    from tame_deploy.artifact.types import variant_config
     from tame_deploy.model.network import HeadRequest, build_network
-    from tame_deploy.types import variant_config
     from tests.unit.model.test_head import random_head
 
     torch.save(random_head(variant_config("tame", (768,), 4)).state_dict(), tmp_path / "h.pt")

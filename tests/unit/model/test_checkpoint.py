@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tame_deploy.artifact.types import VARIANTS, HeadConfig, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model.checkpoint import (
     HEAD_PREFIXES,
@@ -24,7 +25,6 @@ from tame_deploy.model.checkpoint import (
     read_state,
     write_head,
 )
-from tame_deploy.types import VARIANTS, HeadConfig, variant_config
 from tests.unit.model.test_head import random_head
 
 

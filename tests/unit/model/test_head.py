@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tame_deploy.artifact.types import VARIANTS, HeadConfig, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
 from tame_deploy.model.head import AttentionHead, map_size
-from tame_deploy.types import VARIANTS, HeadConfig, variant_config
 from tests.conftest import shared_file
 
 GOLDEN = {

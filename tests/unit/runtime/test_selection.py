@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tame_deploy.artifact import open_artifact
+from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.errors import (
     BackendNotInstalledError,
     DeviceError,
     IncompatibleArtifactError,
     InputError,
 )
-from tame_deploy.runtime import cuda, selection
-from tame_deploy.runtime.backend import CPU, CUDA, BackendOptions
-from tame_deploy.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from tame_deploy.runtime.onnxruntime_binding import BoundSession
-from tame_deploy.runtime.selection import open_backend, prospects
+from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
+from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.backends.tensorrt import cuda
+from tame_deploy.runtime.selection import selection
+from tame_deploy.runtime.selection.selection import open_backend, prospects
 from tests.simulated.cudart import SimulatedCuda
 from tests.simulated.engines import write_engine
 

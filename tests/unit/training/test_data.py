@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tame_deploy.dataset.pictures import DrawnPictures, FilePictures
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.data.labelled import DrawnPictures, FilePictures
 from tame_deploy.errors import InputError
 from tame_deploy.training.data import EpochBatches, PictureTensors, make_loader
-from tame_deploy.types import ImageSpec
 
 SMALL = ImageSpec(height=24, width=24, resize=32)
 

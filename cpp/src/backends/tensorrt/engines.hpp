@@ -1,5 +1,5 @@
 // The engines in an artifact: which of them this machine can run, told before a plan is touched.
-// The counterpart of tame_deploy/runtime/tensorrt/engines.py.
+// The counterpart of tame_deploy/runtime/backends/tensorrt/engines.py.
 #pragma once
 
 #include <filesystem>

@@ -1,5 +1,5 @@
 // engine.json: what a compiled engine was made of and where it runs, read before its plan is.
-// The counterpart of tame_deploy/sidecar.py: the same fields, checks and messages.
+// The counterpart of tame_deploy/artifact/sidecar.py: the same fields, checks and messages.
 #pragma once
 
 #include <array>
@@ -27,7 +27,7 @@ struct EngineProfile {
 /// Major and minor.
 using Capability = std::pair<int, int>;
 
-/// How an engine was compiled (tame_deploy.sidecar.EngineOptions).
+/// How an engine was compiled (tame_deploy.artifact.sidecar.EngineOptions).
 struct CompileOptions {
   std::vector<EngineProfile> profiles;
   std::optional<std::int64_t> workspace_mib;

@@ -1,0 +1,233 @@
+"""manifest.json: everything that a user of an artifact must know, checked when it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tame_deploy.artifact.decoding import decode, parse_object
+from tame_deploy.artifact.types import (
+    ExplainMode,
+    HeadConfig,
+    ImageSpec,
+    MapKind,
+    TensorSpec,
+)
+from tame_deploy.errors import IncompatibleArtifactError, ManifestError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CalibrationSummary",
+    "FidelityReport",
+    "GraphSpec",
+    "Manifest",
+    "ParityReport",
+    "Precision",
+    "WeightsSource",
+]
+
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
+
+#: How many dimensions each tensor of the graph contract has.
+_RANKS = {"images": 4, "class_ids": 2, "logits": 2, "explained": 2, "maps": 4}
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What the graph can be asked.
+
+    `ranks` is how many of the most likely classes can be named by -1 in `class_ids` (selectable),
+    or are explained each time (predicted); 0 where every class is explained (all).
+    """
+
+    explain: ExplainMode
+    ranks: int
+    maps: MapKind
+    opset: int
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights came from; `random` ones are good for measuring speed only."""
+
+    source: str
+    random: bool = False
+    sha256: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far a backend is from the PyTorch network.
+
+    Errors are shares of the range of the reference values; `flat_maps`, `same_for_pictures` and
+    `same_for_classes` count what would make an explanation worthless.
+    """
+
+    pictures: int
+    top1_agreement: float
+    logit_error: float
+    map_error: float
+    map_correlation: float
+    flat_maps: int
+    same_for_pictures: int
+    same_for_classes: int
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the maps themselves, in words."""
+        found = []
+        if self.flat_maps:
+            found.append(f"{self.flat_maps} of the maps are flat: they explain nothing")
+        if self.same_for_pictures:
+            found.append("maps of different pictures are the same")
+        if self.same_for_classes:
+            found.append("maps of different classes are the same")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """Which pictures set the ranges of a quantized graph; calibration.json has the rest."""
+
+    key: str
+    source: str
+    pictures: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FidelityReport:
+    """How far a graph of lower precision is from its float32 parent, on pictures held out.
+
+    Shares and correlations are in [0, 1]; `peak_shift` is in pixels of the network's picture.
+    `maps` of the `pictures` explain the same class in both. `average_drop` and `increase` are
+    differences in percentage points to the parent's, by share of the map kept. `floor` is what was
+    asked for; `allowed_below` says that it was not reached and that this was allowed.
+    """
+
+    pictures: int
+    maps: int
+    top1_agreement: float
+    top5_agreement: float
+    top1: float | None
+    top1_fp32: float | None
+    logit_cosine: float
+    pearson_mean: float
+    pearson_5th: float
+    pearson_worst: float
+    pearson_worst_picture: str
+    spearman_mean: float
+    spearman_5th: float
+    spearman_worst: float
+    spearman_worst_picture: str
+    iou_15: float
+    iou_50: float
+    peak_shift: float
+    flat_maps: int
+    flat_maps_fp32: int
+    average_drop: dict[str, float] = field(default_factory=dict)
+    increase: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+    allowed_below: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The artifact's own description (docs/artifact.md lists every field)."""
+
+    name: str
+    backbone: str
+    feature_layers: tuple[str, ...]
+    head: HeadConfig
+    classes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    image: ImageSpec
+    graph: GraphSpec
+    weights: dict[str, WeightsSource]
+    files: dict[str, str]
+    labels: str = "labels.txt"
+    kind: Literal["explainer"] = "explainer"
+    precision: Precision = "fp32"
+    target: Literal["cpu", "tensorrt"] | None = None
+    calibration: CalibrationSummary | None = None
+    fidelity: FidelityReport | None = None
+    parity: ParityReport | None = None
+    parents: tuple[str, ...] = ()
+    tool_versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def speed_only(self) -> bool:
+        """Whether some weights are random, so that classes and maps mean nothing."""
+        return any(source.random for source in self.weights.values())
+
+    def identity(self) -> str:
+        """Return the sha256 of what fixes the graph's meaning; the ONNX file carries it too."""
+        described = self.to_dict()
+        for later in ("name", "files", "parity", "fidelity", "calibration", "tool_versions"):
+            del described[later]
+        canonical = json.dumps(described, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def to_json(self) -> str:
+        """Return the text of manifest.json."""
+        ordered = self.to_dict()
+        first = {key: ordered.pop(key) for key in ("schema_version", "kind", "name", "backbone")}
+        return json.dumps(first | ordered, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read a manifest and check every field.
+
+        Raises:
+            ManifestError: malformed JSON; a missing, unknown or ill-typed field; counts that
+                contradict each other.
+            IncompatibleArtifactError: written by a newer tame-deploy.
+        """
+        raw = parse_object(text, "manifest.json")
+        version = raw.get("schema_version")
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise IncompatibleArtifactError(
+                f"artifact has schema version {version}; this tame-deploy reads up to "
+                f"{SCHEMA_VERSION}. Upgrade: pip install -U tame-deploy"
+            )
+        manifest = typing.cast(Manifest, decode(cls, raw, "manifest"))
+        _check_consistent(manifest)
+        return manifest
+
+
+def _check_consistent(manifest: Manifest) -> None:
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"schema_version is {manifest.schema_version}; expected {SCHEMA_VERSION}"
+        )
+    layers, channels = len(manifest.feature_layers), len(manifest.head.channels)
+    if layers != channels:
+        raise ManifestError(f"{layers} feature layers but a head for {channels}")
+    if manifest.classes != manifest.head.classes:
+        raise ManifestError(
+            f"classes is {manifest.classes} but the head has {manifest.head.classes}"
+        )
+    if manifest.weights.keys() != {"backbone", "head"}:
+        raise ManifestError(f"weights names {sorted(manifest.weights)}; expected backbone and head")
+    inputs = ["images", "class_ids"] if manifest.graph.explain == "selectable" else ["images"]
+    for field_name, expected in (("inputs", inputs), ("outputs", ["logits", "explained", "maps"])):
+        found = [(spec.name, len(spec.shape)) for spec in getattr(manifest, field_name)]
+        if found != [(name, _RANKS[name]) for name in expected]:
+            raise ManifestError(f"{field_name} is {found}; expected {', '.join(expected)}")
+    for name in ("model.onnx", manifest.labels):
+        if name not in manifest.files:
+            raise ManifestError(f"files does not list {name}")

@@ -1,0 +1,1 @@
+"""What flows through the graph: which pictures, which values, which ranges."""

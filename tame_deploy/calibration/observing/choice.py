@@ -1,0 +1,128 @@
+"""Which pictures calibrate and which judge: a seeded choice, recorded by what the network sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
+from tame_deploy.data.labelled import Pictures
+from tame_deploy.data.sources import check_share
+from tame_deploy.errors import InputError
+from tame_deploy.picture.preprocess import prepare
+
+__all__ = ["NOTHING", "Choice", "PicturesToChooseFrom", "choose_pictures", "prepared"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pictures by number, name and hash: sha256 of the prepared uint8 (H, W, 3) pixels."""
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def part(self, start: int, stop: int) -> Choice:
+        """Return some of them."""
+        rows = slice(start, stop)
+        return Choice(self.indices[rows], self.names[rows], self.sha256[rows])
+
+    def joined(self, other: Choice) -> Choice:
+        """Return these and others."""
+        return Choice(
+            self.indices + other.indices, self.names + other.names, self.sha256 + other.sha256
+        )
+
+
+NOTHING = Choice((), (), ())
+
+
+@dataclass(frozen=True)
+class PicturesToChooseFrom:
+    """A data set, what the user calls it, and how its pictures become the network's."""
+
+    pictures: Pictures
+    source: str
+    image: ImageSpec
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return a picture resized and cropped, uint8 (H, W, 3).
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        return np.asarray(prepare(self.pictures.image(index), self.image))
+
+
+def choose_pictures(
+    source: PicturesToChooseFrom,
+    count: int,
+    seed: int,
+    *,
+    least: int | None = None,
+    beside: Choice = NOTHING,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Choice, list[str]]:
+    """Choose pictures in a seeded order; also returns which could not be read.
+
+    A picture that is there twice is taken once, and none that is in `beside`.
+
+    Args:
+        source: where they come from.
+        count: how many at most.
+        seed: of the order.
+        least: how many at least; `count` by default.
+        beside: an earlier choice.
+        advance: told how many more pictures were looked at.
+
+    Raises:
+        InputError: if there are not enough, or too many cannot be read.
+    """
+    least = count if least is None else least
+    total = len(source.pictures)
+    order = np.random.default_rng(seed).permutation(total).tolist()
+    chosen: dict[str, int] = {}
+    unreadable: list[str] = []
+    for index in (number for number in order if number not in set(beside.indices)):
+        if len(chosen) == count:
+            break
+        try:
+            digest = hashlib.sha256(source.pixels(index).tobytes()).hexdigest()
+        except InputError as error:
+            name, reason = source.pictures.name(index), str(error)
+            unreadable.append(reason if name in reason else f"{name}: {reason}")
+            check_share(unreadable, total, MAX_UNREADABLE)
+        else:
+            if digest not in beside.sha256:
+                chosen.setdefault(digest, index)
+        advance(1)
+    if len(chosen) < max(least, 1):
+        besides = f" besides the {len(beside)} chosen first" if len(beside) else ""
+        raise InputError(
+            f"found {len(chosen)} different pictures in {source.source}{besides}; expected "
+            f"{'at least ' if least < count else ''}{least}. Name a larger set, or ask for fewer"
+        )
+    names = tuple(source.pictures.name(index) for index in chosen.values())
+    return Choice(tuple(chosen.values()), names, tuple(chosen)), unreadable
+
+
+def prepared(source: PicturesToChooseFrom, choice: Choice) -> NDArray[np.uint8]:
+    """Return a choice's pictures, uint8 (N, H, W, 3), held to their hashes.
+
+    Raises:
+        InputError: if a picture has changed since it was chosen.
+    """
+    rows = []
+    for index, name, expected in zip(choice.indices, choice.names, choice.sha256, strict=True):
+        pixels = source.pixels(index)
+        if hashlib.sha256(pixels.tobytes()).hexdigest() != expected:
+            raise InputError(f"{name} has changed since it was chosen; start again")
+        rows.append(pixels)
+    return np.stack(rows)

@@ -1,0 +1,1 @@
+"""Which layers must stay in higher precision, and what that costs."""

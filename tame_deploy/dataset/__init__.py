@@ -1,1 +1,0 @@
-"""Labelled pictures for training and evaluation, wherever they are kept; needs no torch."""

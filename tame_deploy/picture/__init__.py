@@ -1,0 +1,1 @@
+"""Pictures: how they become tensors, and how maps are laid over them."""

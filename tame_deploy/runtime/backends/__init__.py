@@ -1,0 +1,1 @@
+"""What runs a graph: the protocol, and one file or folder for each inference library."""

@@ -1,0 +1,155 @@
+"""ONNX Runtime: the backend that runs everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.types import TensorSpec, check_feeds
+from tame_deploy.closing import Closing
+from tame_deploy.errors import (
+    BackendError,
+    BackendNotInstalledError,
+    DeviceError,
+    IncompatibleArtifactError,
+)
+from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
+from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+
+try:
+    import onnxruntime as ort
+except ImportError:
+    ort = None
+
+__all__ = ["OnnxRuntimeBackend"]
+
+MANIFEST_KEY = "tame.manifest"
+_SEVERE_ONLY = 3
+CPU_ONLY = (CPU,)
+
+
+class OnnxRuntimeBackend(Closing):
+    """Runs a graph, a file or its bytes, in an ONNX Runtime session."""
+
+    max_batch: int | None = None
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        options: BackendOptions,
+    ) -> None:
+        if ort is None:
+            raise BackendNotInstalledError(
+                "backend onnxruntime is not installed: pip install 'tame-deploy[cpu]' "
+                "(or 'tame-deploy[cuda]' for NVIDIA GPUs)"
+            )
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._names = [spec.name for spec in self.outputs]
+        asked = list(CPU_ONLY if options.providers is None else options.providers)
+        _check_providers(asked)
+        on_gpu = asked[:1] == [CUDA]
+        self._session, captures = _open_session(model, options, asked)
+        self._bound = (
+            BoundSession(self._session, self.outputs, "cuda", options.device, captures=captures)
+            if on_gpu
+            else None
+        )
+        self.name = f"onnxruntime on {_place(asked[0])}"
+        if on_gpu and options.cuda_graphs and not captures:
+            self.name += ", without CUDA graphs"
+
+    @classmethod
+    def of_artifact(cls, artifact: Artifact, options: BackendOptions) -> OnnxRuntimeBackend:
+        """Open an artifact's graph, checked to be the one that its manifest describes."""
+        manifest = artifact.manifest
+        backend = cls(artifact.model, manifest.inputs, manifest.outputs, options)
+        _check_identity(backend._session, artifact)
+        return backend
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs by name (see `Backend.run`)."""
+        if self._session is None:
+            raise BackendError("this backend is closed; open it again")
+        check_feeds(self.inputs, feeds)
+        try:
+            if self._bound is not None:
+                return self._bound.run(feeds)
+            values = self._session.run(self._names, dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BackendError(f"onnxruntime failed: {reason:.300}") from error
+        return dict(zip(self._names, values, strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = self._bound = None
+
+
+def _place(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")
+
+
+def _check_providers(asked: list[str]) -> None:
+    available = ort.get_available_providers()
+    missing = [provider for provider in asked if provider not in available]
+    if missing or not asked:
+        raise DeviceError(
+            f"provider {', '.join(missing) or 'list'} is not in this onnxruntime, which has "
+            f"{', '.join(available)}; CUDA needs pip install 'tame-deploy[cuda]'"
+        )
+
+
+def _open_session(
+    model: Path | bytes, options: BackendOptions, asked: list[str]
+) -> tuple[Any, bool]:
+    """Return a session, and whether it captures CUDA graphs."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _SEVERE_ONLY
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    captures = options.cuda_graphs and asked[:1] == [CUDA]
+    try:
+        session = ort.InferenceSession(model, settings, _configured(asked, options, captures))
+    except Exception as error:
+        if captures:
+            # It refuses graphs of which it keeps a part on the CPU; they run well without.
+            return _open_session(model, replace(options, cuda_graphs=False), asked)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = model if isinstance(model, Path) else "the graph"
+        raise BackendError(f"onnxruntime cannot load {what}: {reason:.300}") from error
+    obtained = session.get_providers()
+    lost = [provider for provider in asked if provider not in obtained]
+    if lost:
+        # onnxruntime itself only warns and goes on without the device.
+        raise DeviceError(
+            f"provider {', '.join(lost)} was asked for and not obtained (running would use "
+            f"{', '.join(obtained)}). Check the driver and its libraries, or leave the provider out"
+        )
+    return session, captures
+
+
+def _configured(asked: list[str], options: BackendOptions, captures: bool) -> list[Any]:
+    """Return the providers with their settings; float32 is not to be TF32 by default."""
+    cuda = {
+        "device_id": str(options.device),
+        "enable_cuda_graph": str(int(captures)),
+        "use_tf32": "0",
+    }
+    return [(provider, cuda) if provider == CUDA else provider for provider in asked]
+
+
+def _check_identity(session: Any, artifact: Artifact) -> None:
+    found = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
+    if found != artifact.manifest.identity():
+        raise IncompatibleArtifactError(
+            f"{artifact.path}: model.onnx was not exported with this manifest.json "
+            "(one of them was replaced or edited). Export the artifact again"
+        )

@@ -1,0 +1,1 @@
+"""Many pictures: where they come from, and what is written of them."""

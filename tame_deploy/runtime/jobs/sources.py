@@ -1,0 +1,176 @@
+"""What a user points at, as a stream of named pictures: files, folders, globs, lists, videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tame_deploy.errors import InputError, require_extra
+from tame_deploy.picture.preprocess import IMAGE_SUFFIXES, ImageSource
+
+__all__ = ["VIDEO_SUFFIXES", "NamedPicture", "Source", "find_images", "open_source"]
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"})
+
+
+@dataclass(frozen=True)
+class NamedPicture:
+    """A picture and what to call it: its path, or a video's and the number of the frame."""
+
+    name: str
+    source: ImageSource
+
+
+@dataclass(frozen=True)
+class Source:
+    """Named pictures, and how many there are where that is known beforehand."""
+
+    pictures: Iterable[NamedPicture]
+    total: int | None
+
+    def without(self, names: frozenset[str]) -> Source:
+        """Return the pictures but for some that are done."""
+        left = (one for one in self.pictures if one.name not in names)
+        total = None if self.total is None else max(self.total - len(names), 0)
+        return Source(left, total)
+
+    def limited(self, count: int) -> Source:
+        """Return at most so many of them."""
+        total = count if self.total is None else min(count, self.total)
+        return Source(islice(self.pictures, count), total)
+
+
+def open_source(
+    sources: Sequence[str],
+    output: str,
+    *,
+    paths: Iterable[str] | None = None,
+    webcam: int | None = None,
+    every: int = 1,
+) -> Source:
+    """Return the pictures behind what was named.
+
+    Args:
+        sources: files, folders, globs, and videos.
+        output: folder of the results; what lies in it is left out.
+        paths: names of further files, read one by one as they are needed (standard input).
+        webcam: number of a camera, in place of all others; it never ends by itself.
+        every: of videos and cameras, every so manieth frame.
+
+    Raises:
+        InputError: if there is nothing, or a video or camera cannot be opened.
+        MissingExtraError: for videos without OpenCV.
+    """
+    if webcam is not None:
+        if sources or paths is not None:
+            raise InputError("found a webcam beside other pictures; expected one or the other")
+        return Source(_frames(webcam, f"webcam-{webcam}", every), None)
+    videos = [name for name in sources if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+    others = [name for name in sources if name not in videos]
+    found = find_images(others, output) if others else []
+    counts = [_count_frames(name, every) for name in videos]
+    if not found and not videos and paths is None:
+        raise InputError("found nothing to explain; expected files, folders, globs or videos")
+
+    def pictures() -> Iterator[NamedPicture]:
+        yield from (NamedPicture(os.fspath(path), path) for path in found)
+        for name in videos:
+            yield from _frames(name, name, every)
+        for line in paths or ():
+            name = line.rstrip("\r\n")
+            if name:
+                yield NamedPicture(name, Path(name))
+
+    known = paths is None and None not in counts
+    return Source(pictures(), len(found) + sum(filter(None, counts)) if known else None)
+
+
+def find_images(sources: Sequence[str], output: str) -> list[Path]:
+    """Return the picture files behind paths, folders (searched to the bottom) and globs.
+
+    A plain path is kept even if there is no such file, so that it is reported and not lost. What
+    lies in the output folder is left out: it is what an earlier run wrote.
+
+    Raises:
+        InputError: if there are none, or a picture named outright lies in the output folder.
+    """
+    written = Path(os.path.abspath(output))
+    found: dict[Path, None] = {}  # ordered, without duplicates
+    unmatched: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found.update(dict.fromkeys(_outside(written, _pictures_in(path))))
+        elif glob.has_magic(source) and not path.exists():
+            matches = (Path(match) for match in sorted(glob.glob(source, recursive=True)))
+            files = [match for match in matches if match.is_file()]
+            found.update(dict.fromkeys(_outside(written, files)))
+            unmatched += [] if files else [path]
+        elif not _outside(written, [path]):
+            raise InputError(f"{path} lies in the output folder; choose another output with -o")
+        else:
+            found[path] = None
+    if not found:
+        raise InputError(
+            f"no pictures in {', '.join(sources)}; expected files, folders or globs of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return [*found, *unmatched]  # what matches nothing is reported like a file that is not there
+
+
+def _outside(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if folder not in Path(os.path.abspath(path)).parents]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in files if path.is_file())
+
+
+def _capture(source: str | int) -> Any:
+    require_extra("video", "cv2")
+    import cv2
+
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        capture.release()
+        what = f"webcam {source}" if isinstance(source, int) else source
+        exists = isinstance(source, int) or Path(source).is_file()
+        reason = "cannot be opened as a video" if exists else "is not there"
+        raise InputError(f"{what} {reason}")
+    return capture
+
+
+def _count_frames(name: str, every: int) -> int | None:
+    """Return how many frames will be taken of a video, if its file says."""
+    import cv2
+
+    capture = _capture(name)
+    try:
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
+        capture.release()
+    return -(-count // every) if count > 0 else None
+
+
+def _frames(source: str | int, name: str, every: int) -> Iterator[NamedPicture]:
+    """Yield frames as RGB, uint8 (H, W, 3), named by their number."""
+    import cv2
+
+    capture = _capture(source)
+    try:
+        number = 0
+        while capture.grab():
+            if number % every == 0:
+                read, frame = capture.retrieve()
+                if not read:
+                    break
+                yield NamedPicture(f"{name}#{number}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            number += 1
+    finally:
+        capture.release()

@@ -1,0 +1,1 @@
+"""Asking a graph: pictures and classes in, logits and maps out."""

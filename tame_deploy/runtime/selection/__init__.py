@@ -1,0 +1,1 @@
+"""Which backend runs an artifact here."""

@@ -1,0 +1,137 @@
+"""Which CPU backend is the fastest for an artifact here: measured once, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.errors import BackendError, ParityError
+from tame_deploy.files import cache_directory
+from tame_deploy.runtime.backends.protocol import Backend
+from tame_deploy.runtime.predict.predictor import Predictor
+from tame_deploy.runtime.verify.parity import check_answers
+
+__all__ = ["fastest_backend", "processor_name", "remembered_backend"]
+
+_log = logging.getLogger("tame_deploy")
+
+_BATCHES = (1, 8)
+_RUNS, _MOST_S = 5, 2.0
+
+
+def remembered_backend(
+    artifact: Artifact, versions: Mapping[str, str], threads: int | None
+) -> str | None:
+    """Return the backend that was found to be the fastest before; None if none was."""
+    try:
+        found = json.loads(_path(artifact, versions, threads).read_text(encoding="utf-8"))
+        chosen = found["chosen"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return chosen if chosen in versions else None
+
+
+def fastest_backend(
+    artifact: Artifact,
+    versions: Mapping[str, str],
+    threads: int | None,
+    open_named: Callable[[str], Backend],
+) -> str:
+    """Return the fastest of some backends at batch 1 and 8, by the mean of the ratios.
+
+    They are measured one at a time, because an idle one's threads would take the cores. The result
+    is kept in the user's cache, for this graph, these versions and this machine.
+
+    Args:
+        artifact: what is run.
+        versions: of the backends, by name.
+        threads: for one operation.
+        open_named: opens one of them.
+
+    Raises:
+        BackendError: if none of them runs it.
+    """
+    known = remembered_backend(artifact, versions, threads)
+    if known is not None:
+        return known
+    _log.info("measuring %s once for %s", " and ".join(versions), artifact.path)
+    times: dict[str, list[float]] = {}
+    reasons = []
+    for name in versions:
+        try:
+            with open_named(name) as backend:
+                check_answers(backend, artifact)  # what is wrong is never fast enough
+                times[name] = [_milliseconds(backend, artifact, batch) for batch in _BATCHES]
+        except (BackendError, ParityError) as error:
+            reasons.append(f"{name}: {error}")
+            _log.warning("%s is left out: %s", name, error)
+    if not times:
+        raise BackendError(f"no backend runs {artifact.path}: {'; '.join(reasons)}")
+    chosen = min(times, key=lambda name: math.prod(times[name]))
+    shown = ", ".join(
+        f"{name} {' and '.join(f'{ms:.1f} ms' for ms in found)}" for name, found in times.items()
+    )
+    _log.info("%s at batch 1 and 8: %s is used from now on", shown, chosen)
+    _keep(_path(artifact, versions, threads), {"chosen": chosen, "milliseconds": times})
+    return chosen
+
+
+def _milliseconds(backend: Backend, artifact: Artifact, batch: int) -> float:
+    """Return the median time of a batch, after a run that does not count."""
+    feeds = Predictor.of(artifact.manifest, backend).blank_feeds(batch)
+    backend.run(feeds)
+    times: list[float] = []
+    while len(times) < _RUNS and sum(times) < _MOST_S:
+        started = time.perf_counter()
+        backend.run(feeds)
+        times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times)
+
+
+def _path(artifact: Artifact, versions: Mapping[str, str], threads: int | None) -> Path:
+    described = {
+        "graph": artifact.manifest.files["model.onnx"],
+        "versions": dict(versions),
+        "threads": threads,
+        "cores": _cores(),
+        "processor": processor_name(),
+    }
+    text = json.dumps(described, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return cache_directory() / "fastest" / f"{key}.json"
+
+
+def _keep(path: Path, found: Mapping[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        _log.warning("the choice is not kept, and will be measured again: %s", error)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Return the processor as its maker names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,1 +1,0 @@
-"""TensorRT and TensorRT-RTX: which library, which engine, and running it."""

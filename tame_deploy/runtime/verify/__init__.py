@@ -1,0 +1,1 @@
+"""Holding a backend to the reference values that the artifact carries."""
