@@ -102,3 +102,14 @@ def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | No
     except ValueError:
         raise InputError(f"--{name} is {text!r}; expected three numbers r,g,b") from None
     return red, green, blue
+
+
+def given_options(context: typer.Context) -> frozenset[str]:
+    """Return the parameters that the user set, on the command line or in the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    # By name: newer releases of typer carry a click of their own, whose enum is another.
+    return frozenset(
+        name
+        for name, source in sources.items()
+        if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+    )
