@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tame_deploy.artifact.directory import Artifact
+from tests.once import made_once
 
 # Test processes share the cores; torch would otherwise take all of them in each.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -59,15 +59,17 @@ class TinyNet(nn.Module):
 @pytest.fixture(scope="session")
 def demo_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the demo's artifact, exported once; tests must not write to it."""
-    from tame_deploy.export.artifact_export import export_artifact
-    from tame_deploy.export.options import ExportOptions
-    from tame_deploy.model.backbones import BackboneRequest, load_backbone
-    from tame_deploy.model.network import HeadRequest, build_network
 
-    output = tmp_path_factory.mktemp("export") / "demo"
-    network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
-    artifact: Artifact = export_artifact(network, output, ExportOptions())
-    return artifact.path
+    def export(output: Path) -> None:
+        from tame_deploy.export.artifact_export import export_artifact
+        from tame_deploy.export.options import ExportOptions
+        from tame_deploy.model.backbones import BackboneRequest, load_backbone
+        from tame_deploy.model.network import HeadRequest, build_network
+
+        network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
+        export_artifact(network, output / "demo", ExportOptions())
+
+    return made_once(tmp_path_factory, "demo-export", export) / "demo"
 
 
 @pytest.fixture
