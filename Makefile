@@ -4,11 +4,22 @@ BIN := .venv/bin
 
 # What the C++ part is built and tested with, and Debian's packages that have it.
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
-CPP_PACKAGES := cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
+CPP_PACKAGES := ccache cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
 	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
-CPP_MISSING := $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))))
 
-.PHONY: demo test lint cpp cpp-tools cpp-packages cpp-left-out form sanitize tidy benchmark clean
+# Compiled files are kept by their content, where ccache is at hand, so that a clone of the same
+# sources builds in seconds.
+ifneq ($(shell command -v ccache),)
+export CMAKE_C_COMPILER_LAUNCHER := ccache
+export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+endif
+CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h openssl/evp.h jpeglib.h png.h zlib.h
+CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \
+	$(foreach header,$(CPP_HEADERS),$(if $(shell c++ -E -include $(header) -x c++ /dev/null 2>&1 >/dev/null),$(header),)))
+
+.PHONY: demo test check prepare lint cpp cpp-build cpp-tools cpp-packages cpp-left-out form sanitize tidy benchmark clean
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
@@ -18,6 +29,13 @@ demo: .venv/demo-installed
 # The C++ part is left out where its tools are missing; Python's tests of it skip then.
 test: lint $(if $(CPP_MISSING),cpp-left-out,cpp form sanitize)
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# For the loop while writing: style, types, import rules and the quick tests, within a minute.
+check: lint
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow" tests/unit tests/golden tests/attacks
+
+# What `make test` would do first, side by side with --jobs: pip mostly writes files, compilers compute.
+prepare: .venv/test-installed $(if $(CPP_MISSING),,cpp-build)
 
 lint: .venv/test-installed
 	$(BIN)/ruff format --check .
@@ -34,22 +52,24 @@ cpp-packages:
 cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
-# libtame as it is shipped, and its tests on the demo and on the ONNX Runtime of .venv.
-cpp: cpp-tools build/cpp-artifact/demo/manifest.json
-	cd cpp && cmake --preset release
+ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
+
+# libtame as it is shipped, and under sanitizers.
+cpp-build: cpp-tools
+	cd cpp && cmake --preset release && cmake --preset asan && cmake --preset tsan
 	cmake --build build/cpp
+	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
+	cmake --build build/cpp-tsan --target tame-threads-test
+
+# The tests of libtame, on the demo and on the ONNX Runtime of .venv.
+cpp: cpp-build build/cpp-artifact/demo/manifest.json
 	$(CPP_TEST) build/cpp
 
 CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-artifact/demo" ctest --output-on-failure --parallel 4 --test-dir
 
-ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
-
-sanitize: cpp
-	cd cpp && cmake --preset asan && cmake --preset tsan
-	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
+sanitize: cpp-build build/cpp-artifact/demo/manifest.json
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
-	cmake --build build/cpp-tsan --target tame-threads-test
 	$(CPP_TEST) build/cpp-tsan -L threads
 	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
 
@@ -58,7 +78,7 @@ form: cpp-tools
 	mkdir -p build && doxygen cpp/Doxyfile
 
 # Takes some minutes; what it finds is mended before it is committed.
-tidy: cpp
+tidy: cpp-build
 	git ls-files 'cpp/src/*.cpp' | xargs -P 2 -n 6 clang-tidy --quiet --extra-arg=-Wno-unknown-warning-option -p build/cpp
 
 build/cpp-artifact/demo/manifest.json: .venv/test-installed

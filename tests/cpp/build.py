@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,3 +27,25 @@ def built(program: str = "libtame.so") -> Path:
 def built_program(name: str) -> Path:
     """Return a program of the build, or skip the test."""
     return next(built(name).rglob(name))
+
+
+@cache
+def why_not_buildable() -> str | None:
+    """Return what this machine lacks for building libtame, in one line; None if nothing."""
+    if shutil.which("cmake") is None:
+        return "cmake is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["cmake", "-S", CPP, "-B", folder], capture_output=True, text=True, check=False
+        )
+    if done.returncode == 0:
+        return None
+    said = " ".join(done.stderr.split())
+    named = re.search(r"libtame needs .*?(?=;|$)", said)
+    return named[0] if named else f"cmake cannot configure libtame: {said:.200}"
+
+
+def need_a_build() -> None:
+    """Skip the test where libtame cannot be built."""
+    if reason := why_not_buildable():
+        pytest.skip(reason)
