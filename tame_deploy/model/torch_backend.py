@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ class TorchBackend(Closing):
             network, ranks=self.graph.ranks, graph_input=graph_input, maps=maps
         ).to(device)
         self._device = device
+        self._lock = threading.Lock()
         self.inputs: tuple[TensorSpec, ...] = (
             TensorSpec("images", self.image.dtype, self.image.input_shape("batch")),
             TensorSpec("class_ids", "int64", ("batch", "k")),
@@ -69,10 +71,11 @@ class TorchBackend(Closing):
         if self._fused is None:
             raise BackendError("this backend is closed; open it again")
         check_feeds(self.inputs, feeds)
-        images = torch.from_numpy(feeds["images"]).to(self._device)
-        class_ids = torch.from_numpy(feeds["class_ids"]).to(self._device)
+        images = _tensor(feeds["images"]).to(self._device)
+        class_ids = _tensor(feeds["class_ids"]).to(self._device)
         try:
-            with torch.inference_mode():
+            # One at a time: the hooks that tap the layers would see the pictures of another thread.
+            with self._lock, torch.inference_mode():
                 values = self._fused(images, class_ids)
         except torch.OutOfMemoryError as error:
             raise BackendError(f"out of memory at batch size {len(images)}; lower it") from error
@@ -82,3 +85,8 @@ class TorchBackend(Closing):
     def close(self) -> None:
         """Let go of the network."""
         self._fused = None
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    """Return an array as a tensor; torch warns of memory that it may not write to."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,116 @@
+"""libtame as a backend: its C functions, called from Python through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy import errors
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.types import check_feeds
+from tame_deploy.closing import Closing
+from tests.cpp.build import built
+
+#: Statuses of tame.h, by the families that a caller of a backend tells apart.
+_INPUT_ERROR = 20
+
+
+class _Sized(ctypes.Structure):
+    """A struct whose first field says how large its caller takes it to be."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(struct_size=ctypes.sizeof(type(self)), **fields)
+
+
+class _Options(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t), ("backend", c_char_p), ("library", c_char_p),
+        ("precision", c_char_p), ("engine", c_char_p), ("threads", c_int32), ("streams", c_int32),
+        ("device", c_int32), ("no_cuda_graphs", c_int32),
+    ]  # fmt: skip
+
+
+class _Request(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t), ("class_ids", POINTER(c_int64)), ("class_count", c_size_t),
+        ("class_rows", c_size_t), ("top", c_int32), ("map_width", c_int32), ("map_height", c_int32),
+        ("batch_size", c_int32),
+    ]  # fmt: skip
+
+
+class _View(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t), ("logits", POINTER(c_float)), ("class_ids", POINTER(c_int64)),
+        ("maps", POINTER(c_float)), ("count", c_size_t), ("classes", c_size_t),
+        ("explained", c_size_t), ("map_height", c_size_t), ("map_width", c_size_t),
+    ]  # fmt: skip
+
+
+class LibtameBackend(Closing):
+    """Runs an artifact in libtame on ONNX Runtime, from the network's own input."""
+
+    name, max_batch = "libtame", None
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
+        self._library = ctypes.CDLL(str(next(built().rglob("libtame.so"))))
+        self._library.tame_last_error.restype = c_char_p
+        self._explainer, self._is_open = c_void_p(), False
+        options = _Options(backend=b"onnxruntime", threads=1)
+        path = str(artifact.path).encode()
+        self._call("tame_open", path, byref(options), byref(self._explainer))
+        self._is_open = True
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        check_feeds(self.inputs, feeds)
+        images = np.ascontiguousarray(feeds["images"])
+        class_ids = np.ascontiguousarray(feeds["class_ids"])
+        request = _Request(
+            class_ids=class_ids.ctypes.data_as(POINTER(c_int64)),
+            class_count=class_ids.shape[1],
+            class_rows=len(class_ids),
+        )
+        explanation = c_void_p()
+        self._call(
+            "tame_explain_prepared", self._explainer,
+            c_void_p(images.ctypes.data), c_size_t(images.nbytes), c_size_t(len(images)),
+            byref(request), byref(explanation),
+        )  # fmt: skip
+        try:
+            view = _View()
+            self._call("tame_explanation_view", explanation, byref(view))
+            return _arrays(view)
+        finally:
+            self._call("tame_explanation_free", explanation)
+
+    def close(self) -> None:
+        if self._is_open:
+            self._call("tame_close", self._explainer)
+            self._is_open = False
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status != 0:
+            message = self._library.tame_last_error().decode()
+            refused = status == _INPUT_ERROR and self._is_open
+            raise (errors.InputError if refused else errors.BackendError)(message)
+
+
+def _arrays(view: _View) -> dict[str, NDArray[Any]]:
+    """Return copies of what a view shows."""
+    count, explained = view.count, view.explained
+    shapes = {
+        "logits": (count, view.classes),
+        "class_ids": (count, explained),
+        "maps": (count, explained, view.map_height, view.map_width),
+    }
+    found = {
+        name: np.ctypeslib.as_array(getattr(view, name), shape).copy()
+        for name, shape in shapes.items()
+    }
+    return {"explained" if name == "class_ids" else name: found[name] for name in found}
