@@ -53,7 +53,7 @@ _log = logging.getLogger("tame_deploy")
 PLAN_NAME = "model.plan"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompileRequest:
     """What to compile for, and how.
 
@@ -89,8 +89,8 @@ def profiles_for(
 
     Args:
         artifact: whose graph may take class ids.
-        batches: least, best and most pictures, one profile for each.
-        explained: least, best and most classes for each picture; by default as many as the graph
+        batches: min, opt and max pictures, one profile for each.
+        explained: min, opt and max classes for each picture; by default as many as the graph
             ranks. Only for a graph that takes class ids.
 
     Raises:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tame_deploy.errors import BuildError
+from tame_deploy.files import replaced_file
 
 __all__ = ["TimingCache"]
 
@@ -60,10 +59,8 @@ class TimingCache:
             others = settings.create_timing_cache(self._read())
             if others is not None:
                 found.combine(others, True)
-            descriptor, partial = tempfile.mkstemp(dir=self.path.parent)
-            with os.fdopen(descriptor, "wb") as stream:
+            with replaced_file(self.path) as stream:
                 stream.write(bytes(found.serialize()))
-            Path(partial).replace(self.path)
 
     def _read(self) -> bytes:
         try:
