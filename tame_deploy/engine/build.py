@@ -141,14 +141,14 @@ class _Job:
         self.progress.layers = _names(network, layers)
         settings.progress_monitor = make_monitor(library.trt, self.progress)
         if self.timing is not None:
-            self.timing.offer(settings)
+            self.timing.load_into(settings)
         if self.progress.cancelled.is_set():
             return None
         plan = builder.build_serialized_network(network, settings)
         if plan is None or self.progress.cancelled.is_set():
             return None
         if self.timing is not None:
-            self.timing.keep(settings)
+            self.timing.save_from(settings)
         honoured = _read_back(library, settings, self.options)
         return Built(bytes(plan), honoured, layers, time.monotonic() - started)
 
@@ -243,21 +243,21 @@ def _interruptible(work: Callable[[], Built | None], progress: BuildProgress) ->
     Out of a callback an exception would be lost in C++, or tear through it; here it becomes a
     question that the builder is asked at each of its steps.
     """
-    outcome: Future[Built | None] = Future()
+    result: Future[Built | None] = Future()
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            result.set_result(work())
         except BaseException as problem:  # handed over to the thread that waits
-            outcome.set_exception(problem)
+            result.set_exception(problem)
 
     threading.Thread(target=run, name="tame-deploy build").start()
     while True:
         try:
             # Not Thread.join: Ctrl-C within it can make a running thread count as ended.
-            while not outcome.done():
-                wait([outcome], _WAIT_S)
-            return outcome.result()
+            while not result.done():
+                wait([result], _WAIT_S)
+            return result.result()
         except KeyboardInterrupt:
             progress.cancelled.set()
 

@@ -28,7 +28,7 @@ class TimingCache:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{version}-{device}")
         self.path = folder / f"{name}.timing"
 
-    def offer(self, settings: Any) -> None:
+    def load_into(self, settings: Any) -> None:
         """Give a builder's configuration what is known.
 
         Raises:
@@ -40,7 +40,7 @@ class TimingCache:
         if known is None or not settings.set_timing_cache(known, False):
             raise BuildError(f"{self.path} was refused; delete it, or pass --no-timing-cache")
 
-    def keep(self, settings: Any) -> None:
+    def save_from(self, settings: Any) -> None:
         """Add what a build has found to what others have written meanwhile.
 
         A folder that cannot be written costs the next build time, and not this one its result.

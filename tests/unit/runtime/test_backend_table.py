@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,6 +15,8 @@ import pytest
 from tame_deploy import load
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.backends.table import BACKENDS, backend_names, backend_spec, honours
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 #: The file of a backend, and its entry; then what the rest of the package knows of it.
 TOY = """
@@ -109,5 +112,15 @@ def test_an_entry_of_several_is_found_by_its_provider(providers, title):
 def test_the_documented_names_are_the_tables():
     documented = inspect.getdoc(load) or ""
     assert ", ".join(f'"{name}"' for name in backend_names()) in documented
-    cli = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in cli for name in backend_names())
+    assert all(f"`{name}`" in (DOCS / "cli.md").read_text() for name in backend_names())
+
+
+def test_the_page_lists_the_options_that_each_honours():
+    table = (DOCS / "runtime.md").read_text().partition("| backend | taken where |")[2]
+    rows = [row.split("|")[1:-1] for row in table.splitlines() if row.startswith("| `")]
+    written = {
+        (name, "CUDA" in names): set(re.findall(r"`(\w+)`", options))
+        for names, _, options in rows[:4]
+        for name in re.findall(r"`(\S+)`", names)
+    }
+    assert written == {(spec.name, "CUDA" in spec.title): set(spec.honours) for spec in BACKENDS}

@@ -152,15 +152,14 @@ class TensorRTBackend(Closing):
             if fitting != sizes:
                 raise InputError(f"found {sizes}; no profile holds it ({self._described()})")
             results = self._results(self._named(sizes), out or {}, queue_, stream)
-            addresses = {name: array.address for name, array in results.items()}
             try:
-                for spec in self.inputs:
-                    array = seen[spec.name]
-                    addresses[spec.name] = (
-                        lane.realign(spec, array, queue_)
-                        if isinstance(array, DeviceArray)
-                        else lane.stage(spec, array, queue_)
-                    )
+                addresses = {
+                    **{name: array.address for name, array in results.items()},
+                    **{
+                        spec.name: lane.place_input(spec, seen[spec.name], queue_)
+                        for spec in self.inputs
+                    },
+                }
                 lane.enqueue(profile, self._named(sizes), addresses, queue_)
             finally:
                 lane.mark_done(queue_)
