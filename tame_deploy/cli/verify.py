@@ -130,7 +130,7 @@ def _verify_graph(
     arithmetic: Arithmetic = "bf16" if options.precision == "bf16" else "own"
     with open_backend(artifact, backend_name, options) as backend:
         name = backend.name
-        verdict = _verdict(artifact, backend, batches, judges, least, arithmetic)
+        verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
     _show(verdict)
     exact = artifact.manifest.precision == "fp32"
     held = "as in PyTorch" if exact else "as near to PyTorch as when it was made"
@@ -157,7 +157,7 @@ def _verify_engine(
         batches = batches_to_verify(stored.sidecar)
         arithmetic: Arithmetic = "tf32" if stored.sidecar.shown_precision == "tf32" else "own"
         try:
-            verdict = _verdict(artifact, backend, batches, judges, least, arithmetic)
+            verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
         except ParityError:
             _write(stored, None, None)  # what was measured before is true no more
             raise
@@ -184,9 +184,10 @@ def _verdict(
     artifact: Artifact,
     backend: Backend,
     batches: Sequence[int],
+    arithmetic: Arithmetic,
+    *,
     judges: _JudgedBy | None,
     floor: Floor | None,
-    arithmetic: Arithmetic,
 ) -> Verdict:
     from tame_deploy.engine.verify import verify_backend
 

@@ -85,6 +85,7 @@ def build_plan(
     model: Path,
     inputs: Sequence[TensorSpec],
     options: EngineOptions,
+    *,
     timing: TimingCache | None = None,
     tell: Callable[[float, str], None] = lambda *_: None,
     device: Device | None = None,
@@ -107,7 +108,16 @@ def build_plan(
     """
     progress = BuildProgress(tell)
     with library.listening() as said:
-        job = _Job(library, model, inputs, options, timing, progress, said, device)
+        job = _Job(
+            builds_with=library,
+            model=model,
+            inputs=inputs,
+            options=options,
+            timing=timing,
+            progress=progress,
+            said=said,
+            device=device,
+        )
         built = _interruptible(job.run, progress)
         if progress.cancelled.is_set():
             raise BuildCancelledError("the build was stopped; nothing was kept")
@@ -116,7 +126,7 @@ def build_plan(
     return built
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     """A build from first to last, in whichever thread."""
 
