@@ -53,7 +53,7 @@ def questions_of(artifact: Artifact, shared: Path, count: int) -> tuple[Question
 def milliseconds(artifact: Artifact, name: str, batch: int) -> float:
     """Return the median of one call, on a backend opened for it."""
     backend_name, precision = CONTESTANTS[name]
-    options = BackendOptions(len(os.sched_getaffinity(0)), precision=precision)
+    options = BackendOptions(threads=len(os.sched_getaffinity(0)), precision=precision)
     spec = artifact.manifest.image
     rng = np.random.default_rng(0)
     feeds = {

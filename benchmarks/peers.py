@@ -106,7 +106,7 @@ def add_ours(contest: Contest, artifact: Artifact, threads: int, stack: ExitStac
     """Enter the artifact on each backend."""
 
     def add(name: str, backend_name: Any, precision: Any) -> None:
-        options = BackendOptions(threads, precision=precision)
+        options = BackendOptions(threads=threads, precision=precision)
         backend = stack.enter_context(open_backend(artifact, backend_name, options))
         likeliest = np.full((1, 1), -1, np.int64)
         contest.peers[name] = lambda i: backend.run(

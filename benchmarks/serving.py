@@ -177,7 +177,7 @@ def example(path: Path, threads: int) -> tuple[Arrays, Arrays]:
     from tame_deploy.picture.preprocess import prepare_batch
     from tame_deploy.runtime.backends.protocol import BackendOptions
 
-    with load(path, backend="onnxruntime", options=BackendOptions(threads)) as explainer:
+    with load(path, backend="onnxruntime", options=BackendOptions(threads=threads)) as explainer:
         images = prepare_batch([draw_picture(1, 224)[0]], explainer.artifact.manifest.image)
         feeds = {"images": images, "class_ids": np.full((1, 1), -1, np.int64)}
         return feeds, explainer.backend.run(feeds)
@@ -189,7 +189,7 @@ def own_rate(path: Path, feeds: Arrays, threads: int, seconds: float) -> float:
     from tame_deploy.runtime.backends.protocol import BackendOptions
 
     batch = {name: np.repeat(array, BATCH, axis=0) for name, array in feeds.items()}
-    with load(path, backend="onnxruntime", options=BackendOptions(threads)) as explainer:
+    with load(path, backend="onnxruntime", options=BackendOptions(threads=threads)) as explainer:
         explainer.backend.run(batch)
         start, runs = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:

@@ -108,7 +108,7 @@ def main() -> None:
         else:
             paths = sorted(options.images.glob("*.jp*g"))[: options.count]
         for name, (backend, precision) in OURS.items():
-            chosen: Any = BackendOptions(threads, precision=precision)  # type: ignore[arg-type]
+            chosen: Any = BackendOptions(threads=threads, precision=precision)  # type: ignore[arg-type]
             try:
                 with load(artifact, backend=backend, options=chosen) as explainer:
                     rows[name.removeprefix("tame-deploy ")] = measure(explainer, paths, options)

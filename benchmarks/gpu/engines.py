@@ -90,7 +90,9 @@ def _build(case: _Case, place: Place) -> Path:
     timing = None
     if device is not None:
         timing = TimingCache(case.folder, library.version, device.name)
-    built = build_plan(library, model, specs_of(model)[0], case.options, timing, device=device)
+    built = build_plan(
+        library, model, specs_of(model)[0], case.options, timing=timing, device=device
+    )
     plan.write_bytes(built.plan)
     return plan
 

@@ -40,12 +40,12 @@ _MAX_EXTENT = 65536
 
 @dataclass(frozen=True)
 class Profile:
-    """An optimisation profile: least, best and most pictures, and classes to explain for each.
+    """An optimisation profile: min, opt and max pictures, and classes to explain for each.
 
     `explained` is None where the graph does not take class ids.
 
     Raises:
-        InputError: unless 1 <= least <= best <= most.
+        InputError: unless 1 <= min <= opt <= max.
     """
 
     batch: tuple[int, int, int]
@@ -55,10 +55,10 @@ class Profile:
         for name, extent in (("batch", self.batch), ("explained", self.explained)):
             if extent is None:
                 continue
-            low, best, high = extent
-            if not 1 <= low <= best <= high <= _MAX_EXTENT:
+            low, opt, high = extent
+            if not 1 <= low <= opt <= high <= _MAX_EXTENT:
                 raise InputError(
-                    f"profile {name} is {low},{best},{high}; expected least, best and most, "
+                    f"profile {name} is {low},{opt},{high}; expected min, opt and max, "
                     f"rising, from 1 to {_MAX_EXTENT}"
                 )
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tame_deploy.benchmark.rounds import feeds_of
+from tame_deploy.benchmark.rounds import feeds_of_parts
 from tame_deploy.benchmark.subjects import Subject
 
 __all__ = ["Footprint", "measure_footprint"]
@@ -35,7 +35,8 @@ def measure_footprint(subject: Subject, batch: int) -> Footprint | None:
 def _run_once(subject: Subject, batch: int) -> Footprint:
     started = time.perf_counter()
     with subject.open() as backend:
-        backend.run(feeds_of(backend, batch))
+        for feeds in feeds_of_parts(backend, batch):
+            backend.run(feeds)
     elapsed = time.perf_counter() - started
     return Footprint(_peak_bytes() / 2**20, elapsed)
 

@@ -125,14 +125,22 @@ def feeds_of(backend: Backend, batch: int) -> dict[str, NDArray[np.generic]]:
     return feeds
 
 
+def feeds_of_parts(backend: Backend, batch: int) -> list[dict[str, NDArray[np.generic]]]:
+    """Return the feeds of a batch in parts of the backend's largest batch."""
+    most = backend.max_batch or batch
+    return [feeds_of(backend, min(most, batch - start)) for start in range(0, batch, most)]
+
+
 def _timed(backend: Backend, batch: int, seconds: float) -> list[float]:
-    feeds = feeds_of(backend, batch)
+    parts = feeds_of_parts(backend, batch)
     for _ in range(_WARM_UPS):
-        backend.run(feeds)
+        for feeds in parts:
+            backend.run(feeds)
     times: list[float] = []
     until = time.perf_counter() + seconds
     while len(times) < _LEAST_RUNS or time.perf_counter() < until:
         started = time.perf_counter()
-        backend.run(feeds)
+        for feeds in parts:
+            backend.run(feeds)
         times.append(1e3 * (time.perf_counter() - started))
     return times

@@ -15,12 +15,10 @@ from tame_deploy.benchmark.rounds import measure
 from tame_deploy.benchmark.subjects import relatives, subjects_of
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.installed import first_version
+from tame_deploy.runtime.backends.table import BACKENDS, backend_names
 from tame_deploy.runtime.selection.backend_benchmark import processor_name
-from tame_deploy.runtime.selection.selection import BACKENDS
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
-
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,11 @@ class BenchmarkOptions:
     footprint: bool = True
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.backends) - set(BACKENDS[1:]))
+        known = backend_names()[1:]
+        unknown = sorted(set(self.backends) - set(known))
         if unknown:
             raise InputError(
-                f"unknown backend {', '.join(unknown)}; expected some of {', '.join(BACKENDS[1:])}"
+                f"unknown backend {', '.join(unknown)}; expected some of {', '.join(known)}"
             )
         if not self.batches or min(self.batches) < 1 or self.rounds < 1 or self.seconds < 0:
             raise InputError(
@@ -121,5 +120,6 @@ def machine(threads: int | None) -> dict[str, Any]:
 
 
 def _versions() -> list[str]:
-    found = ((package, first_version(package)) for package in _PACKAGES)
+    packages = dict.fromkeys(package for spec in BACKENDS for package in spec.packages)
+    found = ((package, first_version(package)) for package in packages)
     return [f"{package} {version}" for package, version in found if version is not None]

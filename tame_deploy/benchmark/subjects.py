@@ -10,10 +10,10 @@ from typing import Any
 from tame_deploy.artifact.directory import MANIFEST_NAME, Artifact, open_artifact
 from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import ArtifactError, InputError
-from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from tame_deploy.runtime.backends.openvino import OpenVinoBackend, computes_bfloat16
-from tame_deploy.runtime.backends.protocol import CPU, CUDA, Backend, BackendOptions
-from tame_deploy.runtime.selection.selection import open_backend, prospects
+from tame_deploy.runtime.backends.protocol import CUDA, Backend, BackendOptions
+from tame_deploy.runtime.backends.table import backend_spec
+from tame_deploy.runtime.selection.auto import prospects
+from tame_deploy.runtime.selection.selection import open_backend
 
 __all__ = ["Subject", "relatives", "subjects_of"]
 
@@ -45,7 +45,8 @@ class Subject:
     @property
     def can_be_plain(self) -> bool:
         """Whether its classifier can be run alone: an engine holds both."""
-        return self.backend in ("onnxruntime", "openvino") and _has_onnx()
+        spec = backend_spec(self.backend, self.options)
+        return spec.open_graph is not None and _has_onnx()
 
     def without_explanation(self) -> Subject:
         """Return the classifier alone, on the same backend."""
@@ -58,13 +59,13 @@ class Subject:
             BackendError: if it cannot be opened.
             ArtifactError: if its engine is not for this machine.
         """
-        if not self.plain:
+        open_graph = backend_spec(self.backend, self.options).open_graph
+        if not self.plain or open_graph is None:
             return open_backend(self.artifact, self.backend, self.options)
         model = plain_graph(self.artifact)
         inputs = tuple(spec for spec in self.artifact.manifest.inputs if spec.name == "images")
         outputs: tuple[TensorSpec, ...] = self.artifact.manifest.outputs[:1]
-        kind = OpenVinoBackend if self.backend == "openvino" else OnnxRuntimeBackend
-        return kind(model, inputs, outputs, self.options)
+        return open_graph(model, inputs, outputs, self.options)
 
 
 def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]) -> list[Subject]:
@@ -96,19 +97,12 @@ def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]
     for prospect in prospects(artifact, BackendOptions()):
         if prospect.refusal is not None:
             continue
-        if prospect.backend == "openvino":
-            options = BackendOptions(threads)
-            yield Subject(artifact, "openvino", precision, options)
-            if computes_bfloat16():
-                faster = replace(options, precision="bf16")
-                word = "bf16" if precision == "fp32" else f"{precision}, bf16"
-                yield Subject(artifact, "openvino", word, faster)
-        elif prospect.provider == CPU:
-            yield Subject(artifact, "onnxruntime", precision, BackendOptions(threads))
-        elif prospect.provider == CUDA:
-            yield Subject(artifact, "onnxruntime", precision, BackendOptions(providers=(CUDA, CPU)))
-        else:
-            yield Subject(artifact, prospect.backend, precision, BackendOptions())
+        spec = prospect.spec
+        options = spec.narrowed(BackendOptions(threads=threads if spec.on_cpu else None))
+        yield Subject(artifact, spec.name, precision, options)
+        for lower in spec.lower_precisions():
+            word = lower if precision == "fp32" else f"{precision}, {lower}"
+            yield Subject(artifact, spec.name, word, replace(options, precision=lower))
 
 
 def relatives(artifact: Artifact) -> list[Artifact]:

@@ -13,7 +13,13 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from tame_deploy.cli.options import ArtifactArgument, DataRootOption, GpuOption, TargetOption
+from tame_deploy.cli.options import (
+    ArtifactArgument,
+    DataRootOption,
+    GpuOption,
+    TargetOption,
+    given_options,
+)
 from tame_deploy.cli.quantize import picture_source, show_notes, show_quantized
 from tame_deploy.cli.screen import console, notes, step_spinner, warn_speed_only
 from tame_deploy.errors import ArtifactError, InputError, require_extra
@@ -28,6 +34,7 @@ _LONGEST = 48
 
 
 def compile_(
+    context: typer.Context,
     artifact: ArtifactArgument,
     target: TargetOption,
     precision: Annotated[
@@ -37,7 +44,7 @@ def compile_(
     images: Annotated[
         str | None, typer.Option("--images", help="Pictures that quantize, as for quantize.")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures that calibrate; 128.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures that calibrate.")] = 128,
     data_root: DataRootOption = None,
     output: Annotated[
         str | None,
@@ -47,10 +54,10 @@ def compile_(
     ] = None,
     batch: Annotated[
         list[str] | None,
-        typer.Option(help="Profile: least, best and most pictures, 1,8,64; repeatable."),
+        typer.Option(help="Profile: min, opt and max pictures, 1,8,64; repeatable."),
     ] = None,
     explained: Annotated[
-        str | None, typer.Option(help="Least, best and most classes a picture; 1,1,RANKS.")
+        str | None, typer.Option(help="Min, opt and max classes a picture; 1,1,RANKS.")
     ] = None,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="MiB that a layer may use for itself; all.")
@@ -109,20 +116,29 @@ def compile_(
     batches = [parse_extent("batch", text) for text in batch or ["1,8,64"]]
     classes = parse_extent("explained", explained) if explained else None
     options = EngineOptions(
-        profiles_for(opened, batches, classes),
-        workspace,
-        optimization_level,
-        tuple(compute_capability or ()),
-        tf32,
-        version_compatible,
-        hardware_compatible,
-        refit,
-        strip,
+        profiles=profiles_for(opened, batches, classes),
+        workspace_mib=workspace,
+        optimization_level=optimization_level,
+        compute_capabilities=tuple(compute_capability or ()),
+        tf32=tf32,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        refit=refit,
+        strip=strip,
     )
-    request = CompileRequest(target, options, device, rebuild, cache, timing_cache)
+    request = CompileRequest(
+        flavour=target,
+        options=options,
+        device=device,
+        rebuild=rebuild,
+        use_cache=cache,
+        use_timings=timing_cache,
+    )
     check_request(request)  # before anything is quantized for it
-    pictures = _Pictures(images, count or 128, data_root, output, rebuild)
-    if images is None and (count, data_root) != (None, None):
+    pictures = _Pictures(
+        images=images, count=count, data_root=data_root, output=output, anew=rebuild
+    )
+    if images is None and given_options(context) & {"count", "data_root"}:
         raise InputError("--count and --data-root have no meaning without --images")
     warn_speed_only(opened.manifest)
     opened = _in_precision(opened, precision, pictures)
@@ -135,7 +151,7 @@ def compile_(
     _show(opened, made)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pictures:
     """What quantizes, as the options say: pictures, how many, whence, whither, and whether anew."""
 
@@ -147,11 +163,11 @@ class _Pictures:
 
 
 def parse_extent(name: str, text: str) -> tuple[int, int, int]:
-    """Return (1, 8, 64) of "1,8,64"; one number is least, best and most at once."""
+    """Return (1, 8, 64) of "1,8,64"; one number is min, opt and max at once."""
     parts = [part.strip() for part in text.split(",")]
     numeric = all(part.isascii() and part.isdecimal() and len(part) < 19 for part in parts)
     if len(parts) not in (1, 3) or not numeric:
-        raise InputError(f"--{name} is {text!r}; expected least,best,most as in 1,8,64")
+        raise InputError(f"--{name} is {text!r}; expected min,opt,max as in 1,8,64")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
 
@@ -269,5 +285,7 @@ def _show(artifact: Artifact, made: Compiled) -> None:
     )
     for profile in sidecar.options.profiles:
         console.print(f"           {profile}")
-    console.print(f"look at    tame-deploy inspect {engine}")
-    console.print(f"on its GPU tame-deploy verify {path} --target {sidecar.flavour}")
+    console.print(f"look at    tame-deploy inspect {engine}", soft_wrap=True)
+    console.print(
+        f"on its GPU tame-deploy verify {path} --target {sidecar.flavour}", soft_wrap=True
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,7 @@ from tame_deploy.errors import TameError
 
 if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
-    from tame_deploy.runtime.selection.selection import Prospect
+    from tame_deploy.runtime.selection.auto import Prospect
 
 
 def doctor(
@@ -33,15 +32,15 @@ def doctor(
     from tame_deploy.artifact.directory import open_artifact
     from tame_deploy.runtime.backends.protocol import BackendOptions
     from tame_deploy.runtime.backends.tensorrt.engines import engine_folders
-    from tame_deploy.runtime.selection.selection import prospects
+    from tame_deploy.runtime.selection.auto import prospects
 
     opened = open_artifact(artifact) if artifact else None
     found = list(prospects(opened, BackendOptions(device=device)))
     chosen = _chosen(found, opened)
     facts = _facts(device)
     if json:
-        backends = [{**asdict(one), "title": one.title} for one in found]
-        chosen_title = chosen.title if chosen else None
+        backends = [_described(one) for one in found]
+        chosen_title = chosen.spec.title if chosen else None
         print(json_.dumps({**facts, "backends": backends, "chosen": chosen_title}, indent=2))
         return
     for name, value in facts.items():
@@ -51,14 +50,14 @@ def doctor(
         for folder in engine_folders(opened):
             console.print(f"engines/{folder.name}: {escape(describe_engine(opened, folder))}")
     what = escape(str(opened.path)) if opened else "artifacts"
-    both = len([one for one in found if one.on_cpu and one.refusal is None]) > 1
     if chosen is None:
         console.print(f"nothing here can run {what}: pip install 'tame-deploy\\[cpu]'")
         raise typer.Exit(1)
-    console.print(f"[green]will run[/]   {what} with {chosen.title}")
-    if chosen.on_cpu and both:
+    console.print(f"[green]will run[/]   {what} with {chosen.spec.title}")
+    measured = [one.spec.name for one in found if one.spec.on_cpu and one.refusal is None]
+    if chosen.spec.on_cpu and len(measured) > 1:
         console.print(
-            "           openvino or onnxruntime, as measured when an artifact is first run"
+            f"           {' or '.join(measured)}, as measured when an artifact is first run"
         )
     if opened is None:
         console.print("try        tame-deploy doctor ARTIFACT, which looks at its engines as well")
@@ -66,21 +65,31 @@ def doctor(
 
 def _chosen(found: list[Prospect], artifact: Artifact | None) -> Prospect | None:
     """Return the backend that `auto` would take, as far as that is known without measuring."""
-    from tame_deploy.runtime.selection.backend_benchmark import remembered_backend
-    from tame_deploy.runtime.selection.selection import cpu_versions
+    from tame_deploy.runtime.selection.auto import cpu_versions
+    from tame_deploy.runtime.selection.backend_benchmark import remembered_choice
 
     first = next((one for one in found if one.refusal is None), None)
-    if first is None or not first.on_cpu or artifact is None:
+    if first is None or not first.spec.on_cpu or artifact is None:
         return first
-    known = remembered_backend(artifact, cpu_versions(), None)
-    return next((one for one in found if one.backend == known and one.on_cpu), first)
+    known = remembered_choice(artifact, cpu_versions(found), None)
+    return next((one for one in found if one.spec.name == known and one.spec.on_cpu), first)
+
+
+def _described(one: Prospect) -> dict[str, str | None]:
+    return {
+        "backend": one.spec.name,
+        "provider": one.spec.provider,
+        "version": one.spec.version,
+        "refusal": one.refusal,
+        "title": one.spec.title,
+    }
 
 
 def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
     lines = []
     for one in found:
         state = "will be used" if one is chosen else one.refusal or "could be used"
-        lines.append([escape(one.title), one.version or "no", escape(state)])
+        lines.append([escape(one.spec.title), one.spec.version or "no", escape(state)])
     table = score_table("backends, fastest first", ["backend", "installed", "here"], lines)
     for column in table.columns:
         column.justify, column.overflow = "left", "fold"

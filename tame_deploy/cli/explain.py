@@ -109,7 +109,11 @@ def explain(
     source = source if limit is None else source.limited(limit)
     written = FileOptions(pictures, records, maps, resume, batch_size, workers)
     options = BackendOptions(
-        threads, tuple(provider) if provider else None, device, engine, precision=precision
+        threads=threads,
+        providers=tuple(provider) if provider else None,
+        device=device,
+        engine=engine,
+        precision=precision,
     )
     wanted = Wanted(class_id, label, top_k, output, overwrite, show)
     with load(artifact, backend=backend, options=options) as explainer:

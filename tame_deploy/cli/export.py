@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,4 +113,5 @@ def export(
     megabytes = artifact.model.stat().st_size / 1e6
     path = escape(str(artifact.path))
     console.print(f"[green]made[/] {path} ({megabytes:.0f} MB)")
-    console.print(f"try    tame-deploy explain {path} PICTURES… -o out")
+    quoted = escape(shlex.quote(str(artifact.path)))
+    console.print(f"try    tame-deploy explain {quoted} PICTURES… -o out", soft_wrap=True)

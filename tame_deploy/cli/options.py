@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from tame_deploy.artifact.sidecar import FlavourName
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
+from tame_deploy.runtime.backends.table import backend_names, graph_backend_names
 
 ArtifactArgument = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Artifact directory.")]
 BackboneOption = Annotated[
@@ -51,17 +53,21 @@ ProviderOption = Annotated[
     list[str] | None,
     typer.Option(help="ONNX Runtime execution provider, repeatable; CPUExecutionProvider."),
 ]
+if TYPE_CHECKING:
+    BackendName: TypeAlias = str
+    GraphBackendName: TypeAlias = str
+else:  # typer makes choices of a Literal, and the table of backends has them
+    BackendName = Literal[backend_names()]
+    GraphBackendName = Literal[graph_backend_names()]
 BackendOption = Annotated[
-    Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"],
+    BackendName,
     typer.Option(help="What runs it; auto takes the fastest that can (see doctor)."),
 ]
 ComputeOption = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option("--precision", help="What OpenVINO computes in; the artifact's own."),
 ]
-TargetOption = Annotated[
-    Literal["tensorrt", "tensorrt-rtx"], typer.Option(help="Whose engine it is.")
-]
+TargetOption = Annotated[FlavourName, typer.Option(help="Whose engine it is.")]
 GpuOption = Annotated[int, typer.Option("--device", min=0, help="Number of the GPU.")]
 EngineOption = Annotated[
     str | None, typer.Option(help="Which engine in the artifact's engines/; the best for here.")

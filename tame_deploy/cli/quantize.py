@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -80,9 +81,9 @@ def calibrate(
         f"[green]calibrated[/] {path} on {count} pictures of {escape(printable(images))}: "
         f"{len(record.tensors)} activations, key {record.key[:16]}…"
     )
-    console.print(
-        f"try        tame-deploy quantize {path} --images {escape(images)} -o {path}-int8"
-    )
+    made = str(found.artifact.path)
+    command = ["tame-deploy", "quantize", made, "--images", images, "-o", f"{made}-int8"]
+    console.print(f"try        {escape(shlex.join(command))}", soft_wrap=True)
 
 
 def quantize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from tame_deploy.cli.options import ComputeOption, ThreadsOption
+from tame_deploy.cli.options import BackendName, ComputeOption, ThreadsOption
 from tame_deploy.cli.screen import notes, warn_speed_only
 from tame_deploy.errors import InputError, require_extra
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tame_deploy.serving.repository import Repository
     from tame_deploy.serving.server import Addresses
 
-Backends = Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
 Formats = Literal["text", "json"]
 Levels = Literal["debug", "info", "warning", "error"]
 
@@ -35,7 +34,7 @@ def serve_engine(
     http_port: Annotated[int | None, typer.Option(help="8000; 0 takes a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="8001; 0 takes a free one.")] = None,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="HTTP alone.")] = False,
-    backend: Annotated[Backends | None, typer.Option(help="What runs the models; auto.")] = None,
+    backend: Annotated[BackendName | None, typer.Option(help="What runs the models; auto.")] = None,
     device: Annotated[int | None, typer.Option(help="Number of the GPU; 0.")] = None,
     precision: ComputeOption = None,
     threads: ThreadsOption = None,

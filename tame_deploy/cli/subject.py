@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tame_deploy.metrics.subject import Subject
     from tame_deploy.model.network import ExplainedNetwork
     from tame_deploy.runtime.backends.protocol import Backend
-    from tame_deploy.runtime.selection.selection import BackendName
 
 __all__ = ["SubjectChoice"]
 
@@ -46,7 +45,7 @@ class SubjectChoice:
     device: str
     threads: int | None
     provider: list[str] | None
-    backend: BackendName = "auto"
+    backend: str = "auto"
     engine: str | None = None
     precision: Literal["fp32", "bf16"] | None = None
 
@@ -141,7 +140,10 @@ class SubjectChoice:
         opened = open_artifact(str(self.artifact))
         providers = tuple(self.provider) if self.provider else None
         options = BackendOptions(
-            self.threads, providers, engine=self.engine, precision=self.precision
+            threads=self.threads,
+            providers=providers,
+            engine=self.engine,
+            precision=self.precision,
         )
         return opened, open_backend(opened, self.backend, options)
 

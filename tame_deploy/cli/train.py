@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tame_deploy.cli.options import DataRootOption
 from tame_deploy.cli.screen import console, download_bar, notes, printable
 from tame_deploy.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    from tame_deploy.training.recipe import ModelConfig
 
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
 TrainBackboneOption = Annotated[
@@ -116,7 +120,12 @@ def _show_trained(trained: Any, model: Any) -> None:
         f"{escape(str(trained.best_head))}"
     )
     console.print(f"look at   {escape(str(trained.folder / 'maps'))}")
-    words = ["tame-deploy export --backbone", model.backbone]
+    console.print(f"try       {escape(export_command(model, trained.best_head))}", soft_wrap=True)
+
+
+def export_command(model: ModelConfig, head: Path) -> str:
+    """Return the command that exports what was trained."""
+    words = ["tame-deploy", "export", "--backbone", model.backbone]
     words += [] if model.weights == "default" else ["--weights", model.weights]
     words += [] if model.classes is None else ["--classes", str(model.classes)]
     words += [] if model.image_size is None else ["--image-size", "{}x{}".format(*model.image_size)]
@@ -125,7 +134,7 @@ def _show_trained(trained: Any, model: Any) -> None:
         numbers = getattr(model, name)
         words += [] if numbers is None else [f"--{name}", ",".join(map(str, numbers))]
     words += [] if model.labels is None else ["--labels", model.labels]
-    console.print(f"try       {escape(' '.join([*words, '--head', str(trained.best_head)]))}")
+    return shlex.join([*words, "--head", str(head)])
 
 
 def find_lr(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -14,8 +15,11 @@ from tame_deploy.cli.options import (
     ComputeOption,
     DataRootOption,
     EngineOption,
+    GpuOption,
+    GraphBackendName,
     ProviderOption,
     ThreadsOption,
+    given_options,
 )
 from tame_deploy.cli.quantize import picture_source, show_notes
 from tame_deploy.cli.screen import (
@@ -36,12 +40,14 @@ if TYPE_CHECKING:
     from tame_deploy.metrics.fidelity import Floor
     from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
     from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
+    from tame_deploy.runtime.verify.parity import Arithmetic
 
     #: Pictures, their classes, and the float32 artifact.
     _JudgedBy: TypeAlias = tuple[Questions, Sequence[int | None], Artifact]
 
 
 def verify(
+    context: typer.Context,
     artifact: ArtifactArgument,
     target: Annotated[
         Literal["tensorrt", "tensorrt-rtx"] | None,
@@ -49,17 +55,14 @@ def verify(
     ] = None,
     engine: EngineOption = None,
     backend: Annotated[
-        Literal["onnxruntime", "openvino"] | None,
-        typer.Option(help="Check the graph on this; onnxruntime."),
-    ] = None,
+        GraphBackendName, typer.Option(help="Check the graph on this.")
+    ] = "onnxruntime",
     precision: ComputeOption = None,
     images: Annotated[
         str | None, typer.Option("--images", help="Pictures that judge, as for quantize.")
     ] = None,
-    judges: Annotated[
-        int | None, typer.Option("--judge", min=1, help="How many of them, at most; 256.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of their choice; 0.")] = None,
+    judge: Annotated[int, typer.Option(min=1, help="How many of them, at most.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of their choice.")] = 0,
     against: Annotated[
         str | None, typer.Option(help="The float32 artifact; beside a quantized one.")
     ] = None,
@@ -67,7 +70,7 @@ def verify(
         str | None, typer.Option(help="Least fidelity: top1=0.94,iou15=0.90,pearson5=0.98.")
     ] = None,
     data_root: DataRootOption = None,
-    device: Annotated[int | None, typer.Option(min=0, help="Number of the GPU; 0.")] = None,
+    device: GpuOption = 0,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
 ) -> None:
@@ -77,29 +80,27 @@ def verify(
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)
-    with_pictures = {
-        "--judge": judges,
-        "--seed": seed,
-        "--against": against,
-        "--floor": floor,
-        "--data-root": data_root,
-    }
-    _refuse("--images", images, with_pictures)
-    chosen = _Judges(images, data_root, judges or 256, seed or 0, against, floor)
+    given = given_options(context)
+    if images is None:
+        _refuse(given & {"judge", "seed", "against", "floor", "data_root"}, "without --images")
+    chosen = _Judges(
+        images=images, data_root=data_root, count=judge, seed=seed, against=against, floor=floor
+    )
     if target is None:
-        _refuse("--target", target, {"--engine": engine})
-        providers = tuple(provider) if provider else None
-        options = BackendOptions(threads, providers, device or 0, precision=precision)
-        _verify_graph(opened, backend or "onnxruntime", options, chosen)
+        _refuse(given & {"engine"}, "without --target")
+        options = BackendOptions(
+            threads=threads,
+            providers=tuple(provider) if provider else None,
+            device=device,
+            precision=precision,
+        )
+        _verify_graph(opened, backend, options, chosen)
         return
-    others = {"threads": threads, "provider": provider, "backend": backend, "precision": precision}
-    for name, value in others.items():
-        if value is not None:
-            raise InputError(f"--{name} has no meaning with --target {target}")
-    _verify_engine(opened, target, BackendOptions(device=device or 0, engine=engine), chosen)
+    _refuse(given & {"threads", "provider", "backend", "precision"}, f"with --target {target}")
+    _verify_engine(opened, target, BackendOptions(device=device, engine=engine), chosen)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Judges:
     """Which pictures judge, beside which artifact, and how strictly, as the options say."""
 
@@ -111,30 +112,29 @@ class _Judges:
     floor: str | None
 
 
-def _refuse(needed: str, value: str | None, given: Mapping[str, object]) -> None:
-    """Refuse options that would be ignored because the one that they belong to is missing."""
-    idle = [name for name, one in given.items() if one is not None]
-    if value is None and idle:
-        verb = "has" if len(idle) == 1 else "have"
-        raise InputError(f"{', '.join(idle)} {verb} no meaning without {needed}")
+def _refuse(idle: AbstractSet[str], because: str) -> None:
+    """Refuse options that would be ignored."""
+    if idle:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
+        raise InputError(f"{shown} {'has' if len(idle) == 1 else 'have'} no meaning {because}")
 
 
 def _verify_graph(
     artifact: Artifact, backend_name: str, options: BackendOptions, chosen: _Judges
 ) -> None:
     from tame_deploy.runtime.selection.selection import open_backend
-    from tame_deploy.runtime.verify.parity import ParityReference
+    from tame_deploy.runtime.verify.reference import ParityReference
 
     batches = sorted({1, len(ParityReference.load(artifact).images)})
     judges, least = _judged_by(artifact, chosen)
-    roughly = options.precision == "bf16"
+    arithmetic: Arithmetic = "bf16" if options.precision == "bf16" else "own"
     with open_backend(artifact, backend_name, options) as backend:
         name = backend.name
-        verdict = _verdict(artifact, backend, batches, judges, least, roughly=roughly)
+        verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
     _show(verdict)
     exact = artifact.manifest.precision == "fp32"
     held = "as in PyTorch" if exact else "as near to PyTorch as when it was made"
-    if roughly:
+    if arithmetic == "bf16":
         held = "above the floor" if chosen.images else "not grossly wrong"
     console.print(
         f"[green]ok[/] {escape(str(artifact.path))} with {escape(name)}: every file as listed, "
@@ -154,13 +154,14 @@ def _verify_engine(
     judges, least = _judged_by(artifact, chosen)
     with TensorRTBackend.of_artifact(artifact, flavour, options) as backend:
         stored, name = backend.stored, str(backend.device)
-        batches, tf32 = batches_to_verify(stored.sidecar), stored.sidecar.shown_precision == "tf32"
+        batches = batches_to_verify(stored.sidecar)
+        arithmetic: Arithmetic = "tf32" if stored.sidecar.shown_precision == "tf32" else "own"
         try:
-            verdict = _verdict(artifact, backend, batches, judges, least, tf32=tf32)
+            verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
         except ParityError:
-            _keep(stored, None, None)  # what was measured before is true no more
+            _write(stored, None, None)  # what was measured before is true no more
             raise
-    _keep(stored, verdict, name)
+    _write(stored, verdict, name)
     _show(verdict)
     if chosen.images is None:
         notes.print("[yellow]note:[/] fidelity to float32 is measured with --images DIR")
@@ -183,15 +184,22 @@ def _verdict(
     artifact: Artifact,
     backend: Backend,
     batches: Sequence[int],
+    arithmetic: Arithmetic,
+    *,
     judges: _JudgedBy | None,
     floor: Floor | None,
-    **how: bool,
 ) -> Verdict:
     from tame_deploy.engine.verify import verify_backend
 
     with step_spinner() as report:
         return verify_backend(
-            artifact, backend, batches, judges=judges, floor=floor, report=report, **how
+            artifact,
+            backend,
+            batches,
+            arithmetic=arithmetic,
+            judges=judges,
+            floor=floor,
+            report=report,
         )
 
 
@@ -204,12 +212,12 @@ def _show(verdict: Verdict) -> None:
     verdict.check()
 
 
-def _keep(stored: StoredEngine, verdict: Verdict | None, device: str | None) -> None:
+def _write(stored: StoredEngine, verdict: Verdict | None, device: str | None) -> None:
     """Write into the sidecar; where that cannot be, what was measured is on the screen."""
-    from tame_deploy.engine.verify import keep_verdict
+    from tame_deploy.engine.verify import write_verdict
 
     try:
-        keep_verdict(stored, verdict, device)
+        write_verdict(stored, verdict, device)
     except ArtifactError as error:
         notes.print(f"[yellow]not kept:[/] {escape(str(error))}")
 

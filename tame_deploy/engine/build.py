@@ -85,6 +85,7 @@ def build_plan(
     model: Path,
     inputs: Sequence[TensorSpec],
     options: EngineOptions,
+    *,
     timing: TimingCache | None = None,
     tell: Callable[[float, str], None] = lambda *_: None,
     device: Device | None = None,
@@ -107,7 +108,16 @@ def build_plan(
     """
     progress = BuildProgress(tell)
     with library.listening() as said:
-        job = _Job(library, model, inputs, options, timing, progress, said, device)
+        job = _Job(
+            builds_with=library,
+            model=model,
+            inputs=inputs,
+            options=options,
+            timing=timing,
+            progress=progress,
+            said=said,
+            device=device,
+        )
         built = _interruptible(job.run, progress)
         if progress.cancelled.is_set():
             raise BuildCancelledError("the build was stopped; nothing was kept")
@@ -116,7 +126,7 @@ def build_plan(
     return built
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     """A build from first to last, in whichever thread."""
 
@@ -141,14 +151,14 @@ class _Job:
         self.progress.layers = _names(network, layers)
         settings.progress_monitor = make_monitor(library.trt, self.progress)
         if self.timing is not None:
-            self.timing.offer(settings)
+            self.timing.load_into(settings)
         if self.progress.cancelled.is_set():
             return None
         plan = builder.build_serialized_network(network, settings)
         if plan is None or self.progress.cancelled.is_set():
             return None
         if self.timing is not None:
-            self.timing.keep(settings)
+            self.timing.save_from(settings)
         honoured = _read_back(library, settings, self.options)
         return Built(bytes(plan), honoured, layers, time.monotonic() - started)
 
@@ -243,21 +253,21 @@ def _interruptible(work: Callable[[], Built | None], progress: BuildProgress) ->
     Out of a callback an exception would be lost in C++, or tear through it; here it becomes a
     question that the builder is asked at each of its steps.
     """
-    outcome: Future[Built | None] = Future()
+    result: Future[Built | None] = Future()
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            result.set_result(work())
         except BaseException as problem:  # handed over to the thread that waits
-            outcome.set_exception(problem)
+            result.set_exception(problem)
 
     threading.Thread(target=run, name="tame-deploy build").start()
     while True:
         try:
             # Not Thread.join: Ctrl-C within it can make a running thread count as ended.
-            while not outcome.done():
-                wait([outcome], _WAIT_S)
-            return outcome.result()
+            while not result.done():
+                wait([result], _WAIT_S)
+            return result.result()
         except KeyboardInterrupt:
             progress.cancelled.set()
 

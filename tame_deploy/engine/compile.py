@@ -53,7 +53,7 @@ _log = logging.getLogger("tame_deploy")
 PLAN_NAME = "model.plan"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompileRequest:
     """What to compile for, and how.
 
@@ -89,8 +89,8 @@ def profiles_for(
 
     Args:
         artifact: whose graph may take class ids.
-        batches: least, best and most pictures, one profile for each.
-        explained: least, best and most classes for each picture; by default as many as the graph
+        batches: min, opt and max pictures, one profile for each.
+        explained: min, opt and max classes for each picture; by default as many as the graph
             ranks. Only for a graph that takes class ids.
 
     Raises:
@@ -138,7 +138,14 @@ def compile_artifact(
         _log.warning("%s cannot be written; the engine is built without it", cache_directory())
         request = replace(request, use_cache=False, use_timings=False)
     blank = _blank_sidecar(artifact, request, library, device)
-    work = _Compilation(artifact, request, library, device, blank, tell)
+    work = _Compilation(
+        artifact=artifact,
+        request=request,
+        builds_with=library,
+        device=device,
+        blank=blank,
+        tell=tell,
+    )
     target = artifact.path / ENGINES_FOLDER / _folder_name(blank)
     if not cached:
         return work.into_artifact(target)
@@ -147,7 +154,7 @@ def compile_artifact(
         return work.into_artifact(target)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Compilation:
     """What the steps of one compilation share."""
 
@@ -188,9 +195,9 @@ class _Compilation:
             self.artifact.model,
             self.artifact.manifest.inputs,
             self.request.options,
-            timing,
-            self.tell,
-            device,
+            timing=timing,
+            tell=self.tell,
+            device=device,
         )
         with new_folder(folder) as staging:
             plan = staging / PLAN_NAME

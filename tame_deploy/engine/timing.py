@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tame_deploy.errors import BuildError
+from tame_deploy.files import replaced_file
 
 __all__ = ["TimingCache"]
 
@@ -29,7 +28,7 @@ class TimingCache:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{version}-{device}")
         self.path = folder / f"{name}.timing"
 
-    def offer(self, settings: Any) -> None:
+    def load_into(self, settings: Any) -> None:
         """Give a builder's configuration what is known.
 
         Raises:
@@ -41,7 +40,7 @@ class TimingCache:
         if known is None or not settings.set_timing_cache(known, False):
             raise BuildError(f"{self.path} was refused; delete it, or pass --no-timing-cache")
 
-    def keep(self, settings: Any) -> None:
+    def save_from(self, settings: Any) -> None:
         """Add what a build has found to what others have written meanwhile.
 
         A folder that cannot be written costs the next build time, and not this one its result.
@@ -60,10 +59,8 @@ class TimingCache:
             others = settings.create_timing_cache(self._read())
             if others is not None:
                 found.combine(others, True)
-            descriptor, partial = tempfile.mkstemp(dir=self.path.parent)
-            with os.fdopen(descriptor, "wb") as stream:
+            with replaced_file(self.path) as stream:
                 stream.write(bytes(found.serialize()))
-            Path(partial).replace(self.path)
 
     def _read(self) -> bytes:
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,18 +10,17 @@ from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import FidelityReport, ParityReport
 from tame_deploy.artifact.sidecar import SIDECAR_NAME, EngineSidecar
 from tame_deploy.errors import ArtifactError, FidelityError, IncompatibleArtifactError
+from tame_deploy.files import replaced_file
 from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.faithfulness import drop_and_increase, judge
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import ParityReference, check_parity, check_roughly
+from tame_deploy.runtime.verify.parity import Arithmetic, check_parity
+from tame_deploy.runtime.verify.reference import ParityReference
 
-__all__ = ["Verdict", "batches_to_verify", "float32_parent", "keep_verdict", "verify_backend"]
-
-#: TF32 multiplies with ten bits: its errors are some times those of float32 kernels.
-_TF32_SLACK = 10.0
+__all__ = ["Verdict", "batches_to_verify", "float32_parent", "verify_backend", "write_verdict"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ class Verdict:
 
 
 def batches_to_verify(sidecar: EngineSidecar) -> list[int]:
-    """Return 1, the profiles' best sizes and the largest: kernels differ from size to size."""
+    """Return 1, the profiles' opt sizes and the largest max: kernels differ from size to size."""
     batches = [profile.batch for profile in sidecar.options.profiles]
-    return sorted({1, *(best for _, best, _ in batches), max(most for *_, most in batches)})
+    return sorted({1, *(opt for _, opt, _ in batches), max(largest for *_, largest in batches)})
 
 
 def float32_parent(artifact: Artifact, named: str | None) -> Artifact:
@@ -91,8 +88,7 @@ def verify_backend(
     backend: Backend,
     batches: Sequence[int],
     *,
-    tf32: bool = False,
-    roughly: bool = False,
+    arithmetic: Arithmetic = "own",
     judges: tuple[Questions, Sequence[int | None], Artifact] | None = None,
     floor: Floor | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -103,8 +99,7 @@ def verify_backend(
         artifact: whose graph the backend runs.
         backend: what is judged.
         batches: how many pictures at a time.
-        tf32: whether float32 layers round to TF32.
-        roughly: whether it was asked for a lower precision than the artifact's: fidelity judges it.
+        arithmetic: what it computes in (`check_parity`); bfloat16 is for fidelity to judge.
         judges: pictures, their classes, and the float32 artifact.
         floor: of fidelity; by default the one that the artifact was held to.
         report: told what is being done.
@@ -114,16 +109,12 @@ def verify_backend(
         BackendError: if it cannot be run.
     """
     reference = ParityReference.load(artifact)
-    slack = _TF32_SLACK if tf32 else 1.0
     parity: dict[str, ParityReport] = {}
     for batch in batches:
         report(f"Comparing with PyTorch at batch {batch}")
-        if roughly:
-            parity[str(batch)] = check_roughly(backend, reference, artifact, batches=[batch])
-        else:
-            parity[str(batch)] = check_parity(
-                backend, reference, artifact, batches=[batch], slack=slack
-            )
+        parity[str(batch)] = check_parity(
+            backend, reference, artifact, batches=[batch], arithmetic=arithmetic
+        )
     recorded = artifact.manifest.fidelity
     floor = floor or (Floor(**recorded.floor) if recorded and recorded.floor else Floor())
     if judges is None:
@@ -143,7 +134,7 @@ def verify_backend(
     return Verdict(parity, fidelity, floor)
 
 
-def keep_verdict(
+def write_verdict(
     engine: StoredEngine, verdict: Verdict | None, device: str | None
 ) -> EngineSidecar:
     """Write what was measured into an engine's sidecar, in place of what was; None takes it out.
@@ -161,11 +152,8 @@ def keep_verdict(
     EngineSidecar.from_json(text)  # what cannot be read back is not kept
     path = engine.folder / SIDECAR_NAME
     try:
-        descriptor, partial = tempfile.mkstemp(dir=engine.folder, prefix=".")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
+        with replaced_file(path) as stream:
+            stream.write(text.encode())
     except OSError as error:
         raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from error
     return sidecar

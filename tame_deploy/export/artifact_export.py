@@ -22,7 +22,9 @@ from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.picture.preprocess import prepare_batch
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import PARITY_FILE, ParityReference, check_parity, count_same
+from tame_deploy.runtime.verify.comparison import count_same
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
 __all__ = ["export_artifact"]
 

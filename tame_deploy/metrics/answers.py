@@ -15,7 +15,7 @@ from tame_deploy.metrics.masking import normalise
 from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
-from tame_deploy.runtime.verify.parity import is_flat
+from tame_deploy.runtime.verify.comparison import is_flat
 
 __all__ = ["Answers", "Questions", "correlations", "overlaps", "squared_error"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tame_deploy.picture.preprocess import MAX_PIXELS
 from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.backends.table import honours
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.grpc.server import GrpcServer
 from tame_deploy.serving.http.server import HttpServer
@@ -98,10 +99,10 @@ def _model_options(options: ServeOptions) -> ModelOptions:
     return ModelOptions(
         options.backend,
         BackendOptions(
-            options.threads,
+            threads=options.threads,
             device=options.device,
             # ONNX Runtime runs any number of calls side by side, and is told none.
-            streams=most if options.backend != "onnxruntime" else BackendOptions().streams,
+            streams=most if honours(options.backend, "streams") else BackendOptions().streams,
             precision=options.precision,
         ),
         max_batch=options.max_batch,

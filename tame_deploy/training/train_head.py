@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -209,7 +210,7 @@ def explained_device() -> Iterator[None]:
 @contextmanager
 def explained_failures(folder: Path) -> Iterator[None]:
     """Turn what ends a run into one line."""
-    kept = f"go on from the last checkpoint with --resume -o {folder}"
+    kept = f"go on from the last checkpoint with --resume -o {shlex.quote(str(folder))}"
     try:
         yield
     except InputError as error:

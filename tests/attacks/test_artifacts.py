@@ -8,7 +8,7 @@ import pytest
 
 from tame_deploy import load, open_artifact
 from tame_deploy.errors import ManifestError
-from tame_deploy.runtime.verify.parity import ParityReference
+from tame_deploy.runtime.verify.reference import ParityReference
 from tests.attacks.cases import ATTACKS, forge
 
 

@@ -12,15 +12,18 @@ from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.artifact.sidecar import EngineOptions
 from tame_deploy.engine.compile import CompileRequest, compile_artifact, profiles_for
 from tame_deploy.engine.layers import engine_layers
-from tame_deploy.engine.verify import batches_to_verify, keep_verdict, verify_backend
+from tame_deploy.engine.verify import batches_to_verify, verify_backend, write_verdict
 from tame_deploy.errors import TameError
 from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.backends.table import backend_spec
 from tame_deploy.runtime.backends.tensorrt import cuda
 from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
 from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
-from tame_deploy.runtime.backends.tensorrt.flavours import installed_version, load_library
+from tame_deploy.runtime.backends.tensorrt.flavours import load_library
 from tame_deploy.runtime.backends.tensorrt.loaded import load_engine
-from tame_deploy.runtime.selection.selection import open_backend, prospects
+from tame_deploy.runtime.predict.predictor import Predictor
+from tame_deploy.runtime.selection.auto import prospects
+from tame_deploy.runtime.selection.selection import open_backend
 
 try:
     DEVICE = cuda.probe()
@@ -32,7 +35,7 @@ TOLERANCE = {"fp32": 2e-3, "tf32": 3e-2}
 
 @pytest.fixture(scope="module", params=["tensorrt", "tensorrt-rtx"])
 def flavour(request):
-    if installed_version(request.param) is None:
+    if backend_spec(request.param, BackendOptions()).version is None:
         pytest.skip(f"needs {request.param}")
     return request.param
 
@@ -47,7 +50,7 @@ def engine(demo_copy, flavour, tmp_path, monkeypatch):
 def compiled(path, flavour, **settings):
     artifact = open_artifact(path)
     profiles = profiles_for(artifact, [(1, 1, 4), (8, 16, 32)], None)
-    request = CompileRequest(flavour, EngineOptions(profiles, **settings))
+    request = CompileRequest(flavour=flavour, options=EngineOptions(profiles, **settings))
     compile_artifact(artifact, request)
     return artifact
 
@@ -79,12 +82,14 @@ def test_an_engine_gives_what_the_graph_gives(engine, flavour, graphs, count):
     with open_backend(engine, flavour, BackendOptions(cuda_graphs=graphs)) as backend:
         for seed in range(4):  # plain, captured, replayed twice
             feeds = feeds_of(engine, count, seed)
-            assert_close(backend.run(feeds), expected_of(engine, feeds))
+            found = Predictor.of(engine.manifest, backend).predict(**feeds)
+            shown = {"logits": found.logits, "explained": found.class_ids, "maps": found.maps}
+            assert_close(shown, expected_of(engine, feeds))
 
 
 def test_auto_takes_the_engine(engine, flavour):
     best = next(one for one in prospects(engine, BackendOptions()) if one.refusal is None)
-    assert best.backend == flavour
+    assert best.spec.name == flavour
 
 
 def test_it_is_verified_at_all_its_batch_sizes(engine, flavour):
@@ -92,7 +97,7 @@ def test_it_is_verified_at_all_its_batch_sizes(engine, flavour):
         batches = batches_to_verify(backend.stored.sidecar)
         verdict = verify_backend(engine, backend, batches)
         assert set(verdict.parity) == {"1", "16", "32"}
-        assert keep_verdict(backend.stored, verdict, str(DEVICE)).verified_on == str(DEVICE)
+        assert write_verdict(backend.stored, verdict, str(DEVICE)).verified_on == str(DEVICE)
 
 
 def test_threads_get_their_own_answers(engine, flavour):
@@ -159,7 +164,7 @@ def test_tf32_is_near(demo_copy, flavour, tmp_path, monkeypatch):
     "options", [{"strip": True}, {"refit": True}, {"version_compatible": True}]
 )
 def test_what_only_tensorrt_has(demo_copy, tmp_path, monkeypatch, options):
-    if installed_version("tensorrt") is None:
+    if backend_spec("tensorrt", BackendOptions()).version is None:
         pytest.skip("needs tensorrt")
     monkeypatch.setenv("TAME_DEPLOY_CACHE", str(tmp_path / "cache"))
     artifact = compiled(demo_copy, "tensorrt", **options)

@@ -70,7 +70,8 @@ def test_each_is_opened_once_a_round_and_alone(demo_export, monkeypatch):
     class Watched:
         def __init__(self, subject):
             self.subject, self.backend = subject, really_open(subject)
-            self.inputs, self.run = self.backend.inputs, self.backend.run
+            self.inputs, self.max_batch = self.backend.inputs, self.backend.max_batch
+            self.run = self.backend.run
 
         def __enter__(self):
             open_now.append(self)

@@ -80,8 +80,8 @@ def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, settings, no_g
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--batch", "8,4,1"], "profile batch is 8,4,1; expected least, best and most, rising"),
-        (["--batch", "1,2"], "--batch is '1,2'; expected least,best,most as in 1,8,64"),
+        (["--batch", "8,4,1"], "profile batch is 8,4,1; expected min, opt and max, rising"),
+        (["--batch", "1,2"], "--batch is '1,2'; expected min,opt,max as in 1,8,64"),
         (["--batch", "0"], "profile batch is 0,0,0"),
         (["--explained", "1,1,999"], "--explained is 1,1,999; expected at most 6 classes"),
         (["--compute-capability", "9.0"], "H100, H200 and A100 belong to --target tensorrt"),

@@ -25,8 +25,8 @@ from tame_deploy.engine.layers import layers_from_json, precision_counts
 from tame_deploy.engine.verify import (
     batches_to_verify,
     float32_parent,
-    keep_verdict,
     verify_backend,
+    write_verdict,
 )
 from tame_deploy.errors import (
     ArtifactError,
@@ -68,7 +68,9 @@ def options_for(artifact, batches=((1, 4, 8),), explained=None, **settings):
 
 def request_for(path, batches=((1, 4, 8),), *, rebuild=False, use_cache=True, **settings):
     options = options_for(open_artifact(path), batches, **settings)
-    return CompileRequest("tensorrt-rtx", options, rebuild=rebuild, use_cache=use_cache)
+    return CompileRequest(
+        flavour="tensorrt-rtx", options=options, rebuild=rebuild, use_cache=use_cache
+    )
 
 
 def compiled(path, **settings):
@@ -351,7 +353,7 @@ def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
     assert set(verdict.parity) == set(verdict.fidelity) == {"1", "4", "6"}
     assert verdict.fidelity["6"].pearson_5th == pytest.approx(1)
     assert verdict.fidelity["6"].average_drop["100"] == pytest.approx(0, abs=1e-3)
-    keep_verdict(engine, verdict, "Some GPU")
+    write_verdict(engine, verdict, "Some GPU")
     kept = read_engine(engine.folder).sidecar
     assert (kept.parity, kept.fidelity) == (verdict.parity, verdict.fidelity)
     assert kept.verified_on == "Some GPU"

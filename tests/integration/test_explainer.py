@@ -16,7 +16,8 @@ from tame_deploy.errors import (
     ParityError,
 )
 from tame_deploy.picture.preprocess import prepare_batch
-from tame_deploy.runtime.verify.parity import ParityReference, check_parity
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import ParityReference
 from tests.conftest import shared_file
 
 SEED = 20_000_000

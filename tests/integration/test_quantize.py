@@ -21,7 +21,8 @@ from tame_deploy.errors import (
 )
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import ParityReference, check_parity
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import ParityReference
 
 QUICK = {"count": 24, "judged": 32, "budget_s": 0.0}
 

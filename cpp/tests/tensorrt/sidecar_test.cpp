@@ -77,13 +77,13 @@ TEST_F(EngineJson, NumbersOutsideTheirRange) {
   EXPECT_EQ(refused([](Json& one) {
               one["options"]["profiles"][0]["batch"] = {1, 9, 8};
             }),
-            "engine.options.profiles[0]: profile batch is 1,9,8; expected least, best and most, "
+            "engine.options.profiles[0]: profile batch is 1,9,8; expected min, opt and max, "
             "rising, from 1 to 65536");
   EXPECT_EQ(refused([](Json& one) {
               one["options"]["profiles"][0]["explained"] = {0, 1, 1};
             }),
-            "engine.options.profiles[0]: profile explained is 0,1,1; expected least, best and "
-            "most, rising, from 1 to 65536");
+            "engine.options.profiles[0]: profile explained is 0,1,1; expected min, opt and "
+            "max, rising, from 1 to 65536");
   EXPECT_EQ(refused([](Json& one) { one["options"]["profiles"] = Json::array(); }),
             "engine.options: found no profile; expected at least one");
   EXPECT_EQ(refused([](Json& one) { one["options"]["workspace_mib"] = 0; }),

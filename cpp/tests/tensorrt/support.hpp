@@ -24,7 +24,7 @@ inline constexpr tame_double::Network network{10, 2, 3};
 inline constexpr std::size_t classes = 10;
 inline constexpr std::size_t map_values = 6;
 
-/// Least, best and most pictures, and classes.
+/// Min, opt and max pictures, and classes.
 using Sixfold = std::array<std::int64_t, 6>;
 
 /// An engine to be written.

@@ -25,7 +25,8 @@ from tame_deploy.errors import BuildError
 from tame_deploy.metrics.answers import Answers, Questions
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import PARITY_FILE, ParityReference, check_parity
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
 __all__ = ["QUANTIZATION_FILE", "Judged", "Outcome", "write_quantized"]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 __all__ = ["first_version"]
 
 
 def first_version(*packages: str) -> str | None:
     """Return the version of the first of some distributions that is installed; None if none is."""
+    # Here, because the command line imports this to list names, and it takes a tenth of its start.
+    from importlib.metadata import PackageNotFoundError, version
+
     for package in packages:
         try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            return version(package)
+        except PackageNotFoundError:
             continue
     return None

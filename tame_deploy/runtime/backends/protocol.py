@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
-from numpy.typing import NDArray
-
-from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import InputError
 
-__all__ = ["CPU", "CUDA", "Backend", "BackendOptions"]
+if TYPE_CHECKING:  # the command line, which starts fast, reads names and options from here
+    from numpy.typing import NDArray
+
+    from tame_deploy.artifact.types import TensorSpec
+
+__all__ = ["CPU", "CUDA", "Backend", "BackendOptions", "ComputePrecision"]
 
 #: ONNX Runtime's names for where it runs.
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 DEFAULT_STREAMS, MOST_STREAMS = 2, 64
 
+#: What OpenVINO can be asked to compute in.
+ComputePrecision: TypeAlias = Literal["fp32", "bf16"]
+
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendOptions:
     """How a backend runs.
 
@@ -50,7 +55,7 @@ class BackendOptions:
     engine: str | None = None
     cuda_graphs: bool = True
     streams: int = DEFAULT_STREAMS
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: ComputePrecision | None = None
     mode: Literal["latency", "throughput"] = "latency"
 
     def __post_init__(self) -> None:
@@ -64,6 +69,12 @@ class BackendOptions:
             raise InputError(f"precision is {self.precision!r}; expected fp32 or bf16")
         if self.mode not in ("latency", "throughput"):
             raise InputError(f"mode is {self.mode!r}; expected latency or throughput")
+
+    def changed(self) -> frozenset[str]:
+        """Return the names of the options that are not as by default."""
+        return frozenset(
+            field.name for field in fields(self) if getattr(self, field.name) != field.default
+        )
 
 
 class Backend(Protocol):

@@ -15,7 +15,7 @@ from tame_deploy.errors import BackendError
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.class_ids import ClassIds, resolve_class_ids
 
-__all__ = ["Predictions", "Predictor", "checked_predictions", "joined", "softmax"]
+__all__ = ["Predictions", "Predictor", "joined", "softmax"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -88,7 +88,11 @@ class Predictor:
         return resolve_class_ids(self.graph, self.classes, count, class_ids, top_k)
 
     def predict(
-        self, images: NDArray[Any], class_ids: NDArray[np.int64] | None = None
+        self,
+        images: NDArray[Any],
+        class_ids: NDArray[np.int64] | None = None,
+        *,
+        allow_non_finite: bool = False,
     ) -> Predictions:
         """Return logits and maps, run in parts of the backend's largest batch.
 
@@ -96,6 +100,7 @@ class Predictor:
             images: the graph's `images` for N pictures.
             class_ids: int64 (N, K) of `class_ids`; the most likely class by default. A graph that
                 explains classes of its own choice takes none.
+            allow_non_finite: return NaN and infinity instead of raising, to whoever judges them.
 
         Raises:
             InputError: for arrays that do not fit the graph.
@@ -103,7 +108,10 @@ class Predictor:
         """
         if class_ids is None:
             class_ids = self.class_ids(len(images))
-        return joined([self._run(images, class_ids, rows) for rows in self._parts(len(images))])
+        found = joined([self._run(images, class_ids, rows) for rows in self._parts(len(images))])
+        if not allow_non_finite:
+            _check_finite(found)
+        return found
 
     def predict_one_class(
         self, images: NDArray[Any], class_ids: NDArray[np.int64] | None = None
@@ -131,7 +139,7 @@ class Predictor:
         Raises:
             BackendError: if the graph cannot be run.
         """
-        self.backend.run(self.blank_feeds(batch))
+        self.predict(**self.blank_feeds(batch), allow_non_finite=True)
 
     def blank_feeds(self, batch: int) -> dict[str, NDArray[Any]]:
         """Return the feeds of black pictures whose most likely class is asked for."""
@@ -155,19 +163,13 @@ class Predictor:
     ) -> Predictions:
         chosen = None if class_ids is None else class_ids[rows]
         outputs = self.backend.run(self.feeds(images[rows], chosen))
-        return checked_predictions(outputs)
+        return Predictions(outputs["logits"], outputs["explained"], outputs["maps"])
 
 
-def checked_predictions(outputs: dict[str, NDArray[Any]]) -> Predictions:
-    """Return a graph's outputs as predictions.
-
-    Raises:
-        BackendError: for NaN or infinity.
-    """
-    for name in ("logits", "maps"):
-        if not np.isfinite(outputs[name]).all():
+def _check_finite(found: Predictions) -> None:
+    for name, values in (("logits", found.logits), ("maps", found.maps)):
+        if not np.isfinite(values).all():
             raise BackendError(
                 f"the network gave NaN or infinite {name}; its weights are no good, or its "
                 "precision does not suffice"
             )
-    return Predictions(outputs["logits"], outputs["explained"], outputs["maps"])

@@ -1,4 +1,4 @@
-"""Which CPU backend is the fastest for an artifact here: measured once, and remembered."""
+"""A benchmark of the CPU backends for one artifact on this machine: run once, and remembered."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any
 
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.errors import BackendError, ParityError
-from tame_deploy.files import cache_directory
+from tame_deploy.files import cache_directory, replaced_file
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.predictor import Predictor
-from tame_deploy.runtime.verify.parity import check_answers
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
-__all__ = ["fastest_backend", "processor_name", "remembered_backend"]
+__all__ = ["benchmark_backends", "processor_name", "remembered_choice"]
 
 _log = logging.getLogger("tame_deploy")
 
@@ -29,10 +30,10 @@ _BATCHES = (1, 8)
 _RUNS, _MOST_S = 5, 2.0
 
 
-def remembered_backend(
+def remembered_choice(
     artifact: Artifact, versions: Mapping[str, str], threads: int | None
 ) -> str | None:
-    """Return the backend that was found to be the fastest before; None if none was."""
+    """Return the backend that an earlier benchmark chose; None if there was none."""
     try:
         found = json.loads(_path(artifact, versions, threads).read_text(encoding="utf-8"))
         chosen = found["chosen"]
@@ -41,7 +42,7 @@ def remembered_backend(
     return chosen if chosen in versions else None
 
 
-def fastest_backend(
+def benchmark_backends(
     artifact: Artifact,
     versions: Mapping[str, str],
     threads: int | None,
@@ -61,7 +62,7 @@ def fastest_backend(
     Raises:
         BackendError: if none of them runs it.
     """
-    known = remembered_backend(artifact, versions, threads)
+    known = remembered_choice(artifact, versions, threads)
     if known is not None:
         return known
     _log.info("measuring %s once for %s", " and ".join(versions), artifact.path)
@@ -70,7 +71,8 @@ def fastest_backend(
     for name in versions:
         try:
             with open_named(name) as backend:
-                check_answers(backend, artifact)  # what is wrong is never fast enough
+                if PARITY_FILE in artifact.manifest.files:  # what is wrong is never fast enough
+                    check_parity(backend, ParityReference.load(artifact), artifact)
                 times[name] = [_milliseconds(backend, artifact, batch) for batch in _BATCHES]
         except (BackendError, ParityError) as error:
             reasons.append(f"{name}: {error}")
@@ -82,18 +84,19 @@ def fastest_backend(
         f"{name} {' and '.join(f'{ms:.1f} ms' for ms in found)}" for name, found in times.items()
     )
     _log.info("%s at batch 1 and 8: %s is used from now on", shown, chosen)
-    _keep(_path(artifact, versions, threads), {"chosen": chosen, "milliseconds": times})
+    _write(_path(artifact, versions, threads), {"chosen": chosen, "milliseconds": times})
     return chosen
 
 
 def _milliseconds(backend: Backend, artifact: Artifact, batch: int) -> float:
     """Return the median time of a batch, after a run that does not count."""
-    feeds = Predictor.of(artifact.manifest, backend).blank_feeds(batch)
-    backend.run(feeds)
+    predictor = Predictor.of(artifact.manifest, backend)
+    feeds = predictor.blank_feeds(batch)
+    predictor.predict(**feeds, allow_non_finite=True)
     times: list[float] = []
     while len(times) < _RUNS and sum(times) < _MOST_S:
         started = time.perf_counter()
-        backend.run(feeds)
+        predictor.predict(**feeds, allow_non_finite=True)
         times.append(time.perf_counter() - started)
     return 1e3 * statistics.median(times)
 
@@ -108,15 +111,14 @@ def _path(artifact: Artifact, versions: Mapping[str, str], threads: int | None) 
     }
     text = json.dumps(described, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
-    return cache_directory() / "fastest" / f"{key}.json"
+    return cache_directory() / "backend-benchmark" / f"{key}.json"
 
 
-def _keep(path: Path, found: Mapping[str, Any]) -> None:
+def _write(path: Path, found: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        partial.replace(path)
+        with replaced_file(path) as stream:
+            stream.write(json.dumps(found, indent=1).encode())
     except OSError as error:
         _log.warning("the choice is not kept, and will be measured again: %s", error)
 

@@ -44,14 +44,14 @@ def test_a_build_starts_from_what_others_found_and_adds_to_it(tmp_path):
     cache = TimingCache(tmp_path / "timing", "10.13.2", "NVIDIA H100 80GB")
     assert cache.path.name == "10.13.2-NVIDIA-H100-80GB.timing"
     first, second = Settings(), Settings()
-    cache.offer(first)
-    cache.offer(second)
+    cache.load_into(first)
+    cache.load_into(second)
     first.cache.known.add("conv")
     second.cache.known.add("gemm")
-    cache.keep(first)
-    cache.keep(second)
+    cache.save_from(first)
+    cache.save_from(second)
     third = Settings()
-    cache.offer(third)
+    cache.load_into(third)
     assert third.cache.known == {"conv", "gemm"}
 
 
@@ -59,8 +59,8 @@ def test_timings_of_another_library_are_begun_anew(tmp_path):
     cache = TimingCache(tmp_path, "11", "GPU")
     cache.path.write_bytes(b"foreign")
     settings = Settings()
-    cache.offer(settings)
+    cache.load_into(settings)
     assert settings.cache.known == set()
-    cache.keep(settings)
+    cache.save_from(settings)
     with pytest.raises(BuildError, match="was refused; delete it"):
-        cache.offer(Settings(refuses=True))
+        cache.load_into(Settings(refuses=True))

@@ -12,24 +12,25 @@ from tame_deploy.errors import (
     IncompatibleArtifactError,
     InputError,
 )
+from tame_deploy.runtime.backends import table
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
-from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.backends.protocol import CPU, BackendOptions
 from tame_deploy.runtime.backends.tensorrt import cuda
-from tame_deploy.runtime.selection import selection
-from tame_deploy.runtime.selection.selection import open_backend, prospects
+from tame_deploy.runtime.selection.auto import prospects
+from tame_deploy.runtime.selection.selection import open_backend
 from tests.simulated.cudart import SimulatedCuda
 from tests.simulated.engines import write_engine
 
 
 def test_the_order_is_fastest_first():
-    found = [(one.backend, one.provider) for one in prospects(None, BackendOptions())]
+    found = [one.spec.title for one in prospects(None, BackendOptions())]
     assert found == [
-        ("tensorrt", None),
-        ("tensorrt-rtx", None),
-        ("onnxruntime", CUDA),
-        ("openvino", None),
-        ("onnxruntime", CPU),
+        "tensorrt",
+        "tensorrt-rtx",
+        "onnxruntime (CUDA)",
+        "openvino",
+        "onnxruntime (CPU)",
     ]
 
 
@@ -41,7 +42,7 @@ def test_auto_runs_on_the_cpu_where_nothing_faster_can(demo_export, monkeypatch)
 
 def test_every_refusal_has_a_reason(monkeypatch):
     monkeypatch.setattr(cuda, "_cudart", lambda: SimulatedCuda(driver=0))
-    monkeypatch.setattr(selection, "installed_version", lambda _: "10.13")
+    monkeypatch.setattr(table, "first_version", lambda *_: "10.13")
     *gpus, _, cpu = prospects(None, BackendOptions())
     assert cpu.refusal is None
     assert [one.refusal for one in gpus[:2]] == [
@@ -90,11 +91,22 @@ def test_this_machine_can_be_probed_whatever_it_has():
         ("onnxruntime", {"engine": "x"}, "engine has no meaning for backend onnxruntime"),
         ("tensorrt", {"providers": (CPU,)}, "providers has no meaning for backend tensorrt"),
         ("tensorrt-rtx", {"threads": 2}, "threads has no meaning"),
+        ("onnxruntime", {"device": 1}, r"device has no meaning for backend onnxruntime \(CPU\)"),
+        ("openvino", {"cuda_graphs": False}, "cuda_graphs has no meaning for backend openvino"),
+        ("auto", {"threads": 2, "engine": "tensorrt-fp32"}, "honours engine and threads together"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(demo_export, name, options, message):
+def test_options_that_mean_nothing_are_refused(demo_copy, name, options, message):
+    write_engine(demo_copy, folder="tensorrt-fp32")
     with pytest.raises(InputError, match=message):
-        open_backend(open_artifact(demo_export), name, BackendOptions(**options))
+        open_backend(open_artifact(demo_copy), name, BackendOptions(**options))
+
+
+def test_auto_gives_a_backend_only_the_options_that_it_honours(demo_export, monkeypatch):
+    monkeypatch.setattr(cuda, "_cudart", lambda: SimulatedCuda(driver=0))
+    options = BackendOptions(threads=1, device=1, cuda_graphs=False, streams=3)
+    with open_backend(open_artifact(demo_export), "auto", options) as backend:
+        assert " on CPU" in backend.name
 
 
 def test_an_engine_by_name_is_never_replaced_by_the_graph(demo_copy, monkeypatch):

@@ -43,7 +43,7 @@ typedef struct tame_plugin_tensor {
   const std::int64_t* shape;
 } tame_plugin_tensor;
 
-/// Least, best and most of each size; zeros where the graph takes no class ids.
+/// Min, opt and max of each size; zeros where the graph takes no class ids.
 typedef struct tame_plugin_profile {
   std::int64_t batch[3];
   std::int64_t explained[3];

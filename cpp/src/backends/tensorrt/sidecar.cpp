@@ -56,10 +56,10 @@ std::optional<Capability> capability(const std::string& dotted) {
 
 std::string check_extent(const char* name, const Value& value) {
   if (absent(value)) return "";
-  const auto [low, best, high] = extent(value);
-  if (1 <= low && low <= best && best <= high && high <= max_extent) return "";
-  return words("profile ", name, " is ", low, ",", best, ",", high,
-               "; expected least, best and most, rising, from 1 to ", max_extent);
+  const auto [low, opt, high] = extent(value);
+  if (1 <= low && low <= opt && opt <= high && high <= max_extent) return "";
+  return words("profile ", name, " is ", low, ",", opt, ",", high,
+               "; expected min, opt and max, rising, from 1 to ", max_extent);
 }
 
 std::string check_profile(const Value& profile) {

@@ -16,7 +16,7 @@ namespace libtame {
 inline constexpr const char* sidecar_name = "engine.json";
 inline constexpr std::size_t max_sidecar_bytes = std::size_t{1} << 20;
 
-/// Least, best and most of a size.
+/// Min, opt and max of a size.
 using Extent = std::array<std::int64_t, 3>;
 
 struct EngineProfile {

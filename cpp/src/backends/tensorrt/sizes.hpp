@@ -18,7 +18,7 @@ struct Sizes {
   }
 };
 
-/// Least, best and most of each size.
+/// Min, opt and max of each size.
 struct Profile {
   std::array<std::int64_t, 3> batch{1, 1, 1};
   std::array<std::int64_t, 3> explained{0, 0, 0};  // zeros where the graph takes no class ids
@@ -37,7 +37,7 @@ struct Tensor {
   std::size_t bytes(const Sizes& sizes) const;
 };
 
-/// A profile by its number, and the sizes filled up to its least.
+/// A profile by its number, and the sizes filled up to its min.
 struct Fit {
   std::int32_t profile = 0;
   Sizes sizes;

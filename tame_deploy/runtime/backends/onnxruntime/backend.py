@@ -20,13 +20,14 @@ from tame_deploy.errors import (
 )
 from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
 from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
+from tame_deploy.runtime.backends.tensorrt import cuda
 
 try:
     import onnxruntime as ort
 except ImportError:
     ort = None
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "check_cuda_usable"]
 
 MANIFEST_KEY = "tame.manifest"
 _SEVERE_ONLY = 3
@@ -93,6 +94,26 @@ class OnnxRuntimeBackend(Closing):
         self._session = self._bound = None
 
 
+def check_cuda_usable(artifact: Artifact | None, options: BackendOptions) -> None:
+    """Check that ONNX Runtime has CUDA here, and that an artifact is not made for CPUs.
+
+    Raises:
+        BackendNotInstalledError: if the installed one is for CPUs.
+        DeviceError: without a driver or a GPU.
+        IncompatibleArtifactError: for a graph that was quantized for CPUs.
+    """
+    if ort is None or CUDA not in ort.get_available_providers():
+        raise BackendNotInstalledError(
+            "it is not installed: pip install 'tame-deploy[cuda]' (in place of onnxruntime, "
+            "which is for CPUs)"
+        )
+    cuda.probe(options.device)
+    if artifact is not None and artifact.manifest.target == "cpu":
+        raise IncompatibleArtifactError(
+            f"{artifact.path} is {artifact.manifest.precision} for CPUs"
+        )
+
+
 def _place(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")
 
@@ -138,12 +159,12 @@ def _open_session(
 
 def _configured(asked: list[str], options: BackendOptions, captures: bool) -> list[Any]:
     """Return the providers with their settings; float32 is not to be TF32 by default."""
-    cuda = {
+    on_cuda = {
         "device_id": str(options.device),
         "enable_cuda_graph": str(int(captures)),
         "use_tf32": "0",
     }
-    return [(provider, cuda) if provider == CUDA else provider for provider in asked]
+    return [(provider, on_cuda) if provider == CUDA else provider for provider in asked]
 
 
 def _check_identity(session: Any, artifact: Artifact) -> None:

@@ -18,20 +18,21 @@ from tame_deploy.errors import BackendError, DeviceError, InputError
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.backends.tensorrt import cuda
 from tame_deploy.runtime.backends.tensorrt.device_arrays import DeviceArray, view_of
-from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine, choose_engine
+from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine, check_plan, choose_engine
 from tame_deploy.runtime.backends.tensorrt.flavours import load_library
 from tame_deploy.runtime.backends.tensorrt.lane import ALIGNMENT, Lane, largest_sizes, shape_of
 from tame_deploy.runtime.backends.tensorrt.loaded import LoadedEngine, load_engine
 
-__all__ = ["TensorRTBackend"]
+__all__ = ["TensorRTBackend", "check_usable"]
 
 
 class TensorRTBackend(Closing):
     """Runs an engine of an artifact on the GPU.
 
     `run` takes and gives numpy arrays and is safe for threads: each takes a lane (a stream, its
-    buffers and contexts) of a pool. More pictures or classes than the largest profile are split,
-    fewer than the smallest are filled up. `run_on_device` leaves everything on the GPU.
+    buffers and contexts) of a pool. More classes than the largest profile are split, fewer
+    pictures or classes than the smallest are filled up; more pictures than `max_batch` are
+    refused. `run_on_device` leaves everything on the GPU.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class TensorRTBackend(Closing):
         self._profiles = sidecar.options.profiles
         self._symbols = _symbols(sidecar.inputs)
         self._largest = largest_sizes([self._sizes_of(profile, 2) for profile in self._profiles])
-        self.max_batch: int | None = self._most("batch")
+        self.max_batch: int | None = self._max("batch")
         self._capture = options.cuda_graphs
         self._most_lanes = options.streams
         self._turn = threading.Condition()
@@ -86,25 +87,22 @@ class TensorRTBackend(Closing):
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the outputs by name (see `Backend.run`)."""
         check_feeds(self.inputs, feeds)
-        sizes = self._sizes(feeds)
-        _check_places(feeds, self._most("explained"))
+        most = self._max("explained")
+        _check_places(feeds, most)
         with self._lane() as lane:
-            rows = []
-            for batch in _spans(sizes["batch"], self._most("batch")):
-                columns = [
-                    self._run_part(lane, feeds, batch, span)
-                    for span in _spans(sizes.get("explained", 1), self._most("explained"))
+            if "class_ids" not in feeds:
+                return self._run_part(lane, feeds)
+            class_ids = feeds["class_ids"]
+            starts = range(0, max(class_ids.shape[1], 1), most)
+            return _joined(
+                [
+                    self._run_part(lane, {**feeds, "class_ids": class_ids[:, start : start + most]})
+                    for start in starts
                 ]
-                rows.append(_joined(columns, 1))
-            return _joined(rows, 0)
+            )
 
-    def _run_part(
-        self, lane: Lane, feeds: Mapping[str, NDArray[Any]], batch: slice, span: slice
-    ) -> dict[str, NDArray[Any]]:
-        """Run what fits into a profile, filled up where it is less than the profile's least."""
-        part = {"images": feeds["images"][batch]}
-        if "class_ids" in feeds:
-            part["class_ids"] = feeds["class_ids"][batch, span]
+    def _run_part(self, lane: Lane, part: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run what fits into a profile, filled up where it is less than the profile's min."""
         asked = self._sizes(part)
         profile, sizes = self._fit(asked)
         if sizes != asked:
@@ -154,15 +152,14 @@ class TensorRTBackend(Closing):
             if fitting != sizes:
                 raise InputError(f"found {sizes}; no profile holds it ({self._described()})")
             results = self._results(self._named(sizes), out or {}, queue_, stream)
-            addresses = {name: array.address for name, array in results.items()}
             try:
-                for spec in self.inputs:
-                    array = seen[spec.name]
-                    addresses[spec.name] = (
-                        lane.realign(spec, array, queue_)
-                        if isinstance(array, DeviceArray)
-                        else lane.stage(spec, array, queue_)
-                    )
+                addresses = {
+                    **{name: array.address for name, array in results.items()},
+                    **{
+                        spec.name: lane.place_input(spec, seen[spec.name], queue_)
+                        for spec in self.inputs
+                    },
+                }
                 lane.enqueue(profile, self._named(sizes), addresses, queue_)
             finally:
                 lane.mark_done(queue_)
@@ -223,11 +220,11 @@ class TensorRTBackend(Closing):
             sizes[self._symbols["explained"]] = profile.explained[place]
         return sizes
 
-    def _most(self, kind: str) -> int:
+    def _max(self, kind: str) -> int:
         return self._largest.get(self._symbols.get(kind, ""), 1)
 
     def _fit(self, sizes: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-        """Return the tightest profile for some sizes, and the sizes filled up to its least."""
+        """Return the tightest profile for some sizes, and the sizes filled up to its min."""
         fits = []
         for number, profile in enumerate(self._profiles):
             extents = {"batch": profile.batch, "explained": profile.explained}
@@ -298,6 +295,22 @@ class TensorRTBackend(Closing):
                 engine.close()
 
 
+def check_usable(flavour: FlavourName, artifact: Artifact | None, options: BackendOptions) -> None:
+    """Check that a flavour runs here, and has an engine for here where an artifact is given.
+
+    Raises:
+        BackendNotInstalledError: if the library cannot be imported.
+        DeviceError: without a driver or a GPU.
+        IncompatibleArtifactError: without an engine for this machine.
+        ChecksumError: if its plan is missing, truncated or altered.
+    """
+    device = cuda.probe(options.device)
+    library = load_library(flavour)
+    if artifact is not None:
+        stored = choose_engine(artifact, flavour, library.version, device, options.engine)
+        check_plan(artifact, stored)
+
+
 def _symbols(inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
     """Return the graph's own names of its two free sizes."""
     by_name = {spec.name: spec.shape for spec in inputs}
@@ -305,10 +318,6 @@ def _symbols(inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
     if "class_ids" in by_name:
         symbols["explained"] = str(by_name["class_ids"][1])
     return symbols
-
-
-def _spans(count: int, most: int) -> list[slice]:
-    return [slice(start, min(start + most, count)) for start in range(0, count, most)]
 
 
 def _check_places(feeds: Mapping[str, NDArray[Any]], most: int) -> None:
@@ -326,13 +335,13 @@ def _filled(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.pad(array, extra, mode="edge")
 
 
-def _joined(parts: list[dict[str, NDArray[Any]]], axis: int) -> dict[str, NDArray[Any]]:
-    """Join parts of a call; logits do not depend on which classes were explained."""
+def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Join parts of a call by class; logits do not depend on which classes were explained."""
     if len(parts) == 1:
         return parts[0]
     return {
         name: parts[0][name]
-        if axis == 1 and name == "logits"
-        else np.concatenate([part[name] for part in parts], axis=axis)
+        if name == "logits"
+        else np.concatenate([part[name] for part in parts], axis=1)
         for name in parts[0]
     }

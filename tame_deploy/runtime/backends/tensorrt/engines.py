@@ -136,11 +136,10 @@ def choose_engine(
             was expected, and the command that makes one.
         ManifestError: if the one that was named is malformed.
     """
-    refused: list[TameError] = []
+    folders = [one for one in engine_folders(artifact) if name in (None, one.name)]
     usable: list[StoredEngine] = []
-    for folder in engine_folders(artifact):
-        if name is not None and folder.name != name:
-            continue
+    refused: list[TameError] = []
+    for folder in folders:
         try:
             engine = read_engine(folder)
             if engine.sidecar.flavour == flavour:
@@ -153,16 +152,14 @@ def choose_engine(
         except TameError as error:
             if name is not None:
                 raise
-            if isinstance(error, IncompatibleArtifactError) or folder.name.startswith(
-                f"{flavour}-"
-            ):
+            ours = folder.name.startswith(f"{flavour}-")
+            if ours or isinstance(error, IncompatibleArtifactError):
                 refused.append(error)
     if usable:
         return min(usable, key=_preference)
-    if len(refused) == 1:
-        raise refused[0]
     if refused:
-        raise IncompatibleArtifactError("; ".join(map(str, refused)))
+        told = "; ".join(map(str, refused))
+        raise refused[0] if len(refused) == 1 else IncompatibleArtifactError(told)
     known = ", ".join(folder.name for folder in engine_folders(artifact)) or "none"
     raise IncompatibleArtifactError(
         f"{artifact.path} has no {flavour} engine{f' {name}' if name else ''} (found: {known}). "
@@ -257,7 +254,7 @@ def compile_command(
         words += ["--device", str(device.index)]
     for profile in options.profiles:
         words += ["--batch", _extent(profile.batch)]
-    words += _explained(options.profiles)
+    words += _explained_option(options.profiles)
     if options.workspace_mib is not None:
         words += ["--workspace", str(options.workspace_mib)]
     if options.optimization_level != 3:
@@ -273,7 +270,7 @@ def _extent(extent: tuple[int, int, int]) -> str:
     return ",".join(map(str, extent))
 
 
-def _explained(profiles: tuple[Profile, ...]) -> list[str]:
+def _explained_option(profiles: tuple[Profile, ...]) -> list[str]:
     """All profiles share it: it is one option of the command."""
     explained = profiles[0].explained
     return [] if explained is None else ["--explained", _extent(explained)]

@@ -19,9 +19,8 @@ from typing import Any
 
 from tame_deploy.artifact.sidecar import FlavourName
 from tame_deploy.errors import BackendNotInstalledError
-from tame_deploy.runtime.backends.installed import first_version
 
-__all__ = ["FLAVOURS", "Flavour", "Library", "installed_version", "load_library"]
+__all__ = ["FLAVOURS", "Flavour", "Library", "load_library"]
 
 _log = logging.getLogger("tame_deploy.tensorrt")
 
@@ -33,13 +32,11 @@ class Flavour:
     Attributes:
         name: as a backend and a target.
         module: what is imported.
-        packages: distributions that bring it.
         lacks: options of a compilation that it cannot honour, and why.
     """
 
     name: FlavourName
     module: str
-    packages: tuple[str, ...]
     lacks: Mapping[str, str]
 
 
@@ -50,13 +47,11 @@ FLAVOURS: Mapping[FlavourName, Flavour] = MappingProxyType(
         "tensorrt": Flavour(
             "tensorrt",
             "tensorrt",
-            ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
             {"compute_capabilities": "it builds for the GPU that it finds, and for no other"},
         ),
         "tensorrt-rtx": Flavour(
             "tensorrt-rtx",
             "tensorrt_rtx",
-            ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
             {
                 "refit": _FROM_WEIGHTS,
                 "strip": _FROM_WEIGHTS,
@@ -69,11 +64,6 @@ FLAVOURS: Mapping[FlavourName, Flavour] = MappingProxyType(
         ),
     }
 )
-
-
-def installed_version(name: FlavourName) -> str | None:
-    """Return the version of a flavour that is installed, found without importing it."""
-    return first_version(*FLAVOURS[name].packages)
 
 
 @dataclass

@@ -125,8 +125,10 @@ class Lane:
         copy(address, self._host[spec.name].handle, pinned.nbytes, stream)
         return address
 
-    def realign(self, spec: TensorSpec, array: DeviceArray, stream: int) -> int:
+    def place_input(self, spec: TensorSpec, array: DeviceArray | NDArray[Any], stream: int) -> int:
         """Return an address of an array's values that TensorRT takes: its own, or a copy's."""
+        if not isinstance(array, DeviceArray):
+            return self.stage(spec, array, stream)
         if array.address % ALIGNMENT == 0:
             return array.address
         address = self._device[spec.name].handle

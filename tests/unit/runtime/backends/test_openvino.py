@@ -15,9 +15,10 @@ from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
 from tame_deploy.runtime.backends.openvino import OpenVinoBackend, computes_bfloat16
 from tame_deploy.runtime.backends.protocol import BackendOptions
-from tame_deploy.runtime.selection import selection
+from tame_deploy.runtime.selection import auto
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import ParityReference, check_parity
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import ParityReference
 from tests.unit.runtime.backends.test_tensorrt import assert_same, expected_of, feeds_of
 
 openvino = pytest.importorskip("openvino")
@@ -175,7 +176,7 @@ def test_auto_measures_once_and_remembers(demo_copy, caplog):
 
 def test_a_choice_that_fails_later_is_passed_over(demo_copy, monkeypatch, caplog):
     artifact = open_artifact(demo_copy)
-    monkeypatch.setattr(selection, "fastest_backend", lambda *_: "openvino")
+    monkeypatch.setattr(auto, "benchmark_backends", lambda *_: "openvino")
 
     def fails(*_):
         raise BackendError("not any more")
@@ -189,13 +190,13 @@ def test_a_choice_that_fails_later_is_passed_over(demo_copy, monkeypatch, caplog
 def test_a_damaged_choice_is_measured_again(demo_copy, tmp_path, caplog):
     artifact = open_artifact(demo_copy)
     open_backend(artifact, "auto", BackendOptions(threads=1)).close()
-    for kept in (tmp_path / "cache" / "fastest").iterdir():
+    for kept in (tmp_path / "cache" / "backend-benchmark").iterdir():
         kept.write_text('{"chosen": "abacus"}')
     caplog.set_level("INFO", "tame_deploy")
     open_backend(artifact, "auto", BackendOptions(threads=1)).close()
     assert "measuring" in caplog.text
-    shutil.rmtree(tmp_path / "cache" / "fastest")
-    (tmp_path / "cache" / "fastest").write_text("in the way")
+    shutil.rmtree(tmp_path / "cache" / "backend-benchmark")
+    (tmp_path / "cache" / "backend-benchmark").write_text("in the way")
     open_backend(artifact, "auto", BackendOptions(threads=1)).close()
     assert "will be measured again" in caplog.text
 

@@ -11,9 +11,12 @@ import pytest
 from tame_deploy import load
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
+from tame_deploy.runtime.backends import table
 from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.predict.predictor import Predictor
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.parity import ParityReference, check_parity
+from tame_deploy.runtime.verify.parity import check_parity
+from tame_deploy.runtime.verify.reference import ParityReference
 from tests.simulated.engines import opened, simulate, write_engine
 
 
@@ -55,11 +58,20 @@ def assert_same(found, expected):
 def test_any_number_of_pictures_is_split_over_the_profile(engine, count):
     feeds = feeds_of(engine, count)
     with opened(engine) as backend:
-        assert_same(backend.run(feeds), expected_of(engine, feeds))
+        found = Predictor.of(open_artifact(engine).manifest, backend).predict(**feeds)
+        shown = {"logits": found.logits, "explained": found.class_ids, "maps": found.maps}
+        assert_same(shown, expected_of(engine, feeds))
 
 
-def test_more_classes_than_the_profile_are_split_as_well(engine):
-    feeds = feeds_of(engine, 9, explained=6)
+def test_more_pictures_than_the_profile_in_one_call_are_refused(engine):
+    with opened(engine) as backend:
+        assert backend.max_batch == 8
+        with pytest.raises(InputError, match="found {'batch': 9, .* no profile holds it"):
+            backend.run(feeds_of(engine, 9))
+
+
+def test_more_classes_than_the_profile_are_split(engine):
+    feeds = feeds_of(engine, 8, explained=6)
     with opened(engine) as backend:
         assert_same(backend.run(feeds), expected_of(engine, feeds))
         feeds["class_ids"][:, 5] = -1
@@ -67,9 +79,9 @@ def test_more_classes_than_the_profile_are_split_as_well(engine):
             backend.run(feeds)
 
 
-def test_fewer_pictures_than_the_least_are_filled_up(demo_copy, gpu):
+def test_fewer_pictures_than_the_profiles_min_are_filled_up(demo_copy, gpu):
     write_engine(demo_copy, batches=((4, 4, 4),), explained=(2, 2, 5))
-    feeds = feeds_of(demo_copy, 5)
+    feeds = feeds_of(demo_copy, 3)
     with opened(demo_copy) as backend:
         assert_same(backend.run(feeds), expected_of(demo_copy, feeds))
 
@@ -181,13 +193,18 @@ def test_parity_holds_at_every_batch_size(engine):
             assert (report.pictures, report.same_for_pictures) == (batch, 0)
 
 
-def test_load_takes_an_engine_before_the_graph(engine, monkeypatch):
-    from tame_deploy.runtime.backends.tensorrt import backend as backend_module
-    from tame_deploy.runtime.selection import selection
+def install_tensorrt(monkeypatch):
+    """Have `auto` see this library as installed beside what is."""
+    real = table.first_version
+    monkeypatch.setattr(
+        table,
+        "first_version",
+        lambda *packages: "10.13.2" if packages[0] == "tensorrt" else real(*packages),
+    )
 
-    # The machine as `auto` sees it has this library installed.
-    monkeypatch.setattr(selection, "installed_version", lambda name: name == "tensorrt" or None)
-    monkeypatch.setattr(selection, "load_library", backend_module.load_library)
+
+def test_load_takes_an_engine_before_the_graph(engine, monkeypatch):
+    install_tensorrt(monkeypatch)
     with load(engine) as explainer:
         assert explainer.backend.name == "tensorrt fp32 on Simulated"
         found = explainer.explain("tame_deploy/data/pictures/ring-1.png")
@@ -197,11 +214,7 @@ def test_load_takes_an_engine_before_the_graph(engine, monkeypatch):
 
 
 def test_auto_goes_on_where_a_plan_is_damaged_and_says_so(engine, monkeypatch, caplog):
-    from tame_deploy.runtime.backends.tensorrt import backend as backend_module
-    from tame_deploy.runtime.selection import selection
-
-    monkeypatch.setattr(selection, "installed_version", lambda name: name == "tensorrt" or None)
-    monkeypatch.setattr(selection, "load_library", backend_module.load_library)
+    install_tensorrt(monkeypatch)
     (plan,) = engine.rglob("*.plan")
     plan.write_bytes(plan.read_bytes()[:5])
     with open_backend(open_artifact(engine)) as backend:

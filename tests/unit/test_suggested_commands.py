@@ -1,0 +1,68 @@
+"""Commands that are suggested can be pasted into a shell, whatever paths hold."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.cli.train import export_command
+from tame_deploy.errors import IncompatibleArtifactError, TrainingError
+from tame_deploy.runtime.backends.tensorrt.cuda import Device
+from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
+from tame_deploy.training.recipe import ModelConfig
+from tame_deploy.training.train_head import explained_failures
+from tests.command_line import run
+from tests.simulated.engines import write_engine
+
+
+def suggested(text):
+    """Return the words of the command in a text that ends with it."""
+    return shlex.split(re.search(r"tame-deploy .*", text)[0])
+
+
+@pytest.fixture
+def spaced(demo_copy, tmp_path):
+    return shutil.move(demo_copy, tmp_path / "my demo [1]")
+
+
+def test_after_an_export(tmp_path):
+    made = run("export", "--backbone", "demo", "-o", "my demo [1]", cwd=tmp_path)
+    assert suggested(made.stdout)[:3] == ["tame-deploy", "explain", "my demo [1]"]
+
+
+def test_after_a_calibration(spaced, tmp_path):
+    shutil.copytree("tame_deploy/data/pictures", tmp_path / "some photos")
+    done = run("calibrate", spaced, "--images", "some photos", "--count", 4, cwd=tmp_path)
+    assert suggested(done.stdout) == [
+        *("tame-deploy", "quantize", str(spaced), "--images", "some photos"),
+        *("-o", f"{spaced}-int8"),
+    ]
+
+
+def test_after_a_training(tmp_path):
+    model = ModelConfig("demo", weights="my weights.pt", labels="my labels.txt")
+    words = shlex.split(export_command(model, tmp_path / "a run" / "best.safetensors"))
+    assert words[words.index("--weights") + 1] == "my weights.pt"
+    assert words[words.index("--labels") + 1] == "my labels.txt"
+    assert words[-2:] == ["--head", str(tmp_path / "a run" / "best.safetensors")]
+
+
+def test_after_a_training_that_was_interrupted(tmp_path):
+    with pytest.raises(TrainingError) as told, explained_failures(tmp_path / "a run"):
+        raise KeyboardInterrupt
+    assert shlex.split(str(told.value))[-2:] == ["-o", str(tmp_path / "a run")]
+
+
+def test_where_an_engine_is_missing_or_for_another_gpu(spaced):
+    artifact, here = open_artifact(spaced), Device(0, "GPU", (9, 0), 1 << 30, (13, 0))
+    with pytest.raises(IncompatibleArtifactError) as told:
+        choose_engine(artifact, "tensorrt", "10.13.2", here)
+    assert suggested(str(told.value))[:3] == ["tame-deploy", "compile", str(spaced)]
+    write_engine(spaced)
+    with pytest.raises(IncompatibleArtifactError) as told:
+        choose_engine(artifact, "tensorrt", "10.13.2", here)
+    assert suggested(str(told.value))[:3] == ["tame-deploy", "compile", str(spaced)]
