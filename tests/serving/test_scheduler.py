@@ -128,11 +128,11 @@ def test_instances_run_side_by_side():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("window_s", "batches"), [(0.0, [1, 1]), (0.3, [2])])
-def test_a_window_waits_for_others(window_s, batches):
+@pytest.mark.parametrize(("max_queue_delay_s", "batches"), [(0.0, [1, 1]), (0.3, [2])])
+def test_a_batch_waits_for_others_as_long_as_it_may(max_queue_delay_s, batches):
     async def main():
         engine = Engine()
-        scheduler = Scheduler(engine, max_batch=8, window_s=window_s)
+        scheduler = Scheduler(engine, max_batch=8, max_queue_delay_s=max_queue_delay_s)
         first = await submitted(scheduler, rows(1))
         await asyncio.sleep(0.05)
         second = await submitted(scheduler, rows(2))
@@ -143,10 +143,10 @@ def test_a_window_waits_for_others(window_s, batches):
     asyncio.run(main())
 
 
-def test_a_full_batch_does_not_wait_for_the_window():
+def test_a_full_batch_does_not_wait():
     async def main():
         engine = Engine()
-        scheduler = Scheduler(engine, max_batch=2, window_s=30)
+        scheduler = Scheduler(engine, max_batch=2, max_queue_delay_s=30)
         await asyncio.wait_for(
             asyncio.gather(scheduler.submit(rows(1)), scheduler.submit(rows(2))), 5
         )
