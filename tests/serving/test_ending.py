@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,9 +46,8 @@ def ended(demo_export, tmp_path_factory):
     ):
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
-        silent = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(
-            iter(lambda: time.sleep(DRAIN_S), 0)
-        )
+        over = threading.Event()
+        silent = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(over.wait, True))
         assert client.get("/v2/health/ready").json() == {"ready": True}
         explained = [pool.submit(explain, server.http, timeout=30) for _ in range(6)]
         infer = method(channel)
@@ -60,6 +60,7 @@ def ended(demo_export, tmp_path_factory):
         took_s = time.monotonic() - started
         watched = next(watching).status
         silent.cancel()
+        over.set()
         yield Ended(
             explained=[one.result() for one in explained],
             inferred=[one.result() for one in inferred],
