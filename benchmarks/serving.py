@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ from serving_load import (
     wire_bytes,
     workers,
 )
+from serving_peers import KSERVE, PEERS, PYTRITON
 
-OURS, PYTRITON, KSERVE = ORDER = ("tame-deploy", "pytriton", "kserve")
+OURS = "tame-deploy"
+ORDER = (OURS, PYTRITON, KSERVE)
 TRANSPORTS = ("http", "grpc")
 IN_FLIGHT = (1, 8, 32)
 BATCH = 8
@@ -57,71 +60,8 @@ TOLERANCE = 1e-3
 #: A load ends after its seconds, or so many requests.
 MOST_REQUESTS = 20_000
 
-#: What the peers run, in their own environments; they get ports, threads, file and tensors as JSON.
-COMMON = """
-import json, logging, sys
-import numpy as np
-import onnxruntime as ort
 
-logging.disable(logging.INFO)
-told = json.loads(sys.argv[1])
-settings = ort.SessionOptions()
-settings.intra_op_num_threads = told["threads"]
-session = ort.InferenceSession(told["file"], settings, ["CPUExecutionProvider"])
-names = [output.name for output in session.get_outputs()]
-"""
-PEERS = {
-    PYTRITON: """
-import os, sysconfig
-# Triton's own Python must be this one, down to its last digit.
-os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
-
-from pytriton.decorators import batch
-from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
-from pytriton.triton import Triton, TritonConfig
-
-def ports(kind):
-    return [Tensor(name=n, dtype=np.dtype(d), shape=tuple(s)) for n, d, s in told[kind]]
-
-@batch
-def infer(**feeds):
-    return dict(zip(names, session.run(names, feeds)))
-
-config = TritonConfig(http_port=told["http"], grpc_port=told["grpc"], allow_metrics=False,
-                      http_address="127.0.0.1", grpc_address="127.0.0.1")
-if __name__ == "__main__":
-    with Triton(config=config) as triton:
-        triton.bind(model_name=told["model"], infer_func=infer, inputs=ports("inputs"),
-                    outputs=ports("outputs"), strict=False,
-                    config=ModelConfig(max_batch_size=told["batch"], batcher=DynamicBatcher()))
-        triton.serve()
-""",
-    KSERVE: """
-from kserve import InferOutput, InferResponse, Model, ModelServer
-from kserve.utils.numpy_codec import from_np_dtype
-
-class Served(Model):
-    def __init__(self):
-        super().__init__(told["model"])
-        self.ready = True
-
-    def predict(self, payload, headers=None, response_headers=None):
-        found = session.run(names, {one.name: one.as_numpy() for one in payload.inputs})
-        outputs = []
-        for name, array in zip(names, found):
-            output = InferOutput(name, list(array.shape), from_np_dtype(array.dtype))
-            output.set_data_from_numpy(array, binary_data=True)
-            outputs.append(output)
-        return InferResponse(payload.id, self.name, outputs,
-                             use_binary_outputs=True, requested_outputs=payload.request_outputs)
-
-ModelServer(http_port=told["http"], grpc_port=told["grpc"], workers=1,
-            enable_latency_logging=False).start([Served()])
-""",
-}
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Workload:
     """An artifact that all serve, one picture for it, and what the runtime answers.
 
@@ -183,7 +123,7 @@ def example(path: Path, threads: int) -> tuple[Arrays, Arrays]:
         return feeds, explainer.backend.run(feeds)
 
 
-def own_rate(path: Path, feeds: Arrays, threads: int, seconds: float) -> float:
+def own_rate(path: Path, feeds: Arrays, *, threads: int, seconds: float) -> float:
     """Return the pictures a second that the runtime itself does, in full batches."""
     from tame_deploy import load
     from tame_deploy.runtime.backends.protocol import BackendOptions
@@ -210,8 +150,7 @@ def command_of(server: str, python: str, work: Workload) -> Any:
         "file": str(work.path / "model.onnx"), "model": MODEL, "batch": BATCH,
         "threads": work.threads, "inputs": ports_of(work.feeds), "outputs": ports_of(work.answer),
     }  # fmt: skip
-    source = COMMON + PEERS[server]
-    return lambda ports: [python, "-c", source, json.dumps({**told, **ports})]
+    return lambda ports: [python, "-c", PEERS[server], json.dumps({**told, **ports})]
 
 
 def check(work: Workload, transport: str, first: tuple[bytes, bytes]) -> None:
@@ -226,7 +165,7 @@ def check(work: Workload, transport: str, first: tuple[bytes, bytes]) -> None:
             raise RuntimeError(f"answers {name} that are not the runtime's")
 
 
-def visit(work: Workload, server: str, options: argparse.Namespace, folder: Path) -> None:
+def visit(work: Workload, server: str, options: argparse.Namespace, *, folder: Path) -> None:
     """Start a server, put every load on it, and note what was measured."""
     requests = requests_of(work.feeds, list(work.answer))
     rows = work.rows.setdefault(server, {})
@@ -234,8 +173,10 @@ def visit(work: Workload, server: str, options: argparse.Namespace, folder: Path
     with started(command, folder / f"{server}.log") as one, workers(1) as generator:
         loads = [(transport, n) for transport in TRANSPORTS for n in IN_FLIGHT]
         for transport, n in random.sample(loads, len(loads)):
-            load = Load(transport, one.ports[transport], requests[transport], n,
-                        options.seconds, MOST_REQUESTS, one.process.pid)  # fmt: skip
+            load = Load(
+                transport=transport, port=one.ports[transport], request=requests[transport],
+                in_flight=n, seconds=options.seconds, most=MOST_REQUESTS, pid=one.process.pid,
+            )  # fmt: skip
             try:
                 found = generator.submit(generate, load).result()
                 check(work, transport, found.pop("first"))
@@ -252,11 +193,11 @@ def measure(work: Workload, options: argparse.Namespace, folder: Path) -> None:
     for _ in range(options.rounds):
         for server in random.sample([*running, ""], len(running) + 1):
             if not server:
-                rate = fresh(own_rate, work.path, work.feeds, work.threads, options.seconds)
-                work.own_rates.append(rate)
+                rating = partial(own_rate, threads=work.threads, seconds=options.seconds)
+                work.own_rates.append(fresh(rating, work.path, work.feeds))
                 continue
             try:
-                visit(work, server, options, folder)
+                visit(work, server, options, folder=folder)
             except RuntimeError as error:
                 work.left_out[server] = str(error)
 
@@ -347,7 +288,8 @@ def make_work(name: str, folder: Path, options: argparse.Namespace) -> Workload:
     threads = 1 if name == "tiny" else options.threads
     path = folder / name
     path = fresh(export_tiny, path) if name == "tiny" else fresh(export_backbone, name, path)
-    return Workload(name, path, threads, *fresh(example, path, threads))
+    feeds, answer = fresh(example, path, threads)
+    return Workload(name=name, path=path, threads=threads, feeds=feeds, answer=answer)
 
 
 def parsed() -> argparse.Namespace:

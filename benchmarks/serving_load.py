@@ -44,7 +44,7 @@ class Server:
     ports: dict[str, int]  # by transport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """What the generator sends where, and for how long; `pid` is whose CPU time counts."""
 
@@ -140,13 +140,13 @@ def requests_of(feeds: Arrays, outputs: list[str]) -> dict[str, bytes]:
     body = b"".join([head, *(raw for *_, raw in shown)])
     headers = {"Inference-Header-Content-Length": str(len(head))}
     http = http_request(f"/v2/models/{MODEL}/infer", body, headers)
-    asked = message("ModelInferRequest")(model_name=MODEL)
+    request = message("ModelInferRequest")(model_name=MODEL)
     for name, kind, shape, raw in shown:
-        asked.inputs.add(name=name, datatype=kind, shape=shape)
-        asked.raw_input_contents.append(raw)
+        request.inputs.add(name=name, datatype=kind, shape=shape)
+        request.raw_input_contents.append(raw)
     for name in outputs:
-        asked.outputs.add(name=name)
-    return {"http": http, "grpc": asked.SerializeToString()}
+        request.outputs.add(name=name)
+    return {"http": http, "grpc": request.SerializeToString()}
 
 
 def whole_answer(found: bytes) -> tuple[bytes, bytes] | None:

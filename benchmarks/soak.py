@@ -34,14 +34,14 @@ import grpc
 from machine import RESULTS, machine_facts, write_results
 from rich.console import Console
 from serving_load import INFER, HttpConnection, Server, fresh, own_command, resident_mb, started
-from soak_questions import (
-    Question,
-    Truth,
-    ask_runtime,
-    bad_questions,
+from soak_requests import (
+    Reference,
+    Request,
+    bad_requests,
     export_demo,
     fault_of,
-    make_question,
+    make_request,
+    run_reference,
 )
 
 SHARE = 0.02  # of bad requests, of broken ones, and of connections that are made anew
@@ -49,26 +49,26 @@ PARTS, WARM_PARTS = 20, 2  # memory is judged by parts of the requests
 GROWTH = 0.05
 POOL = 400
 WAIT_S = 60.0
-#: How long before the signal gRPC must have been asked: when all was sent, it does not say.
+#: How long before the signal a gRPC request must have begun: when all was sent, it does not say.
 MARGIN_S = 0.25
 STREAM = INFER.replace("ModelInfer", "ModelStreamInfer")
 
 
 @dataclass
-class Books:
-    """What came of the requests, and what was wrong."""
+class Tally:
+    """How many requests ended how, and what was wrong."""
 
     counts: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def note(self, question: Question, fault: str) -> None:
+    def note(self, request: Request, fault: str) -> None:
         """Count an answer; `fault` is what is wrong with it."""
-        self.kinds[question.kind] += 1
-        good = "right" if question.answer is not None else "refused as expected"
+        self.kinds[request.kind] += 1
+        good = "right" if request.expected is not None else "refused as expected"
         self.counts["wrong" if fault else good] += 1
         if fault:
-            self.wrong.append(f"{question.kind}: {fault}"[:300])
+            self.wrong.append(f"{request.kind}: {fault}"[:300])
 
 
 class Client:
@@ -106,50 +106,50 @@ class Client:
             await self._channel.close()
             self._channel = None
 
-    async def ask(self, question: Question) -> str:
-        """Ask, and return what is wrong with the answer; nothing if it is right."""
-        if question.transport == "http":
-            return await self._ask_http(question)
+    async def send(self, request: Request) -> str:
+        """Send a request, and return what is wrong with the answer; nothing if it is right."""
+        if request.transport == "http":
+            return await self._send_http(request)
         try:
-            if question.transport == "stream":
-                return await self._stream(question)
-            body = await self.channel.unary_unary(INFER)(question.request, timeout=WAIT_S)
+            if request.transport == "stream":
+                return await self._stream(request)
+            body = await self.channel.unary_unary(INFER)(request.data, timeout=WAIT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise ConnectionError(error.details()) from None
-            told = f"{error.code().name} {error.details()}; expected {question.status}"
-            return "" if error.code().name == question.status else told
-        return fault_of(question, b"", body)
+            told = f"{error.code().name} {error.details()}; expected {request.status}"
+            return "" if error.code().name == request.status else told
+        return fault_of(request, b"", body)
 
-    async def _ask_http(self, question: Question) -> str:
-        head, body = await (await self.connect()).ask(question.request)
+    async def _send_http(self, request: Request) -> str:
+        head, body = await (await self.connect()).ask(request.data)
         status = head.split(b" ", 2)[1].decode()
-        if status != question.status:
-            return f"status {status} {body[:150]!r}; expected {question.status}"
-        return "" if question.answer is None else fault_of(question, head, body)
+        if status != request.status:
+            return f"status {status} {body[:150]!r}; expected {request.status}"
+        return "" if request.expected is None else fault_of(request, head, body)
 
-    async def _stream(self, question: Question) -> str:
-        """Ask the same three times in one stream."""
+    async def _stream(self, request: Request) -> str:
+        """Send the same three times in one stream."""
         from tame_deploy.serving.grpc.schema import message
 
-        call = self.channel.stream_stream(STREAM)(iter([question.request] * 3), timeout=WAIT_S)
+        call = self.channel.stream_stream(STREAM)(iter([request.data] * 3), timeout=WAIT_S)
         faults = []
         async for found in call:
             one = message("ModelStreamInferResponse").FromString(found)
             body = one.infer_response.SerializeToString()
-            faults.append(one.error_message or fault_of(question, b"", body))
+            faults.append(one.error_message or fault_of(request, b"", body))
         return "; ".join(filter(None, faults)) if len(faults) == 3 else f"{len(faults)} of 3 came"
 
-    async def break_off(self, question: Question, after_s: float, whole: bool) -> None:
-        """Ask and go away, in the middle of the request or before its answer."""
-        if question.transport == "http":
+    async def break_off(self, request: Request, after_s: float, whole: bool) -> None:
+        """Send it and go away, in the middle of the request or before its answer."""
+        if request.transport == "http":
             connection = await self.connect()
-            request = question.request
-            connection.send(request if whole else request[: len(request) // 2])
+            data = request.data
+            connection.send(data if whole else data[: len(data) // 2])
             await asyncio.sleep(after_s)
             connection.close()
             return
-        call = self.channel.unary_unary(INFER)(question.request)
+        call = self.channel.unary_unary(INFER)(request.data)
         await asyncio.sleep(after_s if whole else 0)
         call.cancel()
         with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
@@ -162,51 +162,51 @@ class Client:
 class Soak:
     """Workers that share a number of requests, and a watch on the server's memory."""
 
-    def __init__(self, server: Server, truth: Truth, options: argparse.Namespace) -> None:
-        self.books, self._server, self._options = Books(), server, options
+    def __init__(self, server: Server, reference: Reference, options: argparse.Namespace) -> None:
+        self.tally, self._server, self._options = Tally(), server, options
         draw = random.Random(options.seed)
-        self._good = [make_question(truth, draw) for _ in range(POOL)]
-        self._bad = bad_questions(truth)
-        self._asked, self._end = 0, time.monotonic() + options.limit_s
+        self._good = [make_request(reference, draw) for _ in range(POOL)]
+        self._bad = bad_requests(reference)
+        self._sent, self._end = 0, time.monotonic() + options.limit_s
         self.memory: list[tuple[int, float]] = []
 
     async def run(self) -> None:
-        """Ask until all is asked, or the time is over."""
+        """Send all requests, or as many as there is time for."""
         watch = asyncio.ensure_future(self._watch())
         await asyncio.gather(*(self._work(number) for number in range(self._options.workers)))
         watch.cancel()
-        self.books.counts["asked"] = self._asked
+        self.tally.counts["asked"] = self._sent
 
     async def _watch(self) -> None:
         while True:
-            self.memory.append((self._asked, resident_mb(self._server.process.pid)))
+            self.memory.append((self._sent, resident_mb(self._server.process.pid)))
             await asyncio.sleep(0.25)
 
     async def _work(self, number: int) -> None:
         draw = random.Random(f"{self._options.seed} {number}")
         client = Client(self._server.ports)
-        while self._asked < self._options.requests and time.monotonic() < self._end:
-            self._asked += 1
+        while self._sent < self._options.requests and time.monotonic() < self._end:
+            self._sent += 1
             await self._one(client, draw)
             if draw.random() < SHARE:
                 await client.hang_up()
-                self.books.counts["reconnects"] += 1
+                self.tally.counts["reconnects"] += 1
         await client.hang_up()
 
     async def _one(self, client: Client, draw: random.Random) -> None:
-        question = draw.choice(self._good)
+        request = draw.choice(self._good)
         if draw.random() < SHARE:
-            await client.break_off(question, draw.uniform(0, 0.03), draw.random() < 0.6)
-            self.books.counts["cancelled"] += 1
+            await client.break_off(request, draw.uniform(0, 0.03), draw.random() < 0.6)
+            self.tally.counts["cancelled"] += 1
             return
         if draw.random() < SHARE:
-            question = draw.choice(self._bad)
+            request = draw.choice(self._bad)
         try:
-            fault = await asyncio.wait_for(client.ask(question), WAIT_S)
+            fault = await asyncio.wait_for(client.send(request), WAIT_S)
         except Exception as error:
             fault = f"no answer: {error!r}"
             await client.hang_up()
-        self.books.note(question, fault)
+        self.tally.note(request, fault)
 
 
 def judged_memory(memory: list[tuple[int, float]], requests: int) -> dict[str, Any]:
@@ -216,8 +216,8 @@ def judged_memory(memory: list[tuple[int, float]], requests: int) -> dict[str, A
     second twentieth ends the warm-up.
     """
     parts: dict[int, list[float]] = {}
-    for asked, mb in memory:
-        parts.setdefault(min(PARTS - 1, asked * PARTS // requests), []).append(mb)
+    for sent, mb in memory:
+        parts.setdefault(min(PARTS - 1, sent * PARTS // requests), []).append(mb)
     course = [statistics.median(parts[part]) for part in sorted(parts)]
     warm, rest = course[WARM_PARTS - 1], course[WARM_PARTS:]
     later = [mb for part, values in parts.items() if part >= WARM_PARTS for mb in values]
@@ -228,20 +228,22 @@ def judged_memory(memory: list[tuple[int, float]], requests: int) -> dict[str, A
     }  # fmt: skip
 
 
-def soak(path: Path, truth: Truth, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Ask everything, and tell what came of it."""
+def soak(
+    path: Path, reference: Reference, options: argparse.Namespace, *, console: Console
+) -> dict[str, Any]:
+    """Send everything, and tell what came of it."""
     start = time.perf_counter()
     with started(
         lambda ports: own_command(path, ports, "--threads", 1), path.parent / "log"
     ) as one:
-        work = Soak(one, truth, options)
+        work = Soak(one, reference, options)
         asyncio.run(work.run())
         lived = one.process.poll() is None
     said = (path.parent / "log").read_text(errors="replace")
-    counts, memory = work.books.counts, judged_memory(work.memory, options.requests)
+    counts, memory = work.tally.counts, judged_memory(work.memory, options.requests)
     for name in ("asked", "right", "refused as expected", "cancelled", "reconnects", "wrong"):
         console.print(f"{name:>20}: {counts[name]}")
-    for words in work.books.wrong[:20]:
+    for words in work.tally.wrong[:20]:
         console.print(f"wrong: {words}", markup=False)
     console.print(
         f"resident memory, medians: {memory['after_warm_up_mb']:.0f} MB after the warm-up, "
@@ -254,8 +256,8 @@ def soak(path: Path, truth: Truth, options: argparse.Namespace, console: Console
     finished = counts["asked"] >= options.requests
     good = not counts["wrong"] and memory["met"] and lived and finished and not errors
     return {
-        "requests": options.requests, "counts": dict(counts), "kinds": dict(work.books.kinds),
-        "wrong": work.books.wrong[:100], "memory": memory, "errors_in_log": errors[:20],
+        "requests": options.requests, "counts": dict(counts), "kinds": dict(work.tally.kinds),
+        "wrong": work.tally.wrong[:100], "memory": memory, "errors_in_log": errors[:20],
         "seconds": time.perf_counter() - start, "good": good,
     }  # fmt: skip
 
@@ -264,7 +266,7 @@ def soak(path: Path, truth: Truth, options: argparse.Namespace, console: Console
 
 
 @dataclass
-class Asked:
+class Sent:
     """A request of the last moments: when it was sent whole, and what came of it."""
 
     transport: str
@@ -272,77 +274,79 @@ class Asked:
     end: str  # right, refused, or what is wrong
 
 
-async def ask_until_refused(client: Client, questions: list[Question], asked: list[Asked]) -> None:
-    """Ask again and again, until the server does not take it any more."""
-    for question in random.choices(questions, k=10_000):
+async def send_until_refused(client: Client, requests: list[Request], all_sent: list[Sent]) -> None:
+    """Send one after another, until the server takes no more."""
+    for request in random.choices(requests, k=10_000):
         start = time.perf_counter()
         try:
-            end = await asyncio.wait_for(client.ask(question), WAIT_S) or "right"
+            end = await asyncio.wait_for(client.send(request), WAIT_S) or "right"
         except ConnectionError as error:
             end = "half an answer" if "half" in str(error) else "refused"
         except Exception as error:
             end = f"no answer: {error!r}"
         if end.startswith(("status 503", "UNAVAILABLE")):
             end = "refused"
-        sent = start + MARGIN_S
-        if question.transport == "http":  # where no connection was made, nothing was sent
-            sent = client.http.sent if client.http and client.http.sent >= start else math.inf
-        asked.append(Asked(question.transport, sent, end))
+        when = start + MARGIN_S
+        if request.transport == "http":  # where no connection was made, nothing was sent
+            when = client.http.sent if client.http and client.http.sent >= start else math.inf
+        all_sent.append(Sent(request.transport, when, end))
         if end != "right":
             break
     await client.hang_up()
 
 
 async def end_under_load(
-    server: Server, questions: list[Question], options: argparse.Namespace
-) -> tuple[list[Asked], float, float]:
+    server: Server, requests: list[Request], options: argparse.Namespace
+) -> tuple[list[Sent], float, float]:
     """Return the requests, when the signal was sent, and how long the server lived on."""
-    asked: list[Asked] = []
+    sent: list[Sent] = []
     tasks = []
     for transport in ("http", "grpc"):
-        chosen = [one for one in questions if one.transport == transport]
+        chosen = [one for one in requests if one.transport == transport]
         for _ in range(options.workers):
             client = Client(server.ports)
-            tasks.append(asyncio.ensure_future(ask_until_refused(client, chosen, asked)))
+            tasks.append(asyncio.ensure_future(send_until_refused(client, chosen, sent)))
     await asyncio.sleep(random.uniform(1.5, 2.5))
     moment = time.perf_counter()
     server.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(server.process.wait, options.drain_s + 60)
     lived = time.perf_counter() - moment
     await asyncio.gather(*tasks)
-    return asked, moment, lived
+    return sent, moment, lived
 
 
-def end_once(path: Path, truth: Truth, options: argparse.Namespace) -> dict[str, Any]:
+def end_once(path: Path, reference: Reference, options: argparse.Namespace) -> dict[str, Any]:
     """Start a server, end it under load, and judge what came of the requests."""
     draw = random.Random(options.seed)
-    many = [make_question(truth, draw, rows=8) for _ in range(60)]
-    questions = [one for one in many if one.kind.endswith("tensors") and "json" not in one.kind]
+    many = [make_request(reference, draw, rows=8) for _ in range(60)]
+    requests = [one for one in many if one.kind.endswith("tensors") and "json" not in one.kind]
     command: Callable[[dict[str, int]], list[str]] = lambda ports: own_command(  # noqa: E731
         path, ports, "--threads", 1, "--drain-s", options.drain_s
     )
     with started(command, path.parent / "log") as server:
-        asked, moment, lived = asyncio.run(end_under_load(server, questions, options))
+        sent, moment, lived = asyncio.run(end_under_load(server, requests, options))
         status = server.process.returncode
     counts: Counter[str] = Counter()
     wrong = []
-    for one in asked:
+    for one in sent:
         before = "before" if one.sent < moment else "after"
         known = one.end if one.end in ("right", "refused") else "wrong"
         counts[f"{one.transport} {before}: {known}"] += 1
         if known == "wrong" or (before == "before" and known == "refused"):
             wrong.append(f"{one.transport}, sent {one.sent - moment:+.3f} s: {one.end}"[:300])
-    waiting = sum(one.sent < moment for one in asked)
+    waiting = sum(one.sent < moment for one in sent)
     good = not wrong and status == 0 and lived <= options.drain_s + 1
     return {"counts": dict(sorted(counts.items())), "sent_before": waiting, "wrong": wrong,
             "lived_s": lived, "exit_status": status, "good": good}  # fmt: skip
 
 
-def term(path: Path, truth: Truth, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def term(
+    path: Path, reference: Reference, options: argparse.Namespace, *, console: Console
+) -> dict[str, Any]:
     """End servers under load, some times."""
     rounds = []
     for _ in range(options.rounds):
-        rounds.append(end_once(path, truth, options))
+        rounds.append(end_once(path, reference, options))
         told = ", ".join(f"{name} {count}" for name, count in rounds[-1]["counts"].items())
         console.print(f"ended {rounds[-1]['lived_s']:.2f} s after the signal with "
                       f"{rounds[-1]['exit_status']}: {told}")  # fmt: skip
@@ -368,8 +372,8 @@ def main() -> None:
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         path = fresh(export_demo, Path(folder) / "demo")
-        truth = fresh(ask_runtime, path)
-        found = (term if options.term else soak)(path, truth, options, console)
+        reference = fresh(run_reference, path)
+        found = (term if options.term else soak)(path, reference, options, console=console)
     console.print("[green]all is well[/]" if found["good"] else "[red]something is wrong[/]")
     if not (options.smoke or options.no_write):
         kept = RESULTS / "soak.json"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from tame_deploy.cli.options import BackendName, ComputeOption, ThreadsOption
+from tame_deploy.cli.options import BackendName, ComputeOption, ThreadsOption, given_options
 from tame_deploy.cli.screen import notes, warn_speed_only
 from tame_deploy.errors import InputError, require_extra
 
@@ -23,6 +24,7 @@ Levels = Literal["debug", "info", "warning", "error"]
 
 
 def serve_engine(
+    context: typer.Context,
     artifacts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME=]ARTIFACT...", help="Artifact directories."),
@@ -42,11 +44,11 @@ def serve_engine(
         int | None, typer.Option(help="Pictures in a batch, and in a request; 8.")
     ] = None,
     instances: Annotated[int | None, typer.Option(help="Batches that run at a time; 1.")] = None,
-    window_ms: Annotated[
-        float | None, typer.Option(help="Wait so long for others to share a batch; 0.")
+    max_queue_delay_ms: Annotated[
+        float | None, typer.Option(help="Longest wait for others to share a batch; 0.")
     ] = None,
-    max_waiting: Annotated[
-        int | None, typer.Option(help="Requests accepted before an answer; 256.")
+    max_queue_size: Annotated[
+        int | None, typer.Option(help="Requests of a model that wait or are run at a time; 256.")
     ] = None,
     max_body_mb: Annotated[int | None, typer.Option(help="MiB of a request; 64.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of a picture; 89 million.")] = None,
@@ -82,7 +84,7 @@ def serve_engine(
     ] = None,
 ) -> None:
     """Serve artifacts over HTTP and gRPC (Open Inference Protocol), with a page to try them."""
-    given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+    values = locals()
     require_extra("serve", "uvicorn", "starlette", "httptools", "grpc", "prometheus_client",
                   "python_multipart", "grpc_health", "grpc_reflection")  # fmt: skip
     # gRPC's core would write lines of its own beside the log; what fails is told by exceptions.
@@ -92,14 +94,7 @@ def serve_engine(
     from tame_deploy.serving.repository import named_artifacts
     from tame_deploy.serving.server import run_server
 
-    if no_grpc and grpc_port is not None:
-        raise InputError("found both --grpc-port and --no-grpc; expected one of them")
-    # What is off by a word here is on by default there.
-    if closed_health:
-        given["open_health"] = False
-    if no_page:
-        given["page"] = False
-    listed, options = read_options(config, given, no_grpc=no_grpc)
+    listed, options = read_options(config, _given(values, given_options(context)))
     if artifacts and listed:
         raise InputError("found artifacts both here and in the file; expected one of them")
     named = named_artifacts(artifacts or listed)
@@ -111,7 +106,17 @@ def serve_engine(
     run_server(named, options, _log_ready if options.log_format == "json" else show)
 
 
-_NO_OPTIONS = ("artifacts", "config", "no_grpc", "closed_health", "no_page")
+#: Flags that turn off what is on by default, and the option that each of them sets.
+_OFF = {"no_grpc": ("grpc_port", None), "closed_health": ("open_health", False),
+        "no_page": ("page", False)}  # fmt: skip
+
+
+def _given(values: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
+    """Return the options that were given by the names that they have in a file of options."""
+    if {"grpc_port", "no_grpc"} <= given:
+        raise InputError("found both --grpc-port and --no-grpc; expected one of them")
+    names = given - {"artifacts", "config"}
+    return dict(_OFF.get(name, (name, values[name])) for name in names)
 
 
 def _log_ready(addresses: Addresses, repository: Repository) -> None:

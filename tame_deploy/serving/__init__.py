@@ -2,7 +2,7 @@
 
 A request goes through these, in this order:
 
-    http/ and grpc/   bytes <-> InferRequest and InferAnswer (messages.py, tensors.py)
+    http/ and grpc/   bytes <-> InferRequest and InferResponse (messages.py, tensors.py)
     repository.py     which model, and whether it is ready; replaced artifacts
     contract.py       what the model takes and gives: checks, metadata, configuration
     model.py          decoding, one artifact on a backend, its answers

@@ -13,26 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import TensorSpec
+from tame_deploy.errors import InputError
+from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.serving.faults import RequestError
-from tame_deploy.serving.messages import InferRequest, InputTensor, WantedOutput
+from tame_deploy.serving.messages import InferRequest, InputTensor, RequestedOutput
 from tame_deploy.serving.tensors import datatype_of
 
-__all__ = ["MOST_CLASSES", "MOST_OVERLAYS", "VERSION", "Contract", "Question"]
+__all__ = ["MOST_CLASSES", "MOST_OVERLAYS", "OVERLAY", "VERSION", "CheckedRequest", "Contract"]
 
 VERSION = "1"
 #: Classes that one request may have explained in each of its pictures.
 MOST_CLASSES = 100
 #: Pictures that are drawn for one request.
 MOST_OVERLAYS = 32
-_DRAWN = "overlay"
+#: The output that is drawn, not computed.
+OVERLAY = "overlay"
 
 
-@dataclass(frozen=True)
-class Question:
-    """A request that was checked.
+@dataclass(frozen=True, kw_only=True)
+class CheckedRequest:
+    """A request that the model can answer.
 
     Attributes:
         rows: how many pictures, B.
@@ -46,15 +48,15 @@ class Question:
     images: NDArray[Any] | None
     files: tuple[bytes, ...]
     class_ids: NDArray[np.int64] | None
-    outputs: tuple[WantedOutput, ...]
+    outputs: tuple[RequestedOutput, ...]
 
     @property
     def draws(self) -> bool:
-        """Whether pictures of the maps are asked for."""
-        return any(wanted.name == _DRAWN for wanted in self.outputs)
+        """Whether overlays are among its outputs."""
+        return any(output.name == OVERLAY for output in self.outputs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Port:
     """A tensor as metadata and configuration describe it; `dims` are without the batch."""
 
@@ -67,36 +69,32 @@ class _Port:
 class Contract:
     """What one artifact can be asked by requests of at most `max_batch` pictures."""
 
-    def __init__(self, name: str, artifact: Artifact, max_batch: int, backend: str) -> None:
-        manifest = artifact.manifest
-        self.name, self.max_batch, self._backend = name, max_batch, backend
-        self._manifest, self._labels = manifest, artifact.read_labels()
+    def __init__(self, name: str, explainer: Explainer, max_batch: int) -> None:
+        manifest = explainer.artifact.manifest
+        self.name, self.max_batch = name, max_batch
+        self._manifest, self._labels = manifest, explainer.labels
+        self._backend, self._predictor = explainer.backend.name, explainer.predictor
         self._specs = {spec.name: spec for spec in manifest.inputs}
         selectable = "class_ids" in self._specs
         images = _port(self._specs["images"])
-        picked = [_Port("class_ids", "INT64", (-1,), optional=True)] if selectable else []
-        files = _Port("image", "BYTES", (1,), optional=True)
+        picked = (
+            [_Port(name="class_ids", datatype="INT64", dims=(-1,), optional=True)]
+            if selectable
+            else []
+        )
+        files = _Port(name="image", datatype="BYTES", dims=(1,), optional=True)
         self._inputs = (images, *picked, files)
         self._own = tuple(spec.name for spec in manifest.outputs)
-        self._outputs = (*map(_port, manifest.outputs), _Port(_DRAWN, "BYTES", (-1,)))
+        overlay = _Port(name=OVERLAY, datatype="BYTES", dims=(-1,))
+        self._outputs = (*map(_port, manifest.outputs), overlay)
 
-    def read(self, request: InferRequest) -> Question:
+    def check(self, request: InferRequest) -> CheckedRequest:
         """Check a request against the model.
 
         Raises:
             RequestError: for tensors that are unknown, missing, or not of this model's kind.
         """
-        given = {tensor.name: tensor for tensor in request.inputs}
-        known = [port.name for port in self._inputs]
-        for name in given:
-            if name not in known:
-                raise RequestError(
-                    f"unexpected input {name!r} for model {self.name!r}; expected "
-                    f"images or image{' and class_ids' if 'class_ids' in known else ''}"
-                )
-        if ("images" in given) == ("image" in given):
-            found = "both images and image" if "image" in given else "neither images nor image"
-            raise RequestError(f"found {found} for model {self.name!r}; expected one of them")
+        given = self._inputs_of(request)
         files: tuple[bytes, ...] = ()
         images = None
         if "image" in given:
@@ -109,27 +107,49 @@ class Contract:
                 f"found {rows} pictures; model {self.name!r} takes 1 to {self.max_batch} a request"
             )
         class_ids = self.class_ids(given.get("class_ids"), rows)
-        return self.checked(Question(rows, images, files, class_ids, self._wanted(request.outputs)))
+        checked = CheckedRequest(
+            rows=rows,
+            images=images,
+            files=files,
+            class_ids=class_ids,
+            outputs=self._outputs_of(request),
+        )
+        self.check_overlays(checked)
+        return checked
 
-    def checked(self, question: Question) -> Question:
-        """Check that what a question would have drawn can be, and is not too much.
+    def _inputs_of(self, request: InferRequest) -> dict[str, InputTensor]:
+        """Return a request's inputs by name: `images` or `image`, and `class_ids` if it is said."""
+        given = {tensor.name: tensor for tensor in request.inputs}
+        known = [port.name for port in self._inputs]
+        for name in given:
+            if name not in known:
+                raise RequestError(
+                    f"unexpected input {name!r} for model {self.name!r}; expected "
+                    f"images or image{' and class_ids' if 'class_ids' in known else ''}"
+                )
+        if ("images" in given) == ("image" in given):
+            found = "both images and image" if "image" in given else "neither images nor image"
+            raise RequestError(f"found {found} for model {self.name!r}; expected one of them")
+        return given
+
+    def check_overlays(self, request: CheckedRequest) -> None:
+        """Check that the overlays that a request names can be drawn, and are not too many.
 
         Raises:
             RequestError: if not.
         """
-        if not question.draws:
-            return question
-        images, ids = question.images, question.class_ids
+        if not request.draws:
+            return
+        images, ids = request.images, request.class_ids
         if images is not None and images.dtype != np.uint8:
             raise RequestError("overlay needs pictures as image; images are normalised numbers")
         explain = self._manifest.graph
         always = self._manifest.classes if explain.explain == "all" else explain.ranks
-        drawn = question.rows * (always if ids is None else ids.shape[1])
+        drawn = request.rows * (always if ids is None else ids.shape[1])
         if drawn > MOST_OVERLAYS:
             raise RequestError(
                 f"{drawn} overlays are asked for; expected at most {MOST_OVERLAYS} a request"
             )
-        return question
 
     def _images(self, tensor: InputTensor) -> NDArray[Any]:
         spec = self._specs["images"]
@@ -153,20 +173,13 @@ class Contract:
         return tuple(tensor.array.ravel())
 
     def class_ids(self, tensor: InputTensor | None, rows: int) -> NDArray[np.int64] | None:
-        """Return which classes to explain; the likeliest where nothing is said.
+        """Return which classes to explain, int64 (rows, K); the likeliest where nothing is said.
 
         Raises:
             RequestError: for classes that this model cannot explain.
         """
-        if "class_ids" not in self._specs:
-            if tensor is not None:
-                raise RequestError(
-                    f"model {self.name!r} explains the same classes always: "
-                    f"{self._manifest.graph.explain}"
-                )
-            return None
         if tensor is None:
-            return np.full((rows, 1), -1, np.int64)
+            return self._predictor.class_ids(rows)
         ids = tensor.array
         if tensor.datatype != "INT64" or ids.ndim != 2 or len(ids) != rows:
             raise RequestError(
@@ -176,33 +189,26 @@ class Contract:
             raise RequestError(
                 f"found {ids.shape[1]} classes a picture; expected 1 to {MOST_CLASSES}"
             )
-        return self._in_range(ids)
+        try:
+            return self._predictor.class_ids(rows, ids)
+        except InputError as error:
+            raise RequestError(f"model {self.name!r}: {error}") from None
 
-    def _in_range(self, ids: NDArray[Any]) -> NDArray[np.int64]:
-        classes, ranks = self._manifest.classes, self._manifest.graph.ranks
-        wrong = ids[(ids < -1) | (ids >= classes)]
-        if wrong.size:
-            raise RequestError(f"class id {wrong[0]} is no class; expected -1 to {classes - 1}")
-        if (ids[:, ranks:] == -1).any():
-            raise RequestError(
-                f"-1 stands in place {ranks + 1} or later; {ranks} classes have a rank"
-            )
-        return ids
-
-    def _wanted(self, outputs: tuple[WantedOutput, ...]) -> tuple[WantedOutput, ...]:
-        for wanted in outputs:
-            if wanted.name not in (*self._own, _DRAWN):
+    def _outputs_of(self, request: InferRequest) -> tuple[RequestedOutput, ...]:
+        """Return the outputs that a request names, or the graph's own where it names none."""
+        for output in request.outputs:
+            if output.name not in (*self._own, OVERLAY):
                 raise RequestError(
-                    f"unexpected output {wanted.name!r} for model {self.name!r}; expected "
-                    f"{', '.join((*self._own, _DRAWN))}"
+                    f"unexpected output {output.name!r} for model {self.name!r}; expected "
+                    f"{', '.join((*self._own, OVERLAY))}"
                 )
-            if wanted.classes and wanted.name != "logits":
-                raise RequestError(f"classification is of logits, not of {wanted.name!r}")
-            if not 0 <= wanted.classes <= self._manifest.classes:
+            if output.classes and output.name != "logits":
+                raise RequestError(f"classification is of logits, not of {output.name!r}")
+            if not 0 <= output.classes <= self._manifest.classes:
                 raise RequestError(
-                    f"classification is {wanted.classes}; expected 1 to {self._manifest.classes}"
+                    f"classification is {output.classes}; expected 1 to {self._manifest.classes}"
                 )
-        return outputs or tuple(WantedOutput(name) for name in self._own)
+        return request.outputs or tuple(RequestedOutput(name) for name in self._own)
 
     def metadata(self) -> dict[str, Any]:
         """Return the answer to a metadata request; -1 is a size that may vary."""
@@ -218,7 +224,7 @@ class Contract:
             "outputs": [shown(port) for port in self._outputs],
         }
 
-    def config(self, instances: int, window_us: int) -> dict[str, Any]:
+    def config(self, instances: int, max_queue_delay_us: int) -> dict[str, Any]:
         """Return Triton's ModelConfig as far as it means something here."""
 
         def shown(port: _Port) -> dict[str, Any]:
@@ -236,7 +242,7 @@ class Contract:
             "input": inputs,
             "output": outputs,
             "instance_group": [{"name": self.name, "count": instances, "kind": "KIND_AUTO"}],
-            "dynamic_batching": {"max_queue_delay_microseconds": window_us},
+            "dynamic_batching": {"max_queue_delay_microseconds": max_queue_delay_us},
             "parameters": {
                 key: {"string_value": value} for key, value in self._description().items()
             },
@@ -269,4 +275,4 @@ def _without_paths(manifest: Manifest) -> str:
 
 def _port(spec: TensorSpec) -> _Port:
     dims = tuple(size if isinstance(size, int) else -1 for size in spec.shape[1:])
-    return _Port(spec.name, datatype_of(spec.dtype), dims)
+    return _Port(name=spec.name, datatype=datatype_of(spec.dtype), dims=dims)

@@ -1,4 +1,4 @@
-"""A request and its answer, whatever transport they came by."""
+"""A request and its response, whatever transport they came by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.tensors import datatype_of
 
-__all__ = ["InferAnswer", "InferRequest", "InputTensor", "OutputTensor", "WantedOutput"]
+__all__ = ["InferRequest", "InferResponse", "InputTensor", "OutputTensor", "RequestedOutput"]
 
 _LONGEST_ID = 256
 
@@ -25,8 +25,8 @@ class InputTensor:
 
 
 @dataclass(frozen=True)
-class WantedOutput:
-    """An output to answer with.
+class RequestedOutput:
+    """An output that a client wants.
 
     `classes` asks for the likeliest so many as text in its place (Triton's classification).
     """
@@ -35,16 +35,16 @@ class WantedOutput:
     classes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InferRequest:
-    """What a client asks.
+    """What a client requests of a model.
 
     Attributes:
         model: its name.
         version: empty for the one there is.
         id: chosen by the client, given back.
         inputs: tensors, in the order they came.
-        outputs: which to answer with; the graph's own if there are none.
+        outputs: which it wants; the graph's own if there are none.
         timeout_s: how long the client waits.
 
     Raises:
@@ -55,7 +55,7 @@ class InferRequest:
     version: str
     id: str
     inputs: tuple[InputTensor, ...]
-    outputs: tuple[WantedOutput, ...] = ()
+    outputs: tuple[RequestedOutput, ...] = ()
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """A tensor of an answer."""
+    """A tensor of a response."""
 
     name: str
     array: NDArray[Any]
@@ -81,9 +81,9 @@ class OutputTensor:
         return datatype_of(self.array.dtype)
 
 
-@dataclass(frozen=True)
-class InferAnswer:
-    """What a client gets: which model answered, and its tensors by what was asked."""
+@dataclass(frozen=True, kw_only=True)
+class InferResponse:
+    """What a client gets: which model answered, and the tensors that were requested."""
 
     model: str
     version: str

@@ -7,9 +7,9 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import BackendError, InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS, as_input, load_image, prepare
-from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.picture.preprocess import as_input, load_image, prepare
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.explanation import Explanation
 from tame_deploy.runtime.explain.load import load
-from tame_deploy.serving.contract import VERSION, Contract, Question
+from tame_deploy.serving.contract import OVERLAY, VERSION, CheckedRequest, Contract
 from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.messages import (
-    InferAnswer,
     InferRequest,
+    InferResponse,
     InputTensor,
     OutputTensor,
-    WantedOutput,
+    RequestedOutput,
 )
-from tame_deploy.serving.scheduler import Outcome, Scheduler
+from tame_deploy.serving.options import ModelOptions
+from tame_deploy.serving.scheduler import RequestResult, Scheduler, Tensors
 from tame_deploy.serving.statistics import ModelStatistics
 
-__all__ = ["Explained", "ModelOptions", "ServedModel", "open_model"]
+__all__ = ["ExplainedPicture", "ServedModel", "open_model"]
 
 _T = TypeVar("_T")
 
@@ -47,33 +47,8 @@ _MOST_DECODERS = 4
 _OVERLAY_SIDE = 1600
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """How models are run.
-
-    Attributes:
-        backend: as `tame_deploy.load` takes it.
-        backend_options: likewise.
-        max_batch: pictures in a batch, and in a request; an engine's profile may allow fewer.
-        instances: batches that run at a time.
-        window_ms: how long a request may wait for others to share its batch.
-        max_waiting: requests that are accepted before an answer; more are told to come back.
-        max_pixels: of an encoded picture.
-        decoders: threads that decode pictures and draw overlays; None is one a core, up to four.
-    """
-
-    backend: str = "auto"
-    backend_options: BackendOptions = field(default_factory=BackendOptions)
-    max_batch: int = 8
-    instances: int = 1
-    window_ms: float = 0.0
-    max_waiting: int = 256
-    max_pixels: int = MAX_PIXELS
-    decoders: int | None = None
-
-
-@dataclass(frozen=True)
-class Explained:
+@dataclass(frozen=True, kw_only=True)
+class ExplainedPicture:
     """The explanation of one encoded picture.
 
     Attributes:
@@ -90,7 +65,7 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class _DecodedPictures:
     """Encoded pictures as the graph's input; for drawing also as they are, but small."""
 
     images: NDArray[Any]
@@ -102,12 +77,12 @@ class ServedModel:
     """Answers requests for one artifact; it lives on one event loop, after `start`."""
 
     def __init__(
-        self, name: str, explainer: Explainer, options: ModelOptions, statistics: ModelStatistics
+        self, explainer: Explainer, options: ModelOptions, statistics: ModelStatistics
     ) -> None:
-        self.name, self.explainer, self.options = name, explainer, options
-        self.statistics = statistics
+        self.explainer, self.options, self.statistics = explainer, options, statistics
+        self.name = name = statistics.name
         self.max_batch = min(options.max_batch, explainer.backend.max_batch or options.max_batch)
-        self.contract = Contract(name, explainer.artifact, self.max_batch, explainer.backend.name)
+        self.contract = Contract(name, explainer, self.max_batch)
         threads = options.decoders or min(_MOST_DECODERS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "tame-deploy decode")
         self._accepted = 0
@@ -119,21 +94,18 @@ class ServedModel:
         Raises:
             BackendError: if the backend cannot run them.
         """
-        spec = self.explainer.artifact.manifest.image
-        for rows in sorted({1, self.max_batch}):
-            shape: Any = spec.input_shape(rows)
-            images: NDArray[Any] = np.zeros(shape, spec.dtype)
-            self.explainer.backend.run(self._feeds(images, self.contract.class_ids(None, rows)))
+        for batch in sorted({1, self.max_batch}):
+            self.explainer.predictor.warm_up(batch)
 
     def start(self) -> None:
         """Take requests from now on, on the running event loop."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._scheduler = Scheduler(
-            self.explainer.backend.run,
+            self._predict,
             max_batch=self.max_batch,
             instances=self.options.instances,
-            window_s=self.options.window_ms / 1e3,
+            max_queue_delay_s=self.options.max_queue_delay_ms / 1e3,
             observe=self.statistics.ran,
         )
         self.statistics.started(
@@ -145,51 +117,66 @@ class ServedModel:
 
     def config(self) -> dict[str, Any]:
         """Return the model's configuration as Triton shows it."""
-        return self.contract.config(self.options.instances, int(self.options.window_ms * 1e3))
+        return self.contract.config(
+            self.options.instances, int(self.options.max_queue_delay_ms * 1e3)
+        )
 
     async def infer(
         self, request: InferRequest, transport: str, timeout_s: float | None
-    ) -> InferAnswer:
+    ) -> InferResponse:
         """Answer a request of the protocol, in the time it allows and at most in `timeout_s`.
 
         Raises:
             RequestError: if it cannot be answered; the message is for the client.
         """
 
-        async def answer() -> tuple[Outcome, InferAnswer]:
-            question = self.contract.read(request)
-            outcome, decoded, timing = await self._outcome(question)
-            drawn = None
-            if question.draws:
-                drawn = await self._drawn(self._explanation(outcome, question, decoded), timing)
-            tensors = tuple(self._output(w, outcome, drawn) for w in question.outputs)
-            return outcome, InferAnswer(self.name, VERSION, request.id, tensors)
+        async def respond() -> tuple[RequestResult, InferResponse]:
+            checked = self.contract.check(request)
+            result, decoded, timing = await self._run(checked)
+            overlays = None
+            if checked.draws:
+                explanation = self._explanation(result, checked, decoded)
+                overlays = await self._draw(explanation, timing)
+            tensors = tuple(self._output(one, result, overlays) for one in checked.outputs)
+            return result, InferResponse(
+                model=self.name, version=VERSION, id=request.id, outputs=tensors
+            )
 
         limits = [limit for limit in (request.timeout_s, timeout_s) if limit is not None]
-        return await self._counted(answer(), min(limits, default=None), transport)
+        return await self._count(respond(), min(limits, default=None), transport)
 
     async def explain(
         self, file: bytes, class_ids: Sequence[int], timeout_s: float | None, *, draws: bool
-    ) -> Explained:
+    ) -> ExplainedPicture:
         """Explain one encoded picture, and draw it if asked to; no classes means the likeliest.
 
         Raises:
             RequestError: if it cannot be explained; the message is for the client.
         """
 
-        async def answer() -> tuple[Outcome, Explained]:
+        async def respond() -> tuple[RequestResult, ExplainedPicture]:
             ids = np.asarray([class_ids], np.int64)
             chosen = InputTensor("class_ids", "INT64", ids) if class_ids else None
-            wanted = (WantedOutput("overlay"),) if draws else ()
-            resolved = self.contract.class_ids(chosen, 1)
-            question = self.contract.checked(Question(1, None, (file,), resolved, wanted))
-            outcome, decoded, timing = await self._outcome(question)
+            request = CheckedRequest(
+                rows=1,
+                images=None,
+                files=(file,),
+                class_ids=self.contract.class_ids(chosen, 1),
+                outputs=(RequestedOutput(OVERLAY),) if draws else (),
+            )
+            self.contract.check_overlays(request)
+            result, decoded, timing = await self._run(request)
             assert decoded is not None
-            explanation = self._explanation(outcome, question, decoded)
-            overlays = (await self._drawn(explanation, timing))[0] if draws else ()
-            return outcome, Explained(explanation, decoded.sizes[0], tuple(overlays), timing)
+            explanation = self._explanation(result, request, decoded)
+            overlays = (await self._draw(explanation, timing))[0] if draws else ()
+            return result, ExplainedPicture(
+                explanation=explanation,
+                size=decoded.sizes[0],
+                overlays=tuple(overlays),
+                timing_ms=timing,
+            )
 
-        return await self._counted(answer(), timeout_s, "http")
+        return await self._count(respond(), timeout_s, "http")
 
     async def idle(self) -> None:
         """Return when every request that was accepted has its answer."""
@@ -206,16 +193,16 @@ class ServedModel:
         await self._scheduler.close()
         await asyncio.to_thread(self.explainer.close)
 
-    async def _counted(
+    async def _count(
         self,
-        answer: Coroutine[Any, Any, tuple[Outcome, _T]],
+        responding: Coroutine[Any, Any, tuple[RequestResult, _T]],
         timeout_s: float | None,
         transport: str,
     ) -> _T:
-        """Await an answer within its time, and keep the books."""
+        """Await a response within its time, and note in the statistics how that went."""
         started = time.monotonic_ns()
         try:
-            outcome, found = await self._admitted(answer, timeout_s)
+            result, response = await self._admit(responding, timeout_s)
         except RequestError as error:
             self.statistics.failed(time.monotonic_ns() - started, transport, error.fault.code)
             raise
@@ -225,13 +212,13 @@ class ServedModel:
         except Exception:
             self.statistics.failed(time.monotonic_ns() - started, transport, Fault.INTERNAL.code)
             raise
-        self.statistics.answered(outcome, time.monotonic_ns() - started, transport)
-        return found
+        self.statistics.succeeded(result, time.monotonic_ns() - started, transport)
+        return response
 
-    async def _admitted(self, answer: Coroutine[Any, Any, _T], timeout_s: float | None) -> _T:
-        """Await an answer if there is room for it; whatever goes wrong is a RequestError."""
-        if self._accepted >= self.options.max_waiting:
-            answer.close()
+    async def _admit(self, responding: Coroutine[Any, Any, _T], timeout_s: float | None) -> _T:
+        """Await a response if there is room for it; whatever goes wrong is a RequestError."""
+        if self._accepted >= self.options.max_queue_size:
+            responding.close()
             raise RequestError(
                 f"{self._accepted} requests wait for model {self.name!r}; try again later",
                 Fault.UNAVAILABLE,
@@ -240,7 +227,7 @@ class ServedModel:
         self._accepted += 1
         self._idle.clear()
         try:
-            return await within(answer, timeout_s)
+            return await within(responding, timeout_s)
         except asyncio.TimeoutError:
             raise RequestError("the time for this request ran out", Fault.DEADLINE) from None
         except BackendError as error:
@@ -252,58 +239,62 @@ class ServedModel:
             if not self._accepted:
                 self._idle.set()
 
-    async def _outcome(
-        self, question: Question
-    ) -> tuple[Outcome, _Decoded | None, dict[str, float]]:
-        """Decode what must be, wait for the turn, and check what came out."""
+    async def _run(
+        self, request: CheckedRequest
+    ) -> tuple[RequestResult, _DecodedPictures | None, dict[str, float]]:
+        """Decode the pictures of a request that has files, and run it in its turn."""
         timing: dict[str, float] = {}
-        images, decoded = question.images, None
+        images, decoded = request.images, None
         if images is None:
-            decoded = await self._decoded(question, timing)
+            decoded = await self._decode(request, timing)
             images = decoded.images
-        outcome = await self._scheduler.submit(self._feeds(images, question.class_ids))
-        if not np.isfinite(outcome.outputs["logits"]).all():
-            raise BackendError("the network gave NaN or infinite logits; its weights are no good")
-        timing["queue"] = outcome.queue_ns / 1e6
-        timing["infer"] = outcome.times.infer_ns / 1e6
-        return outcome, decoded, timing
+        feeds = self.explainer.predictor.feeds(images, request.class_ids)
+        result = await self._scheduler.submit(feeds)
+        timing["queue"] = result.queue_ns / 1e6
+        timing["infer"] = result.times.infer_ns / 1e6
+        return result, decoded, timing
 
-    async def _decoded(self, question: Question, timing: dict[str, float]) -> _Decoded:
-        """Decode the files of a question; the pictures themselves are dropped at once."""
-        spec, files = self.explainer.artifact.manifest.image, question.files
+    def _predict(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Return the graph's outputs by name, all of them finite; called in threads."""
+        found = self.explainer.predictor.predict(feeds["images"], feeds.get("class_ids"))
+        return {"logits": found.logits, "explained": found.class_ids, "maps": found.maps}
+
+    async def _decode(self, request: CheckedRequest, timing: dict[str, float]) -> _DecodedPictures:
+        """Decode a request's files; what is not needed for overlays is dropped at once."""
+        spec, files = self.explainer.artifact.manifest.image, request.files
 
         def read(index: int) -> tuple[NDArray[np.uint8], Image.Image | None, tuple[int, int]]:
             try:
                 picture = load_image(files[index], max_pixels=self.options.max_pixels)
                 pixels, size = np.asarray(prepare(picture, spec)), picture.size
-                if question.draws:
+                if request.draws:
                     picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
-                return pixels, picture if question.draws else None, size
+                return pixels, picture if request.draws else None, size
             except InputError as error:
                 which = f"picture {index}: " if len(files) > 1 else ""
                 raise RequestError(f"{which}{error}") from None
 
         found = await asyncio.gather(
-            *(self._aside("decode", partial(read, i), timing) for i in range(len(files)))
+            *(self._in_thread("decode", partial(read, i), timing) for i in range(len(files)))
         )
         pixels, pictures, sizes = zip(*found, strict=True)
         kept = tuple(picture for picture in pictures if picture is not None)
-        return _Decoded(as_input(np.stack(pixels), spec), kept, sizes)
+        return _DecodedPictures(as_input(np.stack(pixels), spec), kept, sizes)
 
-    async def _drawn(
+    async def _draw(
         self, explanation: Explanation, timing: dict[str, float]
     ) -> NDArray[np.object_]:
-        """Return PNG files (B, K), each drawn apart, so that nobody waits behind all of them."""
+        """Return overlays, PNG files (B, K), drawn one by one: nobody waits behind all of them."""
         found = np.empty(explanation.class_ids.shape, object)
 
         async def draw(row: int, place: int) -> None:
             work = partial(_overlay, explanation, row, place)
-            found[row, place] = await self._aside("draw", work, timing)
+            found[row, place] = await self._in_thread("draw", work, timing)
 
         await asyncio.gather(*(draw(row, place) for row, place in np.ndindex(*found.shape)))
         return found
 
-    async def _aside(self, stage: str, work: Callable[[], _T], timing: dict[str, float]) -> _T:
+    async def _in_thread(self, stage: str, work: Callable[[], _T], timing: dict[str, float]) -> _T:
         """Work in a thread; what is cancelled before it begins is not begun."""
 
         def timed() -> tuple[_T, int]:
@@ -315,24 +306,17 @@ class ServedModel:
         timing[stage] = timing.get(stage, 0.0) + ns / 1e6
         return found
 
-    def _feeds(
-        self, images: NDArray[Any], class_ids: NDArray[np.int64] | None
-    ) -> dict[str, NDArray[Any]]:
-        return (
-            {"images": images} if class_ids is None else {"images": images, "class_ids": class_ids}
-        )
-
     def _explanation(
-        self, outcome: Outcome, question: Question, decoded: _Decoded | None
+        self, result: RequestResult, request: CheckedRequest, decoded: _DecodedPictures | None
     ) -> Explanation:
         """Return the answer for looking at: over the pictures, or what the network saw of them."""
         manifest = self.explainer.artifact.manifest
-        image, outputs = manifest.image, outcome.outputs
+        image, outputs = manifest.image, result.outputs
         if decoded is not None:
             pictures = decoded.pictures
         else:
-            assert question.images is not None
-            pictures = tuple(Image.fromarray(pixels) for pixels in question.images)
+            assert request.images is not None
+            pictures = tuple(Image.fromarray(pixels) for pixels in request.images)
             image = replace(image, crop="none")
         return Explanation(
             outputs["logits"], outputs["explained"], outputs["maps"], self.explainer.labels,
@@ -340,17 +324,17 @@ class ServedModel:
         )  # fmt: skip
 
     def _output(
-        self, wanted: WantedOutput, outcome: Outcome, drawn: NDArray[Any] | None
+        self, requested: RequestedOutput, result: RequestResult, overlays: NDArray[Any] | None
     ) -> OutputTensor:
-        if drawn is not None and wanted.name == "overlay":
-            return OutputTensor(wanted.name, drawn)
-        array = outcome.outputs[wanted.name]
-        if wanted.classes:
-            array = _classified(array, wanted.classes, self.explainer.labels)
-        return OutputTensor(wanted.name, array)
+        if overlays is not None and requested.name == OVERLAY:
+            return OutputTensor(requested.name, overlays)
+        array = result.outputs[requested.name]
+        if requested.classes:
+            array = _classification(array, requested.classes, self.explainer.labels)
+        return OutputTensor(requested.name, array)
 
 
-def _classified(
+def _classification(
     logits: NDArray[np.float32], count: int, labels: Sequence[str]
 ) -> NDArray[np.object_]:
     """Return "logit:class:label" of the likeliest classes, bytes (B, count), as Triton has it."""
@@ -369,10 +353,13 @@ def _overlay(explanation: Explanation, row: int, place: int) -> bytes:
     return file.getvalue()
 
 
-def open_model(
-    name: str, path: str, options: ModelOptions, statistics: ModelStatistics
-) -> ServedModel:
+def open_model(path: str, options: ModelOptions, statistics: ModelStatistics) -> ServedModel:
     """Open an artifact and run it once, so that its first request is as fast as the next.
+
+    Args:
+        path: the artifact.
+        options: how it is run.
+        statistics: of the model, with its name.
 
     Raises:
         ArtifactError: if it cannot be used.
@@ -381,7 +368,7 @@ def open_model(
     """
     explainer = load(path, backend=options.backend, options=options.backend_options)
     try:
-        model = ServedModel(name, explainer, options, statistics)
+        model = ServedModel(explainer, options, statistics)
         model.warm_up()
     except BaseException:
         explainer.close()

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
+from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.errors import InputError
 from tame_deploy.picture.preprocess import MAX_PIXELS
+from tame_deploy.runtime.backends.protocol import BackendOptions
 
-__all__ = ["ServeOptions", "read_options"]
+__all__ = ["ModelOptions", "ServeOptions", "read_options"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How models are run.
+
+    Attributes:
+        backend: as `tame_deploy.load` takes it.
+        backend_options: likewise.
+        max_batch: pictures in a batch, and in a request; an engine's profile may allow fewer.
+        instances: batches that run at a time.
+        max_queue_delay_ms: how long a request may wait for others to share its batch.
+        max_queue_size: requests that wait or are run at a time; more are told to come back.
+        max_pixels: of an encoded picture.
+        decoders: threads that decode pictures and draw overlays; None is one a core, up to four.
+    """
+
+    backend: str = "auto"
+    backend_options: BackendOptions = field(default_factory=BackendOptions)
+    max_batch: int = 8
+    instances: int = 1
+    max_queue_delay_ms: float = 0.0
+    max_queue_size: int = 256
+    max_pixels: int = MAX_PIXELS
+    decoders: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """How a server listens, and what it lets through.
 
@@ -28,8 +54,8 @@ class ServeOptions:
         threads: for one operation on the CPU.
         max_batch: pictures in a batch, and in a request.
         instances: batches that run at a time.
-        window_ms: how long a request may wait for others to share its batch.
-        max_waiting: requests of a model that are accepted before an answer; more get 503.
+        max_queue_delay_ms: how long a request may wait for others to share its batch.
+        max_queue_size: requests of a model that wait or are run at a time; more get 503.
         max_body_mb: size of a request, in MiB, packed or not.
         max_pixels: of an encoded picture.
         decoders: threads a model that decode pictures and draw overlays; None is one a core, and at
@@ -63,8 +89,8 @@ class ServeOptions:
     threads: int | None = None
     max_batch: int = 8
     instances: int = 1
-    window_ms: float = 0.0
-    max_waiting: int = 256
+    max_queue_delay_ms: float = 0.0
+    max_queue_size: int = 256
     max_body_mb: int = 64
     max_pixels: int = MAX_PIXELS
     decoders: int | None = None
@@ -97,13 +123,6 @@ class ServeOptions:
             raise InputError("closed health has no meaning without token_file")
         if self.grpc_port and self.grpc_port == self.http_port:
             raise InputError(f"http_port and grpc_port are both {self.http_port}")
-        for name in ("log_format", "log_level", "precision"):
-            allowed = [v for v in get_type_hints(type(self))[name].__args__ if v is not type(None)]
-            known = [word for one in allowed for word in getattr(one, "__args__", (one,))]
-            if getattr(self, name) not in (*known, None):
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected {' or '.join(known)}"
-                )
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -113,8 +132,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("threads", 1, 1024),
     ("max_batch", 1, 1024),
     ("instances", 1, 64),
-    ("window_ms", 0, 10_000),
-    ("max_waiting", 1, 1_000_000),
+    ("max_queue_delay_ms", 0, 10_000),
+    ("max_queue_size", 1, 1_000_000),
     ("max_body_mb", 1, 2047),  # gRPC counts in 32 bits
     ("max_pixels", 1, MAX_PIXELS),
     ("decoders", 1, 64),
@@ -127,56 +146,19 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 )
 
 
-def read_options(
-    path: str | None, given: Mapping[str, Any], *, no_grpc: bool = False
-) -> tuple[list[str], ServeOptions]:
+def read_options(path: str | None, given: Mapping[str, Any]) -> tuple[list[str], ServeOptions]:
     """Return artifacts and options of a TOML file; what was `given` besides comes before it.
 
     Args:
-        path: the file, or none. Its keys are the options' names, and `artifacts`, a list.
-        given: options by name; None is not given.
-        no_grpc: whether to serve HTTP alone; in the file, `grpc_port = false`.
+        path: the file, or none. Its keys are the options' names, and `artifacts`, a list. No gRPC
+            is `grpc_port = false`.
+        given: options by name.
 
     Raises:
         InputError: for a file that cannot be read, an unknown key, or a value of another type.
     """
-    told = _parse(path) if path is not None else {}
-    artifacts = told.pop("artifacts", [])
-    if not isinstance(artifacts, list) or not all(isinstance(one, str) for one in artifacts):
-        raise InputError(f"{path}: artifacts is no list of strings")
-    known = {field.name: field for field in fields(ServeOptions)}
-    for name, value in told.items():
-        if name not in known:
-            raise InputError(f"{path}: unknown key {name!r}; expected {', '.join(known)}")
-        if name == "grpc_port" and value is False:
-            no_grpc = True
-        elif not _fits(value, known[name].default, str(known[name].type)):
-            raise InputError(f"{path}: {name} is {value!r}; expected {known[name].type}")
-    told |= {name: value for name, value in given.items() if value is not None}
-    if no_grpc:
+    told = read_toml(Path(path)) if path is not None else {}
+    artifacts = list(decode(tuple[str, ...], told.pop("artifacts", []), "artifacts", TOML))
+    if told.get("grpc_port") is False:
         told["grpc_port"] = None
-    return artifacts, ServeOptions(**told)
-
-
-def _fits(value: Any, default: Any, annotation: str) -> bool:
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if "int" in annotation:
-        return type(value) is int
-    return isinstance(value, str)
-
-
-def _parse(path: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        found: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
-    return found
+    return artifacts, decode(ServeOptions, {**told, **given}, "", TOML)

@@ -14,7 +14,8 @@ from tame_deploy.artifact.directory import MANIFEST_NAME
 from tame_deploy.errors import InputError, TameError
 from tame_deploy.serving.contract import VERSION
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.model import ModelOptions, ServedModel, open_model
+from tame_deploy.serving.model import ServedModel, open_model
+from tame_deploy.serving.options import ModelOptions
 from tame_deploy.serving.statistics import Metrics, ModelStatistics
 
 __all__ = ["EXTENSIONS", "SERVER_NAME", "Repository", "named_artifacts"]
@@ -68,7 +69,7 @@ def named_artifacts(arguments: list[str]) -> dict[str, Path]:
     return found
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Entry:
     path: Path
     statistics: ModelStatistics
@@ -87,7 +88,8 @@ class Repository:
     ) -> None:
         self.metrics, self._options = metrics, options
         self._entries = {
-            name: _Entry(path, ModelStatistics(name, metrics)) for name, path in artifacts.items()
+            name: _Entry(path=path, statistics=ModelStatistics(name=name, metrics=metrics))
+            for name, path in artifacts.items()
         }
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -172,7 +174,7 @@ class Repository:
     async def _open(self, name: str, entry: _Entry) -> None:
         try:
             model = await asyncio.to_thread(
-                open_model, name, str(entry.path), self._options, entry.statistics
+                open_model, str(entry.path), self._options, entry.statistics
             )
         except Exception:
             self.metrics.loads.labels(name, "failed").inc()

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from tame_deploy.errors import BackendError
 
-__all__ = ["BatchTimes", "Outcome", "Scheduler"]
+__all__ = ["BatchTimes", "RequestResult", "Scheduler", "Tensors"]
 
 Tensors: TypeAlias = "dict[str, NDArray[Any]]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchTimes:
     """What one run of the backend took, in nanoseconds, for so many pictures."""
 
@@ -33,8 +33,14 @@ class BatchTimes:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A request's share of a batch."""
+class RequestResult:
+    """What a batch gave for one of its requests.
+
+    Attributes:
+        outputs: the request's rows of the outputs, by name.
+        queue_ns: how long the request waited for the batch.
+        times: of the whole batch.
+    """
 
     outputs: Tensors
     queue_ns: int
@@ -44,7 +50,7 @@ class Outcome:
 @dataclass(eq=False)
 class _Job:
     feeds: Tensors
-    answer: asyncio.Future[Outcome]
+    result: asyncio.Future[RequestResult]
     since_ns: int
 
     @property
@@ -61,7 +67,8 @@ class Scheduler:
     """Gives a backend batches of at most `max_batch` rows, `instances` of them at a time.
 
     It lives on one event loop; only `run` is called in threads. A job whose caller stopped waiting
-    is never run.
+    is never run. A batch that is not full waits until its oldest job waited `max_queue_delay_s`.
+    `observe` is told of every batch.
     """
 
     def __init__(
@@ -70,11 +77,11 @@ class Scheduler:
         *,
         max_batch: int,
         instances: int = 1,
-        window_s: float = 0.0,
+        max_queue_delay_s: float = 0.0,
         observe: Callable[[BatchTimes], None] = lambda _: None,
     ) -> None:
         self._run_backend, self._observe = run, observe
-        self._max_batch, self._window_ns = max_batch, int(window_s * 1e9)
+        self._max_batch, self._max_delay_ns = max_batch, int(max_queue_delay_s * 1e9)
         self._instances = self._idle = instances
         self._waiting: deque[_Job] = deque()
         self._free = asyncio.Event()
@@ -89,7 +96,7 @@ class Scheduler:
         """How many jobs wait."""
         return len(self._waiting)
 
-    async def submit(self, feeds: Tensors) -> Outcome:
+    async def submit(self, feeds: Tensors) -> RequestResult:
         """Return the outputs of rows, once they went through the backend.
 
         Raises:
@@ -101,17 +108,17 @@ class Scheduler:
         self._waiting.append(job)
         self._start_soon()
         try:
-            return await job.answer
+            return await job.result
         finally:
-            if job.answer.cancelled() and job in self._waiting:
+            if job.result.cancelled() and job in self._waiting:
                 self._waiting.remove(job)
 
     async def close(self) -> None:
         """End the threads once what runs is finished; what waits is told that it is over."""
         self._closed = True
         for job in self._waiting:
-            if not job.answer.done():
-                job.answer.set_exception(BackendError("the model was closed"))
+            if not job.result.done():
+                job.result.set_exception(BackendError("the model was closed"))
         self._waiting.clear()
         while self._idle < self._instances:
             self._free.clear()
@@ -133,10 +140,10 @@ class Scheduler:
             running.add_done_callback(partial(self._finish, jobs))
 
     def _worth_waiting(self) -> bool:
-        """Whether the window of the oldest is open yet, and the batch not full."""
-        if not self._window_ns or sum(job.rows for job in self._waiting) >= self._max_batch:
+        """Whether the batch is not full, and its oldest job may be delayed still."""
+        if not self._max_delay_ns or sum(job.rows for job in self._waiting) >= self._max_batch:
             return False
-        left = self._waiting[0].since_ns + self._window_ns - time.monotonic_ns()
+        left = self._waiting[0].since_ns + self._max_delay_ns - time.monotonic_ns()
         if left <= 0:
             return False
         if self._timer is not None:
@@ -159,7 +166,7 @@ class Scheduler:
         self._waiting.extendleft(reversed(passed))
         return taken
 
-    def _run(self, jobs: Sequence[_Job]) -> list[Outcome | BaseException]:
+    def _run(self, jobs: Sequence[_Job]) -> list[RequestResult | BaseException]:
         """Run jobs as one batch, in a thread; if that fails, each alone."""
         started = time.monotonic_ns()
         try:
@@ -169,7 +176,7 @@ class Scheduler:
                 return [error] * len(jobs)
         return [self._run([job])[0] for job in jobs]
 
-    def _run_together(self, jobs: Sequence[_Job], started: int) -> list[Outcome]:
+    def _run_together(self, jobs: Sequence[_Job], started: int) -> list[RequestResult]:
         feeds = jobs[0].feeds
         if len(jobs) > 1:
             feeds = {name: np.concatenate([job.feeds[name] for job in jobs]) for name in feeds}
@@ -181,27 +188,31 @@ class Scheduler:
             {name: array[start:end] for name, array in outputs.items()}
             for start, end in itertools.pairwise(edges)
         ]
-        times = BatchTimes(edges[-1], ready - started, done - ready, time.monotonic_ns() - done)
+        times = BatchTimes(
+            rows=edges[-1],
+            input_ns=ready - started,
+            infer_ns=done - ready,
+            output_ns=time.monotonic_ns() - done,
+        )
         return [
-            Outcome(share, started - job.since_ns, times)
+            RequestResult(share, started - job.since_ns, times)
             for job, share in zip(jobs, shares, strict=True)
         ]
 
     def _finish(
-        self, jobs: Sequence[_Job], done: asyncio.Future[list[Outcome | BaseException]]
+        self, jobs: Sequence[_Job], done: asyncio.Future[list[RequestResult | BaseException]]
     ) -> None:
         self._idle += 1
         self._free.set()
         self._start()
-        found = done.result()
-        seen: set[int] = set()
-        for job, one in zip(jobs, found, strict=True):
-            if isinstance(one, Outcome) and id(one.times) not in seen:
-                seen.add(id(one.times))
-                self._observe(one.times)
-            if job.answer.done():
+        results = done.result()
+        ran = [result.times for result in results if isinstance(result, RequestResult)]
+        for times in {id(times): times for times in ran}.values():  # one a batch
+            self._observe(times)
+        for job, result in zip(jobs, results, strict=True):
+            if job.result.done():
                 continue
-            if isinstance(one, BaseException):
-                job.answer.set_exception(one)
+            if isinstance(result, BaseException):
+                job.result.set_exception(result)
             else:
-                job.answer.set_result(one)
+                job.result.set_result(result)

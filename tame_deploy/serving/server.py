@@ -7,8 +7,9 @@ import contextlib
 import ctypes
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 from tame_deploy.picture.preprocess import MAX_PIXELS
 from tame_deploy.runtime.backends.protocol import BackendOptions
@@ -16,8 +17,7 @@ from tame_deploy.runtime.backends.table import honours
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.grpc.server import GrpcServer
 from tame_deploy.serving.http.server import HttpServer
-from tame_deploy.serving.model import ModelOptions
-from tame_deploy.serving.options import ServeOptions
+from tame_deploy.serving.options import ModelOptions, ServeOptions
 from tame_deploy.serving.repository import Repository
 from tame_deploy.serving.statistics import Metrics
 from tame_deploy.serving.traces import set_up_traces
@@ -33,7 +33,7 @@ _M_ARENA_MAX = -8  # malloc.h
 class Addresses:
     """Where a server listens, once it does."""
 
-    def __init__(self, host: str, http_port: int, grpc_port: int | None, scheme: str) -> None:
+    def __init__(self, host: str, *, http_port: int, grpc_port: int | None, scheme: str) -> None:
         shown = f"[{host}]" if ":" in host else host
         self.http = f"{scheme}://{shown}:{http_port}"
         secure = "s" if scheme == "https" else ""
@@ -83,32 +83,38 @@ async def serve(
             if grpc is not None:
                 await grpc.show_ready(ready=True)
             scheme = "https" if options.tls_cert else "http"
-            ready(
-                Addresses(options.host, http.port, grpc.port if grpc is not None else None, scheme),
-                repository,
+            addresses = Addresses(
+                options.host,
+                http_port=http.port,
+                grpc_port=grpc.port if grpc is not None else None,
+                scheme=scheme,
             )
-            await _until(ended, http, repository, options)
+            ready(addresses, repository)
+            watching = repository.watch(options.reload_s) if options.reload_s else _for_ever()
+            await _until(ended, http, watching)
     finally:
-        await _end(http, grpc, repository, options.drain_s)
+        await _end(http, grpc, repository, drain_s=options.drain_s)
         end_traces()
         _log.info("ended")
 
 
 def _model_options(options: ServeOptions) -> ModelOptions:
-    most = max(options.instances, BackendOptions().streams)
+    side_by_side = max(options.instances, BackendOptions().streams)
     return ModelOptions(
-        options.backend,
-        BackendOptions(
+        backend=options.backend,
+        backend_options=BackendOptions(
             threads=options.threads,
             device=options.device,
             # ONNX Runtime runs any number of calls side by side, and is told none.
-            streams=most if honours(options.backend, "streams") else BackendOptions().streams,
+            streams=side_by_side
+            if honours(options.backend, "streams")
+            else BackendOptions().streams,
             precision=options.precision,
         ),
         max_batch=options.max_batch,
         instances=options.instances,
-        window_ms=options.window_ms,
-        max_waiting=options.max_waiting,
+        max_queue_delay_ms=options.max_queue_delay_ms,
+        max_queue_size=options.max_queue_size,
         max_pixels=min(options.max_pixels, MAX_PIXELS),
         decoders=options.decoders,
     )
@@ -132,13 +138,15 @@ def _end_signals() -> asyncio.Future[None]:
     return ended
 
 
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 async def _until(
-    ended: asyncio.Future[None], http: HttpServer, repository: Repository, options: ServeOptions
+    ended: asyncio.Future[None], http: HttpServer, watching: Coroutine[Any, Any, None]
 ) -> None:
     """Return when the process is told to end; watch the artifacts meanwhile."""
-    watch = asyncio.ensure_future(
-        repository.watch(options.reload_s) if options.reload_s else asyncio.Event().wait()
-    )
+    watch = asyncio.ensure_future(watching)
     assert http.running is not None
     await asyncio.wait((ended, watch, http.running), return_when=asyncio.FIRST_COMPLETED)
     for task in (watch, http.running):
@@ -148,7 +156,7 @@ async def _until(
 
 
 async def _end(
-    http: HttpServer, grpc: GrpcServer | None, repository: Repository, drain_s: float
+    http: HttpServer, grpc: GrpcServer | None, repository: Repository, *, drain_s: float
 ) -> None:
     """Answer what was accepted and close, all of it within `drain_s` seconds."""
     loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from tame_deploy.serving.scheduler import BatchTimes, Outcome
+from tame_deploy.serving.scheduler import BatchTimes, RequestResult
 
 __all__ = ["METRICS_TYPE", "Metrics", "ModelStatistics"]
 
@@ -96,7 +96,7 @@ def resident_bytes() -> float:
     return float(pages * resource.getpagesize())
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelStatistics:
     """Counts of one model, as Triton's statistics have them; `started` are the metrics beside.
 
@@ -146,12 +146,12 @@ class ModelStatistics:
             sizes[stage].add(ns)
             self._seconds[stage].observe(ns / 1e9)
 
-    def answered(self, outcome: Outcome, total_ns: int, transport: str) -> None:
-        """Count a request that got its answer."""
+    def succeeded(self, result: RequestResult, total_ns: int, transport: str) -> None:
+        """Count a request that got its response."""
         self.success.add(total_ns)
-        for stage, ns in {"queue": outcome.queue_ns, **_spent(outcome.times)}.items():
+        for stage, ns in {"queue": result.queue_ns, **_spent(result.times)}.items():
             self.stages[stage].add(ns)
-        self._seconds["queue"].observe(outcome.queue_ns / 1e9)
+        self._seconds["queue"].observe(result.queue_ns / 1e9)
         self._seconds["total"].observe(total_ns / 1e9)
         self.metrics.requests.labels(self.name, transport, "ok").inc()
 

@@ -79,7 +79,7 @@ def _dtype(name: str, datatype: Any) -> np.dtype[Any]:
 
 
 def from_bytes(
-    name: str, datatype: Any, shape: Sequence[int], data: memoryview | bytes
+    data: memoryview | bytes, datatype: Any, shape: Sequence[int], *, name: str
 ) -> NDArray[Any]:
     """Return a tensor of raw little-endian bytes; a view of them, not to be written to.
 
@@ -130,7 +130,7 @@ def _shaped(name: str, flat: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]
     return flat.reshape(shape)
 
 
-def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes]) -> NDArray[Any]:
+def from_strings(strings: Sequence[bytes], shape: Sequence[int], *, name: str) -> NDArray[Any]:
     """Return a tensor of byte strings.
 
     Raises:
@@ -139,7 +139,7 @@ def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes]) -> N
     return _shaped(name, _objects(strings), shape)
 
 
-def from_values(name: str, datatype: Any, shape: Sequence[int], values: Any) -> NDArray[Any]:
+def from_values(values: Any, datatype: Any, shape: Sequence[int], *, name: str) -> NDArray[Any]:
     """Return a tensor of JSON values, nested or flat; BYTES are strings in base64.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,6 @@ def exchange(
     address: tuple[str, int],
     *parts: bytes,
     half_close: bool = False,
-    pause_s: float = 0,
     timeout_s: float = 10,
 ) -> Answer | None:
     """Send bytes as they are, and return the answer, or None where the server only closes."""
@@ -52,7 +50,6 @@ def exchange(
         try:
             for part in parts:
                 connection.sendall(part)
-                time.sleep(pause_s)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
         except ConnectionError:

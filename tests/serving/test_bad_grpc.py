@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-import tame_deploy
 from tame_deploy.serving.grpc.schema import SERVICE, message
 from tests.serving import triton_said
 from tests.serving.grpc_probes import INVALID, PROBES, good_request
-from tests.serving.http_probes import ONE
+from tests.serving.unharmed import SECRETS
 
 _INFER = f"/{SERVICE}/ModelInfer"
 _STREAM = f"/{SERVICE}/ModelStreamInfer"
-_SECRETS = ("Traceback", 'File "', ".py", "site-packages", " at 0x", sys.prefix, str(Path.cwd()))
 _MIB = 2**20
 _HEALTH = "grpc.health.v1.Health"
 
@@ -28,12 +23,6 @@ _HEALTH = "grpc.health.v1.Health"
 def channel(server):
     with grpc.insecure_channel(server.grpc) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def expected(demo_export):
-    with tame_deploy.load(demo_export, backend="onnxruntime", threads=1) as explainer:
-        return explainer.explain(np.zeros(ONE[1:], np.uint8)).logits[0]
 
 
 def _logits(answer) -> np.ndarray:
@@ -59,7 +48,7 @@ def failure(call) -> grpc.RpcError:
 
 
 def assert_tells_no_secrets(error: grpc.RpcError) -> None:
-    assert not [secret for secret in _SECRETS if secret in error.details()]
+    assert not [secret for secret in SECRETS if secret in error.details()]
     assert error.code().name not in ("UNKNOWN", "INTERNAL")
 
 
@@ -97,19 +86,11 @@ def test_a_message_that_is_too_large_is_refused(unharmed):
     "compression", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"]
 )
 def test_a_small_message_that_unpacks_to_much_is_refused(server, unharmed, compression):
-    most = Path(f"/proc/{server.process.pid}/status")
-    if not most.exists():
-        pytest.skip("needs /proc")
-
-    def memory() -> int:
-        lines = dict(line.split(":", 1) for line in most.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0])
-
-    before = memory()
+    before = server.peak_mib
     method = unharmed.unary_unary(_INFER)
     error = failure(lambda: method(bytes(200 * _MIB), timeout=20, compression=compression))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert memory() - before < 128 * 1024
+    assert server.peak_mib - before < 128
 
 
 def test_a_deadline_that_is_over_at_once_is_told(unharmed):

@@ -6,12 +6,9 @@ import gzip
 import io
 import re
 import socket
-import sys
-import time
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,17 +18,23 @@ from tests.serving.http_probes import (
     EXPLAIN,
     IMAGES,
     INFER,
-    ONE,
     PROBES,
     behind,
     explain_probes,
-    good_request,
 )
-from tests.serving.raw_http import Answer, exchange, head, whole
-from tests.serving.running import running
+from tests.serving.raw_http import exchange, head, whole
+from tests.serving.unharmed import (
+    CHUNKED,
+    GOOD,
+    HEADERS,
+    PATH,
+    assert_tells_no_secrets,
+    chunk,
+    sending,
+    watched,
+)
 
 _PICTURE = Path(tame_deploy.__file__).parent / "data" / "pictures" / "ring-1.png"
-_SECRETS = ("Traceback", 'File "', ".py", "site-packages", " at 0x", sys.prefix, str(Path.cwd()))
 _MIB = 2**20
 
 
@@ -43,56 +46,11 @@ def _jpeg() -> bytes:
 
 
 EXPLAIN_PROBES = explain_probes(_PICTURE.read_bytes(), _jpeg())
-PATH, GOOD, HEADERS = good_request()
-
-
-def assert_tells_no_secrets(answer: Answer) -> None:
-    text = answer.body.decode()
-    assert not [secret for secret in _SECRETS if secret in text]
-    assert answer.status != 500
-
-
-def assert_answers_well(one, expected) -> None:
-    answer = exchange(one.address, whole("POST", PATH, GOOD, HEADERS))
-    assert answer is not None
-    assert answer.status == 200, answer.body
-    np.testing.assert_allclose(answer.json["outputs"][0]["data"], expected, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def expected(demo_export):
-    with tame_deploy.load(demo_export, backend="onnxruntime", threads=1) as explainer:
-        return explainer.explain(np.zeros(ONE[1:], np.uint8)).logits[0]
-
-
-@pytest.fixture(scope="module")
-def strict(demo_export, tmp_path_factory):
-    """A server with little patience."""
-    options = ("--max-body-mb", 1, "--body-timeout-s", 1, "--max-pixels", 20_000)
-    with running(
-        tmp_path_factory.mktemp("strict"), f"demo={demo_export}", "--no-grpc",
-        "--backend", "onnxruntime", "--threads", 1, *options,
-    ) as one:  # fmt: skip
-        yield one
-
-
-def _unharmed(one, expected):
-    before = len(one.said)
-    yield one
-    assert_answers_well(one, expected)
-    assert one.process.poll() is None
-    assert "Traceback" not in one.said[before:]
 
 
 @pytest.fixture
 def unharmed(server, expected):
-    """The shared server, which must answer as well as before once the test is over."""
-    yield from _unharmed(server, expected)
-
-
-@pytest.fixture
-def unharmed_strict(strict, expected):
-    yield from _unharmed(strict, expected)
+    yield from watched(server, expected)
 
 
 @pytest.mark.parametrize("probe", [*PROBES, *EXPLAIN_PROBES], ids=lambda probe: probe.name)
@@ -121,25 +79,15 @@ def test_where_we_differ_from_triton_is_on_purpose():
     }
 
 
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def _sending(**headers: object) -> bytes:
-    named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return head("POST", PATH, {**HEADERS, **named})
-
-
-CHUNKED = _sending(transfer_encoding="chunked")
 LINE = b"GET /v2 HTTP/1.1\r\n"
 BROKEN = {
-    "length-negative": _sending(content_length=-1) + GOOD,
-    "length-as-text": _sending(content_length="many") + GOOD,
-    "length-with-a-plus": _sending(content_length=f"+{len(GOOD)}") + GOOD,
-    "length-of-30-digits": _sending(content_length="9" * 30) + GOOD,
+    "length-negative": sending(content_length=-1) + GOOD,
+    "length-as-text": sending(content_length="many") + GOOD,
+    "length-with-a-plus": sending(content_length=f"+{len(GOOD)}") + GOOD,
+    "length-of-30-digits": sending(content_length="9" * 30) + GOOD,
     "two-lengths": head("POST", PATH, {"content-length": len(GOOD), "Content-Length": 7}) + GOOD,
-    "length-and-chunks": _sending(content_length=4, transfer_encoding="chunked") + b"0\r\n\r\n",
-    "unknown-transfer": _sending(content_length=len(GOOD), transfer_encoding="br") + GOOD,
+    "length-and-chunks": sending(content_length=4, transfer_encoding="chunked") + b"0\r\n\r\n",
+    "unknown-transfer": sending(content_length=len(GOOD), transfer_encoding="br") + GOOD,
     "chunk-size-as-text": CHUNKED + b"zz\r\n" + GOOD,
     "chunk-size-negative": CHUNKED + b"-5\r\n" + GOOD,
     "chunk-size-beyond-64-bits": CHUNKED + b"f" * 20 + b"\r\n" + GOOD,
@@ -166,8 +114,8 @@ def test_what_is_no_http_is_refused_and_cut_off(unharmed, name):
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(_sending(content_length=len(GOOD) + 10) + GOOD, id="by-its-length"),
-        pytest.param(CHUNKED + _chunk(GOOD[:100]), id="in-chunks"),
+        pytest.param(sending(content_length=len(GOOD) + 10) + GOOD, id="by-its-length"),
+        pytest.param(CHUNKED + chunk(GOOD[:100]), id="in-chunks"),
         pytest.param(CHUNKED + b"64\r\n" + GOOD[:10], id="within-a-chunk"),
         pytest.param(b"POST /v2/models/demo/in", id="within-the-first-line"),
     ],
@@ -178,7 +126,7 @@ def test_a_request_that_ends_too_early_is_forgotten(unharmed, sent):
 
 
 def test_ways_to_send_a_good_request_are_all_good(unharmed):
-    chunks = CHUNKED + b"".join(map(_chunk, (GOOD[:100], GOOD[100:]))) + b"0\r\n\r\n"
+    chunks = CHUNKED + b"".join(map(chunk, (GOOD[:100], GOOD[100:]))) + b"0\r\n\r\n"
     packed = gzip.compress(GOOD)
     for sent in (
         chunks,
@@ -216,7 +164,7 @@ def test_gzip_that_is_not_whole_is_refused(unharmed, spoil):
 
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(unharmed):
-    answer = exchange(unharmed.address, _sending(content_length=64 * _MIB + 1))
+    answer = exchange(unharmed.address, sending(content_length=64 * _MIB + 1))
     assert answer is not None
     assert answer.status == 413
     assert answer.headers["connection"] == "close"
@@ -231,91 +179,11 @@ def test_a_time_that_is_over_at_once_is_a_timeout(unharmed):
     assert "time" in answer.error
 
 
-def test_a_chunked_body_that_is_too_large_is_refused_on_the_way(unharmed_strict):
-    parts = [CHUNKED, *[_chunk(bytes(_MIB // 2))] * 3]
-    answer = exchange(unharmed_strict.address, *parts)
-    assert answer is None or answer.status == 413
-
-
-def _most_memory_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        pytest.skip("needs /proc")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["VmHWM"].split()[0])
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_small_body_that_unpacks_to_much_is_refused_and_takes_no_memory(
-    unharmed_strict, encoding
-):
-    if encoding == "gzip":
-        body = gzip.compress(bytes(300 * _MIB), 9)
-    else:
-        body = zlib.compress(bytes(300 * _MIB), 9)
-    assert len(body) < _MIB
-    before = _most_memory_kib(unharmed_strict.process.pid)
-    sent = whole("POST", PATH, body, {**HEADERS, "content-encoding": encoding})
-    answer = exchange(unharmed_strict.address, sent)
-    assert answer is not None
-    assert answer.status == 413
-    assert _most_memory_kib(unharmed_strict.process.pid) - before < 32 * 1024
-
-
 def test_a_long_string_among_numbers_takes_no_memory(unharmed):
     probe = next(one for one in PROBES if one.name == "a-long-string-among-numbers")
-    before = _most_memory_kib(unharmed.process.pid)
+    before = unharmed.peak_mib
     exchange(unharmed.address, whole("POST", INFER, probe.body))
-    assert _most_memory_kib(unharmed.process.pid) - before < 64 * 1024
-
-
-def test_a_body_that_does_not_arrive_is_given_up(unharmed_strict):
-    started = time.monotonic()
-    answer = exchange(unharmed_strict.address, _sending(content_length=len(GOOD)), GOOD[:50])
-    assert answer is None or answer.status == 408
-    assert 0.5 < time.monotonic() - started < 3
-
-
-@pytest.mark.parametrize(
-    "slow", [b"GET /v2 HTTP/1.1\r\nx-a: ", CHUNKED], ids=["its-head", "its-body"]
-)
-def test_who_sends_drop_by_drop_is_given_up(unharmed_strict, slow):
-    started, drop = time.monotonic(), _chunk(b"x") if slow is CHUNKED else b"x"
-    with socket.create_connection(unharmed_strict.address, 10) as connection:
-        connection.sendall(slow)
-        connection.settimeout(0.2)
-        ended = False
-        while not ended and time.monotonic() - started < 5:
-            try:
-                connection.sendall(drop)
-                ended = not connection.recv(1000) or slow is CHUNKED
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                ended = True
-    assert ended
-    assert time.monotonic() - started < 3
-
-
-def test_who_says_nothing_is_given_up(unharmed_strict):
-    started = time.monotonic()
-    assert exchange(unharmed_strict.address) is None
-    assert time.monotonic() - started < 3
-
-
-def test_a_picture_of_too_many_pixels_is_refused(unharmed_strict):
-    file = io.BytesIO()
-    Image.new("RGB", (200, 200)).save(file, "PNG")
-    answer = exchange(unharmed_strict.address, whole("POST", EXPLAIN, file.getvalue()))
-    assert answer is not None
-    assert answer.status == 400
-    assert "pixels" in answer.error
-    assert_tells_no_secrets(answer)
-
-
-def test_a_head_of_eight_mebibytes_is_refused(unharmed_strict):
-    answer = exchange(unharmed_strict.address, LINE + b"x-a: " + b"a" * 8 * _MIB + b"\r\n\r\n")
-    assert answer is None or answer.status in (400, 413, 431)
+    assert unharmed.peak_mib - before < 64
 
 
 def test_a_good_file_is_still_explained(unharmed):

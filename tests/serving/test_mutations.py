@@ -37,11 +37,6 @@ def changed(body, rng):
     return bytes(found)
 
 
-def resident_mib(server):
-    statm = Path(f"/proc/{server.process.pid}/statm").read_text().split()
-    return int(statm[1]) * 4096 / 2**20
-
-
 def test_mutated_http_bodies(server):
     rng = random.Random(1)
     pixels = np.zeros((1, 128, 128, 3), np.uint8).tobytes()
@@ -62,8 +57,8 @@ def test_mutated_http_bodies(server):
                                     content=changed(picture, rng))  # fmt: skip
             assert found.status_code in FINE, found.text
             if number == MUTATED // 3:
-                before = resident_mib(server)
-        assert resident_mib(server) - before < 16
+                before = server.resident_mib
+        assert server.resident_mib - before < 16
 
 
 def test_mutated_messages(server):

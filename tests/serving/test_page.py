@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.serving.running import running
+from tests.serving.clients import TOKEN
+from tests.serving.running import PLAIN, running
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -22,7 +23,6 @@ ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-TOKEN = "a-token-for-the-page"
 
 DROP = """(files) => {
     const carried = new DataTransfer();
@@ -88,12 +88,6 @@ def browser():
         opened = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield opened
         opened.close()
-
-
-@contextmanager
-def served(folder, *arguments):
-    with running(folder, *arguments, "--backend", "onnxruntime", "--threads", 1) as server:
-        yield server.http
 
 
 @contextmanager
@@ -258,7 +252,7 @@ def test_every_control_has_a_name_and_the_page_its_landmarks(here):
 
 def test_several_models_can_be_chosen_from(browser, demo_export, tmp_path):
     named = [f"{name}={demo_export}" for name in ("first", "second")]
-    with served(tmp_path, *named) as address, opened(browser, address) as here:
+    with running(tmp_path, *named, *PLAIN) as server, opened(browser, server.http) as here:
         here.sample()
         here.page.get_by_label("Model").select_option("second")
         with here.page.expect_response("**/second/explain*") as answer:
@@ -267,11 +261,8 @@ def test_several_models_can_be_chosen_from(browser, demo_export, tmp_path):
         here.shows("star")
 
 
-def test_a_token_is_asked_for_and_sent(browser, demo_export, tmp_path):
-    tokens = tmp_path / "tokens"
-    tokens.write_text(TOKEN)
-    asking = served(tmp_path, f"demo={demo_export}", "--token-file", tokens)
-    with asking as address, opened(browser, address) as here:
+def test_a_token_is_asked_for_and_sent(browser, guarded):
+    with opened(browser, guarded.http) as here:
         field = here.page.get_by_label("Bearer token")
         field.fill("not-the-right-token")
         field.press("Enter")

@@ -1,13 +1,21 @@
-"""The protocol by hand: plain HTTP."""
+"""The protocol by hand: plain HTTP, and plain gRPC."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
+
+from tame_deploy.serving.grpc.schema import message
+from tame_deploy.serving.tensors import to_bytes
+from tests.serving.clients import method
 
 PICTURE = Path("tame_deploy/data/pictures/ring-1.png")
 
@@ -48,3 +56,38 @@ def test_json_in_and_out(client):
     assert found["outputs"] == [
         {"name": "explained", "datatype": "INT64", "shape": [2, 2], "data": [0, 1, 2, 3]}
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/demo/ready", {"name": "demo", "ready": True}),
+        ("/v2/models/demo/versions/1/ready", {"name": "demo", "ready": True}),
+    ],
+)
+def test_health_is_told_in_json(client, path, told):
+    found = client.get(path)
+    assert found.status_code == 200
+    assert found.headers["content-type"] == "application/json"
+    assert found.json() == told
+
+
+def test_a_grpc_client_takes_large_answers_if_it_is_told_to(server):
+    drawn = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(drawn).save(file, "PNG", compress_level=0)
+    request = message("ModelInferRequest")(model_name="demo", outputs=[{"name": "overlay"}])
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(to_bytes(np.array([file.getvalue()], object)))
+    with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        method(channel)(request, timeout=30)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    told = re.compile(r"Received message larger than max \(\d+ vs\. 4194304\)")
+    assert told.search(caught.value.details())
+    assert told.search(Path("docs/serving.md").read_text())
+    size = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server.grpc, options=size) as channel:
+        (overlay,) = method(channel)(request, timeout=30).raw_output_contents
+    assert len(overlay) > 4 * 2**20

@@ -33,9 +33,15 @@ def rows(*values, width=1):
     return {"x": np.repeat(np.array(values, float)[:, None], width, axis=1)}
 
 
+async def turns_of_the_loop():
+    """Let tasks begin, and what they call soon be done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def submitted(scheduler, *jobs):
     tasks = [asyncio.ensure_future(scheduler.submit(job)) for job in jobs]
-    await asyncio.sleep(0.02)
+    await turns_of_the_loop()
     return tasks
 
 
@@ -89,7 +95,7 @@ def test_who_left_costs_nothing():
         scheduler = Scheduler(engine, max_batch=1)
         running, left, stayed = await submitted(scheduler, rows(1), rows(2), rows(3))
         left.cancel()
-        await asyncio.sleep(0.01)
+        await turns_of_the_loop()
         assert scheduler.waiting == 1
         engine.go.set()
         await asyncio.gather(running, stayed)
@@ -128,13 +134,12 @@ def test_instances_run_side_by_side():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("window_s", "batches"), [(0.0, [1, 1]), (0.3, [2])])
-def test_a_window_waits_for_others(window_s, batches):
+@pytest.mark.parametrize(("max_queue_delay_s", "batches"), [(0.0, [1, 1]), (0.5, [2])])
+def test_a_batch_waits_for_others_as_long_as_it_may(max_queue_delay_s, batches):
     async def main():
         engine = Engine()
-        scheduler = Scheduler(engine, max_batch=8, window_s=window_s)
+        scheduler = Scheduler(engine, max_batch=8, max_queue_delay_s=max_queue_delay_s)
         first = await submitted(scheduler, rows(1))
-        await asyncio.sleep(0.05)
         second = await submitted(scheduler, rows(2))
         await asyncio.gather(*first, *second)
         assert engine.batches == batches
@@ -143,10 +148,10 @@ def test_a_window_waits_for_others(window_s, batches):
     asyncio.run(main())
 
 
-def test_a_full_batch_does_not_wait_for_the_window():
+def test_a_full_batch_does_not_wait():
     async def main():
         engine = Engine()
-        scheduler = Scheduler(engine, max_batch=2, window_s=30)
+        scheduler = Scheduler(engine, max_batch=2, max_queue_delay_s=30)
         await asyncio.wait_for(
             asyncio.gather(scheduler.submit(rows(1)), scheduler.submit(rows(2))), 5
         )

@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.grpc.codec import decode_request as decode_message
-from tame_deploy.serving.grpc.codec import encode_answer as encode_message
+from tame_deploy.serving.grpc.codec import encode_response as encode_message
 from tame_deploy.serving.grpc.schema import message
-from tame_deploy.serving.http.codec import decode_request, encode_answer
-from tame_deploy.serving.messages import InferAnswer, OutputTensor
+from tame_deploy.serving.http.codec import decode_request, encode_response
+from tame_deploy.serving.messages import InferResponse, OutputTensor
 from tame_deploy.serving.tensors import (
     DATATYPES,
     datatype_of,
@@ -45,7 +45,7 @@ strings = st.lists(st.binary(max_size=9), max_size=5).map(strings_of)
 
 @given(st.one_of(numbers, strings))
 def test_raw_bytes_come_back(array):
-    found = from_bytes("x", datatype_of(array.dtype), array.shape, to_bytes(array))
+    found = from_bytes(to_bytes(array), datatype_of(array.dtype), array.shape, name="x")
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
@@ -53,14 +53,14 @@ def test_raw_bytes_come_back(array):
 @given(numbers)
 def test_values_in_json_come_back(array):
     values = json.loads(json.dumps(to_values(array)))
-    found = from_values("x", datatype_of(array.dtype), array.shape, values)
+    found = from_values(values, datatype_of(array.dtype), array.shape, name="x")
     np.testing.assert_array_equal(found, array)
 
 
 @given(st.sampled_from(sorted(DATATYPES)), st.lists(st.integers(0, 4), max_size=3), st.binary())
 def test_bytes_are_a_tensor_of_that_shape_or_refused(datatype, shape, data):
     try:
-        found = from_bytes("x", datatype, shape, data)
+        found = from_bytes(data, datatype, shape, name="x")
     except RequestError:
         return
     assert list(found.shape) == shape
@@ -77,7 +77,7 @@ anything = st.recursive(
 @given(st.sampled_from(sorted(DATATYPES)), anything)
 def test_json_of_any_kind_is_a_tensor_or_refused(datatype, values):
     try:
-        found = from_values("x", datatype, [2], values)
+        found = from_values(values, datatype, [2], name="x")
     except RequestError:
         return
     assert found.shape == (2,)
@@ -87,13 +87,13 @@ def test_json_of_any_kind_is_a_tensor_or_refused(datatype, values):
 @given(st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters"]), anything))
 def test_any_json_is_a_request_or_refused(asked):
     with contextlib.suppress(RequestError):
-        decode_request("m", "", json.dumps(asked).encode(), None)
+        decode_request(json.dumps(asked).encode(), None, model="m")
 
 
 @given(st.binary(max_size=60), st.none() | st.text(max_size=5))
 def test_any_body_is_a_request_or_refused(body, length):
     with pytest.raises(RequestError):
-        decode_request("m", "", body, length)
+        decode_request(body, length, model="m")
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,23 @@ def test_any_body_is_a_request_or_refused(body, length):
 )  # fmt: skip
 def test_values_of_another_kind_are_refused(datatype, values):
     with pytest.raises(RequestError, match="'x'"):
-        from_values("x", datatype, [2], values)
+        from_values(values, datatype, [2], name="x")
 
 
 def test_an_answer_is_the_same_on_both_transports():
     logits = np.arange(6, dtype=np.float32).reshape(2, 3)
     words = strings_of([b"a", b"\xff\x00"]).reshape(2, 1)
-    answer = InferAnswer("m", "1", "seven", (OutputTensor("l", logits), OutputTensor("w", words)))
+    answer = InferResponse(
+        model="m",
+        version="1",
+        id="seven",
+        outputs=(OutputTensor("l", logits), OutputTensor("w", words)),
+    )
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1], "datatype": "INT8", "data": [1]}],
          "parameters": {"binary_data_output": True}}
     ).encode()  # fmt: skip
-    raw, headers = encode_answer(answer, decode_request("m", "", body, None))
+    raw, headers = encode_response(answer, decode_request(body, None, model="m"))
     length = int(headers["inference-header-content-length"])
     told = json.loads(raw[:length])
     found = encode_message(answer)

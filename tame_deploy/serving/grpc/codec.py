@@ -1,4 +1,4 @@
-"""Messages of the protocol <-> requests and answers."""
+"""Messages of the protocol <-> requests and responses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.grpc.schema import message
-from tame_deploy.serving.messages import InferAnswer, InferRequest, InputTensor, WantedOutput
+from tame_deploy.serving.grpc import schema
+from tame_deploy.serving.messages import InferRequest, InferResponse, InputTensor, RequestedOutput
 from tame_deploy.serving.tensors import (
     check_shape,
     from_bytes,
@@ -18,9 +18,9 @@ from tame_deploy.serving.tensors import (
     to_bytes,
 )
 
-__all__ = ["decode_request", "encode_answer"]
+__all__ = ["decode_request", "encode_response"]
 
-_Response = message("ModelInferResponse")
+_Response = schema.message("ModelInferResponse")
 _SHARED_MEMORY = "shared_memory_region"
 
 #: Where typed contents are. FP16 has no place of its own: it comes as raw bytes alone.
@@ -36,28 +36,33 @@ _CONTENTS = {
 }
 
 
-def decode_request(asked: Any) -> InferRequest:
-    """Return what a ModelInferRequest asks.
+def decode_request(message: Any) -> InferRequest:
+    """Return the request that a ModelInferRequest is.
 
     Raises:
         RequestError: if it does not follow the protocol.
     """
-    raw = asked.raw_input_contents
-    if raw and len(raw) != len(asked.inputs):
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
         raise RequestError(
-            f"found {len(raw)} raw_input_contents for {len(asked.inputs)} inputs; expected as many"
+            f"found {len(raw)} raw_input_contents for {len(message.inputs)} inputs; "
+            "expected as many"
         )
-    if not asked.inputs:
+    if not message.inputs:
         raise RequestError("found no inputs")
     inputs = tuple(
-        _input(tensor, raw[index] if raw else None) for index, tensor in enumerate(asked.inputs)
+        _input(tensor, raw[index] if raw else None) for index, tensor in enumerate(message.inputs)
     )
-    outputs = tuple(_output(output) for output in asked.outputs)
-    timeout = _number(asked.parameters, "timeout")
+    outputs = tuple(_output(output) for output in message.outputs)
+    timeout = _number(message.parameters, "timeout")
     return InferRequest(
-        asked.model_name, asked.model_version, asked.id, inputs, outputs,
-        timeout / 1e6 if timeout else None,
-    )  # fmt: skip
+        model=message.model_name,
+        version=message.model_version,
+        id=message.id,
+        inputs=inputs,
+        outputs=outputs,
+        timeout_s=timeout / 1e6 if timeout else None,
+    )
 
 
 def _input(tensor: Any, raw: bytes | None) -> InputTensor:
@@ -69,7 +74,7 @@ def _input(tensor: Any, raw: bytes | None) -> InputTensor:
         return InputTensor(name, tensor.datatype, _typed(tensor, shape))
     if tensor.HasField("contents"):
         raise RequestError(f"input {name!r} has both contents and raw_input_contents")
-    return InputTensor(name, tensor.datatype, from_bytes(name, tensor.datatype, shape, raw))
+    return InputTensor(name, tensor.datatype, from_bytes(raw, tensor.datatype, shape, name=name))
 
 
 def _typed(tensor: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -83,14 +88,14 @@ def _typed(tensor: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         )
     values = getattr(tensor.contents, place)
     if datatype == "BYTES":
-        return from_strings(name, shape, list(values))
-    return from_values(name, datatype, shape, list(values))
+        return from_strings(list(values), shape, name=name)
+    return from_values(list(values), datatype, shape, name=name)
 
 
-def _output(output: Any) -> WantedOutput:
+def _output(output: Any) -> RequestedOutput:
     if _SHARED_MEMORY in output.parameters:
         raise RequestError("shared memory is not implemented", Fault.UNIMPLEMENTED)
-    return WantedOutput(output.name, _number(output.parameters, "classification"))
+    return RequestedOutput(output.name, _number(output.parameters, "classification"))
 
 
 def _number(parameters: Mapping[str, Any], name: str) -> int:
@@ -104,12 +109,12 @@ def _number(parameters: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def encode_answer(answer: InferAnswer) -> Any:
+def encode_response(response: InferResponse) -> Any:
     """Return a ModelInferResponse; its tensors are raw."""
-    found = _Response(model_name=answer.model, model_version=answer.version, id=answer.id)
-    for tensor in answer.outputs:
-        found.outputs.add(
+    message = _Response(model_name=response.model, model_version=response.version, id=response.id)
+    for tensor in response.outputs:
+        message.outputs.add(
             name=tensor.name, datatype=tensor.datatype, shape=list(tensor.array.shape)
         )
-        found.raw_output_contents.append(to_bytes(tensor.array))
-    return found
+        message.raw_output_contents.append(to_bytes(tensor.array))
+    return message

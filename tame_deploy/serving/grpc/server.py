@@ -162,10 +162,10 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if self._watchers >= _WATCHERS:
             return _refusing(RequestError("too many watch", Fault.UNAVAILABLE))
 
-        async def watch(asked: Any, context: Any) -> None:
+        async def watch(request: Any, context: Any) -> None:
             self._watchers += 1
             try:
-                await handler.unary_stream(asked, context)
+                await handler.unary_stream(request, context)
             finally:
                 self._watchers -= 1
 

@@ -16,7 +16,7 @@ from tame_deploy import __version__
 from tame_deploy.errors import TameError
 from tame_deploy.serving.contract import VERSION
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.grpc.codec import decode_request, encode_answer
+from tame_deploy.serving.grpc.codec import decode_request, encode_response
 from tame_deploy.serving.grpc.schema import METHODS, SERVICE, message
 from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.options import ServeOptions
@@ -64,16 +64,16 @@ class InferenceService:
     ) -> Callable[[Any, Context], Awaitable[Any]]:
         """Give a method its request's id and its place in the log; its errors become codes."""
 
-        async def answer(asked: Any, context: Context) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
             metadata = _metadata(context)
             started, code = time.perf_counter(), "CANCELLED"
-            told = getattr(asked, "id", "") or metadata.get("x-request-id", "")
+            told = getattr(request, "id", "") or metadata.get("x-request-id", "")
             token = request_id.set(usable_id(told))
             try:
                 with span(f"{SERVICE}/{name}", metadata):
-                    if asked is None:
+                    if request is None:
                         raise RequestError(_BROKEN)
-                    found = await method(asked)
+                    found = await method(request)
                 code = "OK"
                 return found
             except RequestError as error:
@@ -91,53 +91,53 @@ class InferenceService:
                 words = "the server failed; its log says why"
                 await context.abort(grpc.StatusCode.INTERNAL, words)
             finally:
-                self._over("POST", name, code, started, context.peer())
+                self._note_end("POST", name, code, started=started, client=context.peer())
                 request_id.reset(token)
 
         return answer
 
-    async def _server_live(self, _asked: Any) -> Any:
+    async def _server_live(self, _request: Any) -> Any:
         return message("ServerLiveResponse")(live=True)
 
-    async def _server_ready(self, _asked: Any) -> Any:
+    async def _server_ready(self, _request: Any) -> Any:
         return message("ServerReadyResponse")(ready=self._repository.ready)
 
-    async def _model_ready(self, asked: Any) -> Any:
+    async def _model_ready(self, request: Any) -> Any:
         try:
-            ready = self._repository.is_ready(asked.name, asked.version)
+            ready = self._repository.is_ready(request.name, request.version)
         except RequestError:
             ready = False  # as Triton: what is not there is not ready
         return message("ModelReadyResponse")(ready=ready)
 
-    async def _server_metadata(self, _asked: Any) -> Any:
+    async def _server_metadata(self, _request: Any) -> Any:
         found = message("ServerMetadataResponse")
         return found(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
 
-    async def _model_metadata(self, asked: Any) -> Any:
-        model = self._repository.get(asked.name, asked.version)
+    async def _model_metadata(self, request: Any) -> Any:
+        model = self._repository.get(request.name, request.version)
         return ParseDict(model.contract.metadata(), message("ModelMetadataResponse")())
 
-    async def _model_config(self, asked: Any) -> Any:
-        model = self._repository.get(asked.name, asked.version)
+    async def _model_config(self, request: Any) -> Any:
+        model = self._repository.get(request.name, request.version)
         return ParseDict({"config": model.config()}, message("ModelConfigResponse")())
 
-    async def _model_statistics(self, asked: Any) -> Any:
-        found = {"model_stats": self._repository.statistics(asked.name, asked.version)}
+    async def _model_statistics(self, request: Any) -> Any:
+        found = {"model_stats": self._repository.statistics(request.name, request.version)}
         return ParseDict(found, message("ModelStatisticsResponse")())
 
-    async def _repository_index(self, asked: Any) -> Any:
-        found = {"models": self._repository.index(only_ready=asked.ready)}
+    async def _repository_index(self, request: Any) -> Any:
+        found = {"models": self._repository.index(only_ready=request.ready)}
         return ParseDict(found, message("RepositoryIndexResponse")())
 
-    async def _model_infer(self, asked: Any) -> Any:
-        self._repository.get(asked.model_name, asked.model_version)
-        if asked.raw_input_contents or asked.ByteSize() <= _SMALL:
-            request = decode_request(asked)
+    async def _model_infer(self, request: Any) -> Any:
+        self._repository.get(request.model_name, request.model_version)
+        if request.raw_input_contents or request.ByteSize() <= _SMALL:
+            decoded = decode_request(request)
         else:
-            request = await asyncio.to_thread(decode_request, asked)
+            decoded = await asyncio.to_thread(decode_request, request)
         # Taken only now: meanwhile an artifact may have been replaced.
-        model = self._repository.get(asked.model_name, asked.model_version)
-        return encode_answer(await model.infer(request, "grpc", self._options.timeout_s))
+        model = self._repository.get(request.model_name, request.model_version)
+        return encode_response(await model.infer(decoded, "grpc", self._options.timeout_s))
 
     async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Answer the requests of a stream in their order, some of them side by side."""
@@ -162,34 +162,34 @@ class InferenceService:
         client: str,
     ) -> None:
         try:
-            async for asked in requests:
-                await answers.put(asyncio.ensure_future(self._streamed(asked, client)))
+            async for request in requests:
+                await answers.put(asyncio.ensure_future(self._streamed(request, client)))
         finally:
             await answers.put(None)
 
-    async def _streamed(self, asked: Any, client: str) -> Any:
+    async def _streamed(self, request: Any, client: str) -> Any:
         """Return the answer to one request of a stream; an error ends nothing but that request."""
         started, code = time.perf_counter(), "OK"
-        request_id.set(usable_id(asked.id if asked else ""))  # of this task alone
+        request_id.set(usable_id(request.id if request else ""))  # of this task alone
         try:
-            if asked is None:
+            if request is None:
                 raise RequestError(_BROKEN)
-            return _Streamed(infer_response=await self._model_infer(asked))
+            return _Streamed(infer_response=await self._model_infer(request))
         except RequestError as error:
             code, words = error.fault.code, str(error)
         except Exception:
             _log.exception("a request failed")
             code, words = Fault.INTERNAL.code, "the server failed; its log says why"
         finally:
-            self._over("STREAM", "ModelStreamInfer", code, started, client)
+            self._note_end("STREAM", "ModelStreamInfer", code, started=started, client=client)
         failed = _Streamed(error_message=words)
-        if asked is not None:
-            failed.infer_response.id = asked.id
-            failed.infer_response.model_name = asked.model_name
-            failed.infer_response.model_version = asked.model_version or VERSION
+        if request is not None:
+            failed.infer_response.id = request.id
+            failed.infer_response.model_name = request.model_name
+            failed.infer_response.model_version = request.model_version or VERSION
         return failed
 
-    def _over(self, method: str, name: str, code: str, started: float, client: str = "") -> None:
+    def _note_end(self, method: str, name: str, code: str, *, started: float, client: str) -> None:
         """Count and log a request that is over."""
         self._repository.metrics.responses.labels("grpc", code).inc()
         ms = (time.perf_counter() - started) * 1e3

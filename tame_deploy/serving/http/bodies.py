@@ -20,7 +20,7 @@ _FAST = 1
 
 
 async def read_body(
-    request: Request, limit: int, timeout_s: float, hold: Callable[[int], None]
+    request: Request, *, limit: int, timeout_s: float, hold: Callable[[int], None]
 ) -> bytes:
     """Return a request's whole body, unpacked; `hold` is told of every byte that is kept.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.messages import InferAnswer, InferRequest, InputTensor, WantedOutput
+from tame_deploy.serving.messages import InferRequest, InferResponse, InputTensor, RequestedOutput
 from tame_deploy.serving.tensors import (
     check_shape,
     from_bytes,
@@ -17,7 +17,7 @@ from tame_deploy.serving.tensors import (
     to_values,
 )
 
-__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_answer", "json_size"]
+__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_response", "json_size"]
 
 #: How many bytes of the body are JSON, where raw tensors follow.
 HEADER_LENGTH = "inference-header-content-length"
@@ -40,34 +40,39 @@ class HttpRequest:
 
 
 def decode_request(
-    model: str, version: str, body: bytes | memoryview, header_length: str | None
+    body: bytes | memoryview, header_length: str | None, *, model: str, version: str = ""
 ) -> HttpRequest:
-    """Return what a body asks of a model.
+    """Return the request that a body is.
 
     Args:
-        model: its name, of the URL.
-        version: likewise, or empty.
         body: unpacked.
         header_length: the header of that name, if there is one.
+        model: its name, of the URL.
+        version: likewise, or empty.
 
     Raises:
         RequestError: for a body that does not follow the protocol.
     """
     whole = memoryview(body)
     length = _header_length(header_length, len(whole))
-    asked = _parse(whole[:length])
-    parameters = _object(asked.get("parameters", {}), "parameters")
+    told = _parse(whole[:length])
+    parameters = _object(told.get("parameters", {}), "parameters")
     raw_default = _flag(parameters, "binary_data_output")
-    inputs = _inputs(asked, whole[length:])
-    names, outputs = _outputs(asked.get("outputs", []), raw_default)
-    request_id = asked.get("id", "")
+    inputs = _inputs(told, whole[length:])
+    names, outputs = _outputs(told.get("outputs", []), raw_default)
+    request_id = told.get("id", "")
     if not isinstance(request_id, str):
         raise RequestError("id is no string")
     timeout = parameters.get("timeout")
     if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
         raise RequestError("timeout is no number of microseconds")
     request = InferRequest(
-        model, version, request_id, inputs, outputs, timeout / 1e6 if timeout else None
+        model=model,
+        version=version,
+        id=request_id,
+        inputs=inputs,
+        outputs=outputs,
+        timeout_s=timeout / 1e6 if timeout else None,
     )
     return HttpRequest(request, names, raw_default)
 
@@ -141,9 +146,9 @@ def _parameters(tensor: dict[str, Any], name: str) -> dict[str, Any]:
     return parameters
 
 
-def _inputs(asked: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
+def _inputs(told: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
     """Return the inputs; those that have no values take their bytes from `raw` in turn."""
-    tensors = _list(asked.get("inputs"), "inputs")
+    tensors = _list(told.get("inputs"), "inputs")
     if not tensors:
         raise RequestError("found no inputs")
     found, place = [], 0
@@ -154,7 +159,7 @@ def _inputs(asked: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
         if size is None:
             if "data" not in tensor:
                 raise RequestError(f"input {name!r} has no data")
-            array = _values(name, datatype, shape, tensor["data"])
+            array = _values(tensor["data"], datatype, shape, name=name)
         else:
             if type(size) is not int or size < 0:
                 raise RequestError(f"input {name!r} has binary_data_size {size!r:.40}")
@@ -162,7 +167,7 @@ def _inputs(asked: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
                 raise RequestError(f"input {name!r} has both data and binary_data_size")
             if place + size > len(raw):
                 raise RequestError(f"the body ends before the {size} bytes of input {name!r} do")
-            array = from_bytes(name, datatype, shape, raw[place : place + size])
+            array = from_bytes(raw[place : place + size], datatype, shape, name=name)
             place += size
         found.append(InputTensor(name, str(datatype), array))
     if place != len(raw):
@@ -170,16 +175,16 @@ def _inputs(asked: dict[str, Any], raw: memoryview) -> tuple[InputTensor, ...]:
     return tuple(found)
 
 
-def _values(name: str, datatype: Any, shape: Sequence[int], data: Any) -> Any:
+def _values(values: Any, datatype: Any, shape: Sequence[int], *, name: str) -> Any:
     try:
-        return from_values(name, datatype, shape, data)
+        return from_values(values, datatype, shape, name=name)
     except RecursionError:
         raise RequestError(f"input {name!r} is nested too deeply") from None
 
 
-def _outputs(asked: Any, raw_default: bool) -> tuple[frozenset[str], tuple[WantedOutput, ...]]:
-    raw, wanted = set(), []
-    for output in _list(asked, "outputs"):
+def _outputs(told: Any, raw_default: bool) -> tuple[frozenset[str], tuple[RequestedOutput, ...]]:
+    raw, requested = set(), []
+    for output in _list(told, "outputs"):
         name = _name(output, "output")
         parameters = _parameters(output, name)
         classes = parameters.get("classification", 0)
@@ -187,29 +192,29 @@ def _outputs(asked: Any, raw_default: bool) -> tuple[frozenset[str], tuple[Wante
             raise RequestError(f"output {name!r} has classification {classes!r:.40}")
         if _flag(parameters, "binary_data") or (raw_default and "binary_data" not in parameters):
             raw.add(name)
-        wanted.append(WantedOutput(name, classes))
-    return frozenset(raw), tuple(wanted)
+        requested.append(RequestedOutput(name, classes))
+    return frozenset(raw), tuple(requested)
 
 
-def encode_answer(answer: InferAnswer, asked: HttpRequest) -> tuple[bytes, dict[str, str]]:
-    """Return the body of an answer and its headers."""
+def encode_response(response: InferResponse, request: HttpRequest) -> tuple[bytes, dict[str, str]]:
+    """Return the body of a response, and its headers."""
     outputs, raw = [], []
-    for tensor in answer.outputs:
+    for tensor in response.outputs:
         shown: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": list(tensor.array.shape),
         }
-        if asked.wants_raw(tensor.name):
+        if request.wants_raw(tensor.name):
             data = to_bytes(tensor.array)
             shown["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         else:
             shown["data"] = to_values(tensor.array)
         outputs.append(shown)
-    told: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
-    if answer.id:
-        told["id"] = answer.id
+    told: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
+    if response.id:
+        told["id"] = response.id
     header = json.dumps({**told, "outputs": outputs}, separators=(",", ":")).encode()
     if not raw:
         return header, {"content-type": "application/json"}

@@ -6,10 +6,11 @@ import asyncio
 import base64
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from starlette.datastructures import UploadFile
+from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +21,7 @@ from tame_deploy.picture.preprocess import visible_box
 from tame_deploy.runtime.explain.explanation import Explanation
 from tame_deploy.serving.contract import MOST_CLASSES, VERSION
 from tame_deploy.serving.faults import RequestError
-from tame_deploy.serving.model import Explained, ServedModel
+from tame_deploy.serving.model import ExplainedPicture, ServedModel
 
 __all__ = ["explain_picture"]
 
@@ -30,7 +31,7 @@ _LISTED = 5
 
 
 async def explain_picture(
-    request: Request, model: ServedModel, body: bytes, timeout_s: float
+    request: Request, model: ServedModel, body: bytes, *, timeout_s: float
 ) -> Response:
     """Answer a request for the explanation of one picture.
 
@@ -46,9 +47,9 @@ async def explain_picture(
     for name in query:
         if name not in _KNOWN:
             raise RequestError(f"unknown query {name!r:.40}; expected {', '.join(_KNOWN)}")
-    chosen = _classes(model, query.getlist("class_id"), query.getlist("label"), query.get("top_k"))
+    chosen = _classes(model, query)
     classes = len(model.explainer.labels)
-    listed = _number("top", query.get("top", str(min(_LISTED, classes))), 1, classes)
+    listed = _number("top", query.get("top", str(min(_LISTED, classes))), least=1, most=classes)
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
     as_picture = "image/png" in request.headers.get("accept", "")
@@ -58,7 +59,8 @@ async def explain_picture(
     found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
         return Response(found.overlays[0], media_type="image/png", headers=_headers(found))
-    return JSONResponse(await asyncio.to_thread(_told, model, found, listed, maps))
+    document = partial(_document, model, found, listed=listed, maps=maps)
+    return JSONResponse(await asyncio.to_thread(document))
 
 
 async def _file(request: Request, body: bytes) -> bytes:
@@ -87,28 +89,27 @@ async def _file(request: Request, body: bytes) -> bytes:
         raise RequestError(f"the form cannot be read: {error.detail}") from None
 
 
-def _classes(
-    model: ServedModel, ids: list[str], labels: list[str], top_k: str | None
-) -> tuple[int, ...]:
+def _classes(model: ServedModel, query: QueryParams) -> tuple[int, ...]:
     """Return the classes a query names: none for the likeliest."""
+    ids, labels, top_k = query.getlist("class_id"), query.getlist("label"), query.get("top_k")
     if top_k is not None:
         if ids or labels:
             raise RequestError("found both top_k and classes; expected one of them")
         graph = model.explainer.artifact.manifest.graph
         if graph.explain != "selectable" and top_k == str(graph.ranks):
             return ()  # what it explains always
-        return (-1,) * _number("top_k", top_k, 1, max(1, graph.ranks))
+        return (-1,) * _number("top_k", top_k, least=1, most=max(1, graph.ranks))
     classes = len(model.explainer.labels)
     if len(ids) + len(labels) > MOST_CLASSES:
         raise RequestError(f"found over {MOST_CLASSES} classes")
-    chosen = [_number("class_id", text, -1, classes - 1) for text in ids]
+    chosen = [_number("class_id", text, least=-1, most=classes - 1) for text in ids]
     try:
         return (*chosen, *(model.explainer.class_id(label) for label in labels))
     except InputError as error:
         raise RequestError(str(error)) from None
 
 
-def _number(name: str, text: str, least: int, most: int) -> int:
+def _number(name: str, text: str, *, least: int, most: int) -> int:
     try:
         value = int(text) if len(text) < 12 else most + 1
     except ValueError:
@@ -124,15 +125,17 @@ def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
     return text
 
 
-def _headers(found: Explained) -> Mapping[str, str]:
+def _headers(found: ExplainedPicture) -> Mapping[str, str]:
     explanation = found.explanation
     class_id = int(explanation.class_ids[0, 0])
     probability = float(explanation.probabilities[0, class_id])
     return {"x-class-id": str(class_id), "x-probability": f"{probability:.6f}"}
 
 
-def _told(model: ServedModel, found: Explained, listed: int, maps: str) -> dict[str, Any]:
-    """Return the answer as JSON has it."""
+def _document(
+    model: ServedModel, found: ExplainedPicture, *, listed: int, maps: str
+) -> dict[str, Any]:
+    """Return what the answer in JSON holds."""
     explanation = found.explanation
     explained = [
         _class(explanation, place) | _map(explanation, place, maps)

@@ -6,24 +6,26 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tame_deploy import __version__
+from tame_deploy.serving.contract import OVERLAY
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.http.bodies import best_encoding, pack, read_body
 from tame_deploy.serving.http.codec import (
     HEADER_LENGTH,
     HttpRequest,
     decode_request,
-    encode_answer,
+    encode_response,
     json_size,
 )
 from tame_deploy.serving.http.explain import explain_picture
 from tame_deploy.serving.http.openapi import openapi_document
-from tame_deploy.serving.messages import InferAnswer
+from tame_deploy.serving.messages import InferResponse
 from tame_deploy.serving.model import ServedModel
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
@@ -54,25 +56,27 @@ class Handlers:
         path = request.path_params
         async with self._body(request) as body:
             length = request.headers.get(HEADER_LENGTH)
-            arguments = (path["model"], path.get("version", ""), body, length)
-            if json_size(length, len(body)) > _SMALL:
-                asked = await asyncio.to_thread(decode_request, *arguments)
-            else:
-                asked = decode_request(*arguments)
+            decode = partial(
+                decode_request, body, length, model=path["model"], version=path.get("version", "")
+            )
+            is_long = json_size(length, len(body)) > _SMALL
+            decoded = await asyncio.to_thread(decode) if is_long else decode()
             # Taken only now: while the body came, an artifact may have been replaced.
-            work = self._model(request).infer(asked.request, "http", self._options.timeout_s)
-            answer = await _unless_gone(request, work)
-        if _is_long_as_json(answer, asked):
-            found, headers = await asyncio.to_thread(encode_answer, answer, asked)
+            work = self._model(request).infer(decoded.request, "http", self._options.timeout_s)
+            response = await _unless_gone(request, work)
+        if _is_long_as_json(response, decoded):
+            encoded, headers = await asyncio.to_thread(encode_response, response, decoded)
         else:
-            found, headers = encode_answer(answer, asked)
-        return await _packed(request, found, headers)
+            encoded, headers = encode_response(response, decoded)
+        return await _packed(request, encoded, headers)
 
     async def explain(self, request: Request) -> Response:
         """Explain a picture that came as a file."""
         self._model(request)
         async with self._body(request) as body:
-            work = explain_picture(request, self._model(request), body, self._options.timeout_s)
+            work = explain_picture(
+                request, self._model(request), body, timeout_s=self._options.timeout_s
+            )
             found = await _unless_gone(request, work)
         if found.media_type != "application/json":
             return found
@@ -97,7 +101,7 @@ class Handlers:
         """Tell whether a model answers."""
         path = request.path_params
         ready = self._repository.is_ready(path["model"], path.get("version", ""))
-        return Response(status_code=200 if ready else 503)
+        return _health({"name": path["model"], "ready": ready}, ready)
 
     async def server(self, _request: Request) -> Response:
         """Tell what this server is."""
@@ -106,20 +110,21 @@ class Handlers:
 
     async def live(self, _request: Request) -> Response:
         """Tell that the server runs."""
-        return Response(status_code=200)
+        return _health({"live": True}, True)
 
     async def ready(self, _request: Request) -> Response:
         """Tell whether every model answers."""
-        return Response(status_code=200 if self._repository.ready else 503)
+        ready = self._repository.ready
+        return _health({"ready": ready}, ready)
 
     async def index(self, request: Request) -> Response:
         """Tell the models and their states."""
         try:
             async with self._body(request) as body:
-                asked = json.loads(body) if body else {}
+                filters = json.loads(body) if body else {}
         except (ValueError, RecursionError):
             raise RequestError("the request is not valid JSON") from None
-        only_ready = asked.get("ready", False) if isinstance(asked, dict) else None
+        only_ready = filters.get("ready", False) if isinstance(filters, dict) else None
         if not isinstance(only_ready, bool):
             raise RequestError('expected nothing, or an object such as {"ready": true}')
         return JSONResponse(self._repository.index(only_ready=only_ready))
@@ -150,9 +155,16 @@ class Handlers:
             self._held += size
 
         try:
-            yield await read_body(request, limit, self._options.body_timeout_s, hold)
+            yield await read_body(
+                request, limit=limit, timeout_s=self._options.body_timeout_s, hold=hold
+            )
         finally:
             self._held -= held
+
+
+def _health(told: dict[str, Any], good: bool) -> Response:
+    """Return an answer for balancers, who read the status, and for KServe's clients."""
+    return JSONResponse(told, 200 if good else Fault.UNAVAILABLE.status)
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
@@ -181,12 +193,12 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _is_long_as_json(answer: InferAnswer, asked: HttpRequest) -> bool:
+def _is_long_as_json(response: InferResponse, request: HttpRequest) -> bool:
     """Whether many numbers, or pictures, are to be written as JSON."""
     return any(
-        (tensor.array.size > _SMALL // 8 or tensor.name == "overlay")
-        and not asked.wants_raw(tensor.name)
-        for tensor in answer.outputs
+        (tensor.array.size > _SMALL // 8 or tensor.name == OVERLAY)
+        and not request.wants_raw(tensor.name)
+        for tensor in response.outputs
     )
 
 

@@ -20,12 +20,18 @@ _TENSOR = {
         "parameters": {"type": "object"},
     },
 }
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object that has all these properties."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
 _SCHEMAS: dict[str, Any] = {
-    "Error": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    },
+    "Error": _object(error={"type": "string"}),
+    "Live": _object(live={"type": "boolean"}),
+    "Ready": _object(ready={"type": "boolean"}),
+    "ModelReady": _object(name={"type": "string"}, ready={"type": "boolean"}),
     "InferRequest": {
         "type": "object",
         "required": ["inputs"],
@@ -43,7 +49,7 @@ _SCHEMAS: dict[str, Any] = {
             },
         },
     },
-    "InferAnswer": {
+    "InferResponse": {
         "type": "object",
         "required": ["model_name", "model_version", "outputs"],
         "properties": {
@@ -94,8 +100,8 @@ def openapi_document(models: Sequence[str]) -> dict[str, Any]:
     """Return the document; `models` are the names that paths may have."""
     paths: dict[str, Any] = {
         "/v2": {"get": _operation("What this server is.", {"type": "object"})},
-        "/v2/health/live": {"get": _operation("Whether it runs.", None)},
-        "/v2/health/ready": {"get": _operation("Whether every model answers.", None, 503)},
+        "/v2/health/live": {"get": _health("Whether it runs.", "Live")},
+        "/v2/health/ready": {"get": _health("Whether every model answers.", "Ready")},
         "/v2/repository/index": {
             "post": _operation("The models and their states.", {"type": "array"}, 400)
             | _body({"type": "object", "properties": {"ready": {"type": "boolean"}}})
@@ -110,10 +116,10 @@ def openapi_document(models: Sequence[str]) -> dict[str, Any]:
         operation = _operation(words, {"type": "object"}, 404, 503)
         paths[f"/v2/models/{{model}}{suffix}"] = {"parameters": named, "get": operation}
     paths["/v2/models/{model}/ready"] = {
-        "parameters": named, "get": _operation("Whether it answers.", None, 404, 503),
+        "parameters": named, "get": _health("Whether it answers.", "ModelReady", 404),
     }  # fmt: skip
     refused = (400, 404, 408, 413, 415, 501, 503, 504)
-    infer = _operation("Run it on tensors.", _ref("InferAnswer"), *refused)
+    infer = _operation("Run it on tensors.", _ref("InferResponse"), *refused)
     paths["/v2/models/{model}/infer"] = {
         "parameters": named, "post": infer | _body(_ref("InferRequest")),
     }  # fmt: skip
@@ -141,6 +147,14 @@ def _operation(summary: str, schema: dict[str, Any] | None, *refused: int) -> di
     error = {"content": {"application/json": {"schema": _ref("Error")}}}
     bad = {str(status): {"description": "refused", **error} for status in (401, *refused)}
     return {"summary": summary, "responses": {"200": good, **bad}}
+
+
+def _health(summary: str, schema: str, *refused: int) -> dict[str, Any]:
+    """Return an operation whose 503 has the same body as its 200."""
+    operation = _operation(summary, _ref(schema), *refused)
+    content = {"application/json": {"schema": _ref(schema)}}
+    operation["responses"]["503"] = {"description": "not ready", "content": content}
+    return operation
 
 
 def _explain(*refused: int) -> dict[str, Any]:

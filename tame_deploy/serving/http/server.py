@@ -24,10 +24,16 @@ __all__ = ["HttpServer"]
 _MOST_OF_HEAD = 64 * 1024
 _HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_MANY = b"503 Service Unavailable"
+#: An answer that comes sooner needs no proof that its half-closed client is still there.
+_PROBE_S = 0.1
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which by itself waits for ever for a whole head, and for answers to be read."""
+    """uvicorn's, which by itself waits for ever for a whole head, and for answers to be read.
+
+    And it closes connections whose client says that it sends no more, without the answer.
+    """
 
     head_timeout_s = 30.0
     answer_timeout_s = 60.0
@@ -64,6 +70,35 @@ class _Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self.answer_timeout_s, self._give_up_if_unread)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Return whether to keep the connection: its client sends no more, but may read on.
+
+        TLS knows no such half: who ends it is gone.
+        """
+        request = self.cycle  # the newest; those before it are whole
+        whole = self._head_timer is None and request is not None and not request.more_body
+        if not whole or request.response_complete or self.scheme == "https":
+            return None
+        request.keep_alive = False
+        self.loop.call_later(_PROBE_S, self._probe_half_closed, False)
+        return True
+
+    def _probe_half_closed(self, sent: bool) -> None:
+        """Find out whether a client that sends no more still reads: if not, its system says so.
+
+        By HTTP/1.1, any number of interim responses may come before an answer.
+        """
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        alone = not self.pipeline and not self.cycle.response_started
+        if not sent and alone and self.cycle.scope["http_version"] == "1.1":
+            self.transport.write(_INTERIM)
+            sent = True
+        self.loop.call_later(_PROBE_S, self._probe_half_closed, sent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()

@@ -20,8 +20,8 @@ MOST_ROWS, MOST_CLASSES = 8, 3
 PATH = f"/v2/models/{MODEL}/infer"
 
 
-@dataclass(frozen=True)
-class Truth:
+@dataclass(frozen=True, kw_only=True)
+class Reference:
     """Pictures, and what the runtime says of each: its logits, and the maps of all classes."""
 
     files: list[bytes]
@@ -37,14 +37,14 @@ class Truth:
         return {"logits": self.logits[rows], "explained": explained, "maps": maps}
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, kw_only=True)
+class Request:
     """A request as bytes, and what must come of it."""
 
     kind: str
     transport: str  # http, grpc or stream
-    request: bytes
-    answer: Arrays | None = None  # or it is refused
+    data: bytes
+    expected: Arrays | None = None  # or it is refused
     status: str = "200"
 
 
@@ -55,7 +55,7 @@ def export_demo(folder: Path) -> Path:
     return make_artifact("demo", folder)
 
 
-def ask_runtime(path: Path) -> Truth:
+def run_reference(path: Path) -> Reference:
     """Return what the runtime says of the demo's pictures, and of drawn ones in other sizes."""
     import tame_deploy
     from tame_deploy.data.shapes import draw_picture
@@ -73,7 +73,7 @@ def ask_runtime(path: Path) -> Truth:
         found = explainer.explain(files, class_ids=classes)
         images = [load_image(one) for one in files]
         pixels = prepare_batch(images, explainer.artifact.manifest.image)
-    return Truth(files, pixels, found.logits, found.maps)
+    return Reference(files=files, pixels=pixels, logits=found.logits, maps=found.maps)
 
 
 def strings(files: list[bytes]) -> bytes:
@@ -86,11 +86,11 @@ def infer_bytes(inputs: list[tuple[str, str, list[int], Any, Any]], coding: str)
     from tame_deploy.serving.grpc.schema import message
 
     if coding == "grpc":
-        asked = message("ModelInferRequest")(model_name=MODEL)
+        request = message("ModelInferRequest")(model_name=MODEL)
         for name, kind, shape, raw, _ in inputs:
-            asked.inputs.add(name=name, datatype=kind, shape=shape)
-            asked.raw_input_contents.append(raw)
-        return asked.SerializeToString()
+            request.inputs.add(name=name, datatype=kind, shape=shape)
+            request.raw_input_contents.append(raw)
+        return request.SerializeToString()
     is_raw = coding != "json"
     told = [
         {"name": name, "datatype": kind, "shape": shape}
@@ -106,42 +106,44 @@ def infer_bytes(inputs: list[tuple[str, str, list[int], Any, Any]], coding: str)
     return http_request(PATH, body, headers)
 
 
-def make_question(truth: Truth, draw: random.Random, rows: int | None = None) -> Question:
+def make_request(reference: Reference, draw: random.Random, rows: int | None = None) -> Request:
     """Draw a good request."""
     coding = draw.choices(("raw", "json", "packed", "grpc", "stream", "explain"),
                           (30, 4, 3, 34, 4, 15))[0]  # fmt: skip
     places = draw.choice((1, 1, 1, *range(2, MOST_ROWS + 1))) if rows is None else rows
     if coding == "explain":
         places = 1
-    chosen = draw.choices(range(len(truth.files)), k=places)
-    count, classes = draw.randint(1, MOST_CLASSES), truth.logits.shape[1]
+    chosen = draw.choices(range(len(reference.files)), k=places)
+    count, classes = draw.randint(1, MOST_CLASSES), reference.logits.shape[1]
     ids = [[draw.randint(-1, classes - 1) for _ in range(count)] for _ in chosen]
-    answer = truth.expected(chosen, ids)
+    expected = reference.expected(chosen, ids)
     if coding == "explain":
         query = "&".join(f"class_id={one}" for one in ids[0])
-        request = http_request(f"/v2/models/{MODEL}/explain?{query}", truth.files[chosen[0]], {})
-        return Question("http explain", "http", request, answer)
+        request = http_request(
+            f"/v2/models/{MODEL}/explain?{query}", reference.files[chosen[0]], {}
+        )
+        return Request(kind="http explain", transport="http", data=request, expected=expected)
     inputs: list[Any] = []
     as_files = draw.random() < 0.3
     if as_files:
-        files = [truth.files[i] for i in chosen]
+        files = [reference.files[i] for i in chosen]
         texts = [base64.b64encode(one).decode() for one in files]
         inputs.append(("image", "BYTES", [places, 1], strings(files), texts))
     else:
-        pixels = truth.pixels[chosen]
+        pixels = reference.pixels[chosen]
         values = pixels.ravel().tolist() if coding == "json" else None
         inputs.append(("images", "UINT8", list(pixels.shape), pixels.tobytes(), values))
     raw_ids = np.array(ids, np.int64)
     inputs.append(("class_ids", "INT64", list(raw_ids.shape), raw_ids.tobytes(), ids))
     transport = coding if coding in ("grpc", "stream") else "http"
     kind = f"{transport} {coding}, {'files' if as_files else 'tensors'}"
-    request = infer_bytes(inputs, "grpc" if coding == "stream" else coding)
-    return Question(kind, transport, request, answer)
+    data = infer_bytes(inputs, "grpc" if coding == "stream" else coding)
+    return Request(kind=kind, transport=transport, data=data, expected=expected)
 
 
-def bad_questions(truth: Truth) -> list[Question]:
+def bad_requests(reference: Reference) -> list[Request]:
     """Return requests that must be refused, and how."""
-    one, nine = truth.pixels[:1], np.repeat(truth.pixels[:1], MOST_ROWS + 1, axis=0)
+    one, nine = reference.pixels[:1], np.repeat(reference.pixels[:1], MOST_ROWS + 1, axis=0)
 
     def tensor(array: NDArray[Any], name: str = "images") -> tuple[Any, ...]:
         kind = KINDS[array.dtype.name]
@@ -157,9 +159,10 @@ def bad_questions(truth: Truth) -> list[Question]:
     found = []
     for what, inputs in both.items():
         for coding in ("raw", "json"):
-            found.append(Question(what, "http", infer_bytes(inputs, coding), None, "400"))
-        request = infer_bytes(inputs, "grpc")
-        found.append(Question(what, "grpc", request, None, "INVALID_ARGUMENT"))
+            data = infer_bytes(inputs, coding)
+            found.append(Request(kind=what, transport="http", data=data, status="400"))
+        data = infer_bytes(inputs, "grpc")
+        found.append(Request(kind=what, transport="grpc", data=data, status="INVALID_ARGUMENT"))
     good = infer_bytes([tensor(one)], "raw")
     shared = {"name": "images", "shape": [1], "datatype": "UINT8",
               "parameters": {"shared_memory_region": "a"}}  # fmt: skip
@@ -173,17 +176,18 @@ def bad_questions(truth: Truth) -> list[Question]:
         "an unknown packing": (http_request(PATH, b"a", {"Content-Encoding": "br"}), "415"),
     }  # fmt: skip
     return found + [
-        Question(what, "http", *(told[0], None, told[1])) for what, told in plain.items()
+        Request(kind=what, transport="http", data=data, status=status)
+        for what, (data, status) in plain.items()
     ]
 
 
-def fault_of(question: Question, head: bytes, body: bytes) -> str:
+def fault_of(request: Request, head: bytes, body: bytes) -> str:
     """Compare an answer with the runtime's; return what is wrong with it."""
-    if question.answer is None:
-        return f"an answer; expected {question.status}"
+    if request.expected is None:
+        return f"an answer; expected {request.status}"
     if b"\r\ncontent-encoding: gzip" in head.lower():
         body = gzip.decompress(body)
-    if question.kind == "http explain":
+    if request.kind == "http explain":
         told = json.loads(body)["explained"]
         found = {
             "explained": np.array([[one["class_id"] for one in told]]),
@@ -192,10 +196,10 @@ def fault_of(question: Question, head: bytes, body: bytes) -> str:
         }  # fmt: skip
     else:
         found = decoded("http" if head else "grpc", (head, body))
-        if set(found) != set(question.answer):
+        if set(found) != set(request.expected):
             return f"has {', '.join(found)}"
     for name, array in found.items():
-        expected = question.answer[name]
+        expected = request.expected[name]
         if array.shape != expected.shape:
             return f"{name} has shape {array.shape}; expected {expected.shape}"
         far = float(np.abs(array - expected).max())

@@ -1,0 +1,121 @@
+"""Who is let in: tokens, certificates, and health that may be closed too."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+
+import grpc
+import httpx
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tame_deploy import ConnectOptions, connect
+from tame_deploy.errors import BackendError
+from tame_deploy.serving.grpc.schema import SERVICE, message
+from tests.serving.clients import PICTURE, TOKEN, explain, infer_request, method
+
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+METADATA = tuple(BEARER.items())
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [{}, {"authorization": TOKEN}, {"authorization": "Bearer wrong"},
+     {"authorization": f"Bearer {TOKEN}x"}],
+    ids=["none", "without-its-scheme", "another", "longer"],
+)  # fmt: skip
+def test_http_asks_for_a_token(guarded, refused):
+    found = explain(guarded.http, headers=refused)
+    assert found.status_code == 401
+    assert found.headers["www-authenticate"] == "Bearer"
+    assert httpx.get(f"{guarded.http}/v2/models/demo", headers=refused).status_code == 401
+    assert explain(guarded.http, headers=BEARER).status_code == 200
+
+
+def test_grpc_asks_for_a_token(guarded):
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        infer = method(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(infer_request())
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert infer(infer_request(), metadata=METADATA).outputs
+
+
+def test_health_needs_no_token(guarded):
+    assert httpx.get(f"{guarded.http}/v2/health/ready").json() == {"ready": True}
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        assert method(channel, "ServerReady")(message("ServerReadyRequest")()).ready
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_connect_sends_a_token(guarded, scheme):
+    url = f"{guarded.http}/demo" if scheme == "http" else f"grpc://{guarded.grpc}/demo"
+    with connect(url, ConnectOptions(token=TOKEN)) as explainer:
+        assert explainer.explain(PICTURE).class_names == (("ring",),)
+    with pytest.raises(BackendError, match="bearer token"):
+        connect(url)
+
+
+def test_requests_that_say_nothing_are_refused_at_once_without_a_token(guarded):
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        silent = threading.Event()
+
+        def nothing():
+            silent.wait(20)
+            yield from ()
+
+        stream = channel.stream_stream(f"/{SERVICE}/ModelInfer")
+        for held in [stream(nothing()) for _ in range(15)]:
+            with pytest.raises(grpc.RpcError) as caught:
+                next(held)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        # They hold no place: as many as there are can be taken by who has a token.
+        infer = method(channel)
+        calls = [infer.future(infer_request(), metadata=METADATA, timeout=20) for _ in range(15)]
+        assert all(call.result().outputs for call in calls)
+        silent.set()
+
+
+def test_health_can_be_closed_too(serve, token_file):
+    closed = serve("--token-file", token_file, "--closed-health")
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/demo/ready", "/metrics"):
+        assert httpx.get(closed.http + path).status_code == 401
+        assert httpx.get(closed.http + path, headers=BEARER).status_code == 200
+    with grpc.insecure_channel(closed.grpc) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        with pytest.raises(grpc.RpcError) as caught:
+            check(health_pb2.HealthCheckRequest())
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert check(health_pb2.HealthCheckRequest(), metadata=METADATA).status == 1
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """PEM files: of an authority, and a certificate that it signed with its key."""
+    authority, folder = trustme.CA(), tmp_path_factory.mktemp("certificates")
+    ours = authority.issue_cert("localhost", "127.0.0.1")
+    blobs = {"cert": ours.cert_chain_pems, "key": [ours.private_key_pem],
+             "ca": [authority.cert_pem]}  # fmt: skip
+    for name, parts in blobs.items():
+        (folder / f"{name}.pem").write_bytes(b"".join(part.bytes() for part in parts))
+    return {name: str(folder / f"{name}.pem") for name in blobs}
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["of-the-server", "of-both"])
+def test_tls_on_both_transports(serve, certificates, mutual):
+    ca, cert, key = (certificates[name] for name in ("ca", "cert", "key"))
+    server = serve("--tls-cert", cert, "--tls-key", key, *(["--client-ca", ca] if mutual else []))
+    assert server.http.startswith("https://")
+    urls = (server.http.replace("127.0.0.1", "localhost"),
+            f"grpcs://{server.grpc.replace('127.0.0.1', 'localhost')}")  # fmt: skip
+    for url in urls:
+        own = {"cert": cert, "key": key} if mutual else {}
+        with connect(f"{url}/demo", ConnectOptions(ca=ca, **own)) as explainer:
+            assert explainer.explain(PICTURE).class_names == (("ring",),)
+        if mutual:
+            with pytest.raises(BackendError):
+                connect(f"{url}/demo", ConnectOptions(ca=ca, timeout_s=5))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.http}/v2", verify=ssl.create_default_context())

@@ -1,0 +1,99 @@
+"""A server that is told to end: it says so, answers what it accepted, and waits for nobody else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tame_deploy.serving.grpc.schema import SERVICE
+from tests.serving.clients import explain, infer_request, method
+from tests.serving.running import PLAIN, eventually, running
+
+DRAIN_S = 20
+
+
+@dataclass(kw_only=True)
+class Ended:
+    """What became of a server's clients when it was told to end, and of itself."""
+
+    explained: list[httpx.Response]
+    inferred: list
+    ready: httpx.Response
+    watched: int
+    status: int
+    took_s: float
+    address: str
+
+
+@pytest.fixture(scope="module")
+def ended(demo_export, tmp_path_factory):
+    """End a server with 6 requests in its queue by each transport, watchers and idle streams."""
+    folder = tmp_path_factory.mktemp("ended")
+    delaying = ("--max-queue-delay-ms", 1500, "--max-batch", 64, "--drain-s", DRAIN_S)
+    with (
+        running(folder, f"demo={demo_export}", *PLAIN, *delaying) as server,
+        httpx.Client(base_url=server.http) as client,
+        grpc.insecure_channel(server.grpc) as channel,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        over = threading.Event()
+        silent = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(over.wait, True))
+        assert client.get("/v2/health/ready").json() == {"ready": True}
+        explained = [pool.submit(explain, server.http, timeout=30) for _ in range(6)]
+        infer = method(channel)
+        inferred = [pool.submit(infer, infer_request(), timeout=30) for _ in range(6)]
+        eventually(lambda: server.accepted == 12, "all requests")
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        ready = eventually(lambda: _unready(client), "not being ready")
+        status = server.process.wait(DRAIN_S + 10)
+        took_s = time.monotonic() - started
+        watched = next(watching).status
+        silent.cancel()
+        over.set()
+        yield Ended(
+            explained=[one.result() for one in explained],
+            inferred=[one.result() for one in inferred],
+            ready=ready,
+            watched=watched,
+            status=status,
+            took_s=took_s,
+            address=server.http,
+        )
+
+
+def _unready(client):
+    found = client.get("/v2/health/ready")
+    return found if found.status_code != 200 else None
+
+
+def test_what_was_accepted_is_answered_on_both_transports(ended):
+    assert {one.json()["classes"][0]["name"] for one in ended.explained} == {"ring"}
+    assert {len(one.outputs) for one in ended.inferred} == {3}
+
+
+def test_open_connections_hear_that_it_is_not_ready(ended):
+    assert ended.ready.status_code == 503
+    assert ended.ready.json() == {"ready": False}
+    assert ended.ready.headers["connection"] == "close"
+
+
+def test_watchers_of_health_and_silent_streams_are_told_and_not_waited_for(ended):
+    assert ended.watched == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert ended.took_s < DRAIN_S / 2
+
+
+def test_it_ends_well_and_listens_no_more(ended):
+    assert ended.status == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{ended.address}/v2/health/live")
