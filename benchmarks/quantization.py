@@ -29,6 +29,7 @@ from tame_deploy.calibration.observing.choice import (
     Choice,
     PicturesToChooseFrom,
     choose_pictures,
+    evaluation_set,
     prepared,
 )
 from tame_deploy.calibration.options import QuantizeOptions
@@ -37,7 +38,7 @@ from tame_deploy.calibration.search.speed import time_models
 from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
-from tame_deploy.metrics.answers import Answers, Questions
+from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
@@ -116,11 +117,9 @@ def plain_half(artifact: Artifact) -> bytes:
     return bytes(found.model.SerializeToString())
 
 
-def judge(
-    questions: Questions, labels: list[int | None], expected: Answers, model: bytes
-) -> dict[str, Any]:
-    found = questions.ask(model, expected.class_ids)
-    report = measure_fidelity(expected, found, questions.names, labels, (224, 224))
+def judge(pictures: EvaluationSet, expected: NormalisedPredictions, model: bytes) -> dict[str, Any]:
+    found = pictures.predict_graph(model, expected.class_ids)
+    report = measure_fidelity(expected, found, pictures.names, pictures.labels, (224, 224))
     return {
         "top1": report.top1,
         "agreement": report.top1_agreement,
@@ -131,10 +130,10 @@ def judge(
     }
 
 
-def speed(questions: Questions, before: bytes, after: bytes) -> dict[str, float]:
+def speed(pictures: EvaluationSet, before: bytes, after: bytes) -> dict[str, float]:
     found = {}
     for batch in (1, 8):
-        times = time_models(questions, [before, after], batch)
+        times = time_models(pictures, [before, after], batch)
         found[f"speedup_batch_{batch}"] = times[0] / times[1]
     return found
 
@@ -170,16 +169,15 @@ def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
         say(f"plain: {target}")
         models[f"plain {target} int8"] = plain_static(artifact, pixels, folder / "q.onnx", target)
     models["plain fp16"] = plain_half(artifact)
-    questions = Questions(artifact.manifest, prepared(source, judges), judges.names)
-    labels = [pictures.label(index) for index in judges.indices]
+    held_out = evaluation_set(artifact.manifest, source, judges)
     original = artifact.model.read_bytes()
-    expected = questions.ask(original)
+    expected = held_out.predict_graph(original)
     rows["fp32"] = {}
     for name, model in {"fp32": original, **models}.items():
         say(f"judging {name}")
-        rows.setdefault(name, {}).update(judge(questions, labels, expected, model))
+        rows.setdefault(name, {}).update(judge(held_out, expected, model))
         if "cpu" in name:
-            rows[name] |= speed(questions, original, model)
+            rows[name] |= speed(held_out, original, model)
     return {"judged": len(judges), "calibrated": COUNT, "variants": rows}
 
 

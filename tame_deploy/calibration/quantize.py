@@ -23,7 +23,7 @@ from tame_deploy.calibration.observing.choice import (
     Choice,
     PicturesToChooseFrom,
     choose_pictures,
-    prepared,
+    evaluation_set,
 )
 from tame_deploy.calibration.observing.observe import observe
 from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
@@ -40,8 +40,8 @@ from tame_deploy.calibration.search.sensitivity import (
 from tame_deploy.calibration.search.speed import time_models
 from tame_deploy.calibration.search.workshop import Examples, Plan, Workshop, model_sha256
 from tame_deploy.errors import BuildError, FidelityError
-from tame_deploy.metrics.answers import Questions
-from tame_deploy.metrics.faithfulness import drop_and_increase, judge
+from tame_deploy.metrics.evaluation_set import EvaluationSet
+from tame_deploy.metrics.faithfulness import assess, fidelity_report
 
 __all__ = ["Quantized", "quantize_artifact"]
 
@@ -122,9 +122,9 @@ class _Run:
         )
         return None
 
-    def questions(self, chosen: Choice) -> Questions:
-        """Return pictures to ask graphs about, in memory."""
-        return Questions(self.artifact.manifest, prepared(self.source, chosen), chosen.names)
+    def evaluation_set(self, chosen: Choice) -> EvaluationSet:
+        """Return pictures to evaluate graphs on, in memory."""
+        return evaluation_set(self.artifact.manifest, self.source, chosen)
 
 
 def quantize_artifact(
@@ -168,7 +168,7 @@ def quantize_artifact(
     _scan_overflow(workshop, plan)
     model = workshop.build(plan)
     shown = _judged(run, judges, model)
-    fidelity = _fidelity(run, shown, judges, model)
+    fidelity = replace(fidelity_report(*shown), floor=asdict(options.floor))
     fidelity = _held_to_floor(run, workshop, plan, fidelity, sensitivities)
     times = _timed(run, workshop, shown[0], model, curve)
     share = workshop.kept_share(plan)
@@ -182,16 +182,21 @@ def quantize_artifact(
 def _judged(run: _Run, judges: Choice, model: onnx.ModelProto) -> Judged:
     """Return what float32 and the model say of the judging pictures."""
     run.report("Judging on held-out pictures")
-    questions = run.questions(judges)
-    expected = questions.ask(run.original)
-    return questions, expected, questions.ask(model.SerializeToString(), expected.class_ids)
+    pictures = run.evaluation_set(judges)
+    with pictures.open(run.original) as backend:
+        float32 = assess(pictures, backend)
+    with pictures.open(model.SerializeToString()) as backend:
+        found = assess(pictures, backend, float32.predictions.class_ids)
+    return pictures, float32, found
 
 
 def _workshop(run: _Run, own: Choice, helping: Choice) -> Workshop:
-    few = run.questions(own.part(0, _FEW))
-    many = run.questions(own.joined(helping))
+    few = run.evaluation_set(own.part(0, _FEW))
+    many = run.evaluation_set(own.joined(helping))
     run.report("Asking the float32 graph")
-    examples = [Examples(questions, questions.ask(run.original)) for questions in (few, many)]
+    examples = [
+        Examples(pictures, pictures.predict_graph(run.original)) for pictures in (few, many)
+    ]
     return Workshop(run.graph, lambda graph: run.calibration(graph, own), *examples)
 
 
@@ -235,17 +240,6 @@ def _searched(
     return curve, found, reaching[0] if reaching else int(np.argmin(errors))
 
 
-def _fidelity(run: _Run, shown: Judged, judges: Choice, model: onnx.ModelProto) -> FidelityReport:
-    questions, expected, found = shown
-    labels = [run.source.pictures.label(index) for index in judges.indices]
-    run.report("Measuring AD and IC")
-    with questions.open(run.original) as backend:
-        float32 = (expected, drop_and_increase(questions, backend))
-    with questions.open(model.SerializeToString()) as backend:
-        fidelity = judge(questions, labels, float32, backend, found)
-    return replace(fidelity, floor=asdict(run.options.floor))
-
-
 def _held_to_floor(
     run: _Run,
     workshop: Workshop,
@@ -282,7 +276,7 @@ def _held_to_floor(
 def _timed(
     run: _Run,
     workshop: Workshop,
-    questions: Questions,
+    pictures: EvaluationSet,
     model: onnx.ModelProto,
     curve: list[CurvePoint],
 ) -> tuple[dict[str, dict[str, float]], list[float] | None]:
@@ -296,7 +290,7 @@ def _timed(
     pair = [run.original, model.SerializeToString()]
     times: dict[str, dict[str, float]] = {}
     for batch in _BATCHES:
-        before, after = time_models(questions, pair, batch)
+        before, after = time_models(pictures, pair, batch)
         times[str(batch)] = {"fp32_ms": before, "ms": after, "speedup": before / after}
     if len(curve) < 2:
         return times, None
@@ -304,6 +298,6 @@ def _timed(
     for point in curve:
         run.report(f"Measuring speed of the curve, {len(speedups) + 1} of {len(curve)}")
         pair = [run.original, workshop.build(point.plan).SerializeToString()]
-        before, after = time_models(questions, pair, 1)
+        before, after = time_models(pictures, pair, 1)
         speedups.append(before / after)
     return times, speedups

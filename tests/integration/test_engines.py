@@ -36,7 +36,6 @@ from tame_deploy.errors import (
     IncompatibleArtifactError,
     InputError,
 )
-from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.backends.tensorrt import cuda
 from tame_deploy.runtime.backends.tensorrt.engines import check_plan, read_engine
@@ -329,15 +328,14 @@ def test_a_graph_for_cpus_is_refused(demo_copy):
 # Judged on its device, for which ONNX Runtime stands here: a backend is a backend
 
 
-def judges_of(artifact, count=12):
-    from tame_deploy.calibration.observing.choice import choose_pictures, prepared
+def held_out_of(artifact, count=12):
+    from tame_deploy.calibration.observing.choice import choose_pictures, evaluation_set
 
     source = PicturesToChooseFrom(
         DrawnPictures(HELD_OUT_SEED, 40), "demo-held-out:40", artifact.manifest.image
     )
     chosen, _ = choose_pictures(source, count, 0)
-    labels = [source.pictures.label(index) for index in chosen.indices]
-    return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels, artifact
+    return evaluation_set(artifact.manifest, source, chosen), artifact
 
 
 def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
@@ -345,7 +343,7 @@ def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
     artifact = open_artifact(demo_copy)
     with open_backend(artifact, "onnxruntime") as backend:
         verdict = verify_backend(
-            artifact, backend, batches_to_verify(engine.sidecar), judges=judges_of(artifact)
+            artifact, backend, batches_to_verify(engine.sidecar), held_out=held_out_of(artifact)
         )
     verdict.check()
     assert set(verdict.parity) == set(verdict.fidelity) == {"1", "4", "6"}
@@ -365,6 +363,7 @@ def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
         """Right one by one, wrong in batches: it has been seen on devices."""
 
         name, inputs, outputs = "wrong", artifact.manifest.inputs, artifact.manifest.outputs
+        max_batch = None
 
         def __init__(self, backend):
             self.backend = backend
@@ -376,11 +375,13 @@ def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
             return found
 
     with open_backend(artifact, "onnxruntime") as backend:
-        judges = judges_of(artifact)
+        held_out = held_out_of(artifact)
         loose = replace(
             artifact, manifest=replace(artifact.manifest, precision="fp16", parity=None)
         )
-        verdict = verify_backend(loose, WrongAbove1(backend), [1, 4], judges=judges, floor=Floor())
+        verdict = verify_backend(
+            loose, WrongAbove1(backend), [1, 4], held_out=held_out, floor=Floor()
+        )
     with pytest.raises(FidelityError, match="below the floor at batch 4, on 12 pictures: IoU"):
         verdict.check()
 

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
 from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
+from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.picture.preprocess import prepare
 
-__all__ = ["NOTHING", "Choice", "PicturesToChooseFrom", "choose_pictures", "prepared"]
+__all__ = [
+    "NOTHING",
+    "Choice",
+    "PicturesToChooseFrom",
+    "choose_pictures",
+    "evaluation_set",
+    "prepared",
+]
 
 
 @dataclass(frozen=True)
@@ -126,3 +135,15 @@ def prepared(source: PicturesToChooseFrom, choice: Choice) -> NDArray[np.uint8]:
             raise InputError(f"{name} has changed since it was chosen; start again")
         rows.append(pixels)
     return np.stack(rows)
+
+
+def evaluation_set(
+    manifest: Manifest, source: PicturesToChooseFrom, choice: Choice
+) -> EvaluationSet:
+    """Return a choice's pictures, held to their hashes, for graphs that a manifest describes.
+
+    Raises:
+        InputError: if a picture has changed since it was chosen.
+    """
+    labels = [source.pictures.label(index) for index in choice.indices]
+    return EvaluationSet(manifest, prepared(source, choice), choice.names, labels)

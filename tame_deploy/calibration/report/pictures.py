@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.calibration.search.sensitivity import CurvePoint
-from tame_deploy.metrics.answers import Answers, Questions, correlations, overlaps
+from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.metrics.similarity import correlations, overlaps
 from tame_deploy.picture.overlay import blend, colorize, contact_sheet
 
 __all__ = ["draw_before_after", "draw_curve"]
@@ -23,7 +24,11 @@ _SIDE = 440
 
 
 def draw_before_after(
-    questions: Questions, expected: Answers, found: Answers, path: Path, name: str
+    pictures: EvaluationSet,
+    expected: NormalisedPredictions,
+    found: NormalisedPredictions,
+    path: Path,
+    name: str,
 ) -> None:
     """Write a PNG from the worst pair of maps to the best.
 
@@ -34,10 +39,10 @@ def draw_before_after(
     chosen = dict.fromkeys(int(order[int(p / 100 * (len(order) - 1))]) for p in _PLACES)
     entries = []
     for index in chosen:
-        title = PurePath(questions.names[index]).name
+        title = PurePath(pictures.names[index]).name
         caption = f"{title}, fp32 / {name} / change, r {pearson[index]:.4f}, IoU {tops[index]:.2f}"
         maps = (expected.maps[index], found.maps[index])
-        entries.append((_square(questions.pixels[index], maps), caption))
+        entries.append((_square(pictures.pixels[index], maps), caption))
     contact_sheet(entries, columns=3, side=_SIDE).save(path)
 
 

@@ -22,7 +22,8 @@ from tame_deploy.calibration.search.repair import RepairStep
 from tame_deploy.calibration.search.sensitivity import CurvePoint, Sensitivity
 from tame_deploy.calibration.search.workshop import Plan
 from tame_deploy.errors import BuildError
-from tame_deploy.metrics.answers import Answers, Questions
+from tame_deploy.metrics.evaluation_set import EvaluationSet
+from tame_deploy.metrics.faithfulness import Assessment
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.parity import PARITY_FILE, ParityReference, check_parity
@@ -31,8 +32,8 @@ __all__ = ["QUANTIZATION_FILE", "Judged", "Outcome", "write_quantized"]
 
 QUANTIZATION_FILE = "quantization.json"
 
-#: Pictures that judge, float32's answers to them, and the other graph's.
-Judged: TypeAlias = tuple[Questions, Answers, Answers]
+#: The held-out pictures, float32 assessed on them, and the other graph.
+Judged: TypeAlias = tuple[EvaluationSet, Assessment, Assessment]
 PICTURES_FILE = "before-after.png"
 CURVE_FILE = "curve.png"
 
@@ -104,7 +105,14 @@ def write_quantized(
         onnx.save(model, staging / "model.onnx")
         (staging / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
         (staging / QUANTIZATION_FILE).write_text(outcome.to_json(), encoding="utf-8")
-        draw_before_after(*shown, staging / PICTURES_FILE, outcome.plan.precision)
+        pictures, float32, found = shown
+        draw_before_after(
+            pictures,
+            float32.predictions,
+            found.predictions,
+            staging / PICTURES_FILE,
+            outcome.plan.precision,
+        )
         if len(outcome.curve) > 1:
             floor = Floor(**outcome.fidelity.floor)
             draw_curve(outcome.curve, outcome.speedups, outcome.chosen, floor, staging / CURVE_FILE)

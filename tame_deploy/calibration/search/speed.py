@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.metrics.answers import Questions
+from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.protocol import Backend
 
@@ -21,7 +21,7 @@ _WARM_UPS = 3
 _RUNS = 8
 
 
-def time_models(questions: Questions, models: Sequence[bytes], batch: int) -> list[float]:
+def time_models(pictures: EvaluationSet, models: Sequence[bytes], batch: int) -> list[float]:
     """Return the median milliseconds of each model for a batch, measured in turns.
 
     A noisy moment hits all. Only one session is open at a time: the idle threads of another would
@@ -30,14 +30,14 @@ def time_models(questions: Questions, models: Sequence[bytes], batch: int) -> li
     Raises:
         BackendError: if one cannot be run.
     """
-    pixels = np.resize(questions.pixels, (batch, *questions.pixels.shape[1:]))
-    feeds: dict[str, NDArray[Any]] = {"images": as_input(pixels, questions.manifest.image)}
-    if questions.manifest.graph.explain == "selectable":
+    pixels = np.resize(pictures.pixels, (batch, *pictures.pixels.shape[1:]))
+    feeds: dict[str, NDArray[Any]] = {"images": as_input(pixels, pictures.manifest.image)}
+    if pictures.manifest.graph.explain == "selectable":
         feeds["class_ids"] = np.full((batch, 1), -1, np.int64)
     times: list[list[float]] = [[] for _ in models]
     for _ in range(_ROUNDS):
         for model, found in zip(models, times, strict=True):
-            with questions.open(model) as backend:
+            with pictures.open(model) as backend:
                 found.extend(_runs(backend, feeds))
     return [statistics.median(found) for found in times]
 

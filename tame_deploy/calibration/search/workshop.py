@@ -20,14 +20,9 @@ from tame_deploy.calibration.passes.half import QDQ_HALF_OPSET, at_least_opset, 
 from tame_deploy.calibration.passes.pixels import PIXELS, SPAN, fold_pixels, pixel_means
 from tame_deploy.calibration.passes.placement import Placement, Target, quantize_graph
 from tame_deploy.errors import BackendError
-from tame_deploy.metrics.answers import (
-    Answers,
-    Questions,
-    correlations,
-    overlaps,
-    squared_error,
-)
+from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.metrics.similarity import correlations, overlaps, squared_error
 
 __all__ = ["Examples", "Plan", "Score", "Workshop", "model_sha256"]
 
@@ -57,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Score:
-    """How far a plan's answers are from float32's.
+    """How far a plan's predictions are from float32's.
 
     `error` joins logits and maps (`squared_error`); the others are those of the floor.
     """
@@ -78,10 +73,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures to score by, and what float32 answers to them."""
+    """Pictures to score by, and what float32 predicts for them."""
 
-    questions: Questions
-    reference: Answers
+    pictures: EvaluationSet
+    reference: NormalisedPredictions
 
 
 #: What a graph that gives NaN is worth.
@@ -192,7 +187,7 @@ class Workshop:
 def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
     expected = examples.reference
     try:
-        found = examples.questions.ask(model.SerializeToString(), expected.class_ids)
+        found = examples.pictures.predict_graph(model.SerializeToString(), expected.class_ids)
     except BackendError as error:
         if "NaN" in str(error):
             return HOPELESS
