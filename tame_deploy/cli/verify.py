@@ -217,8 +217,8 @@ def _keep(stored: StoredEngine, verdict: Verdict | None, device: str | None) -> 
 def _evaluation_set(artifact: Artifact, images: str, judges: _Judges) -> EvaluationSet:
     """Return held-out pictures, none of which set the ranges of a quantized graph."""
     require_extra("quantize", "onnx", "scipy")
-    from tame_deploy.calibration.observing.calibrate import read_calibration
     from tame_deploy.calibration.observing.choice import NOTHING, choose_pictures, evaluation_set
+    from tame_deploy.calibration.observing.record import read_calibration
 
     source = picture_source(artifact, images, judges.data_root)
     record = read_calibration(artifact)

@@ -13,8 +13,8 @@ import pytest
 from tame_deploy.artifact.directory import ENGINES_FOLDER, open_artifact
 from tame_deploy.artifact.sidecar import EngineOptions, Profile
 from tame_deploy.artifact.types import TensorSpec
+from tame_deploy.calibration.calibrate import calibrate_artifact
 from tame_deploy.calibration.graph import load_graph
-from tame_deploy.calibration.observing.calibrate import calibrate_artifact
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.passes.half import halve
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
@@ -313,7 +313,7 @@ def test_engines_outlive_a_calibration_of_the_same_graph(demo_copy):
     pictures = PicturesToChooseFrom(
         DrawnPictures(HELD_OUT_SEED, 20), "demo-held-out:20", artifact.manifest.image
     )
-    calibrated = calibrate_artifact(artifact, pictures, count=4)
+    calibrated = calibrate_artifact(artifact, pictures, calibration_size=4)
     check_plan(calibrated.artifact, read_engine(made.engine.folder))
     assert compiled(demo_copy).origin == "artifact"
 

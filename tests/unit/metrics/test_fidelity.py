@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tame_deploy.calibration.options import QuantizeOptions
-from tame_deploy.calibration.search.repair import parse_repairs
+from tame_deploy.calibration.search.recovery import parse_recovery
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.evaluation_set import NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity, parse_floor
@@ -109,11 +109,11 @@ def test_a_floor_keeps_what_it_does_not_name():
     assert parse_floor(None) == Floor()
 
 
-def test_repairs_come_cheapest_first():
-    assert parse_repairs("layers, equalize") == ("equalize", "layers")
-    assert parse_repairs("none") == ()
+def test_methods_of_accuracy_recovery_come_cheapest_first():
+    assert parse_recovery("layers, equalize") == ("equalize", "layers")
+    assert parse_recovery("none") == ()
     with pytest.raises(InputError, match="'paint'"):
-        parse_repairs("paint")
+        parse_recovery("paint")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_repairs_come_cheapest_first():
         {"target": "tpu"},
         {"precision": "int4"},
         {"precision": "int8+fp16", "target": "cpu"},
-        {"count": 0},
+        {"calibration_size": 0},
         {"budget_s": -1},
     ],
 )
