@@ -51,7 +51,7 @@ def calibrate_artifact(
     choosing: Callable[[int], None] = lambda _: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Calibrated:
-    """Watch an artifact's activations on a seeded choice of pictures; keep the record in it.
+    """Observe an artifact's activations on a seeded choice of pictures; keep the record in it.
 
     An interrupted run goes on where it was, and a finished one is not repeated: both are in the
     user's cache, by the hash of model, pictures, preprocessing and methods.

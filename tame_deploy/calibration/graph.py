@@ -20,8 +20,8 @@ from tame_deploy.errors import IncompatibleArtifactError, InputError
 
 __all__ = ["Graph", "attribute", "check_float32", "load_graph", "metadata_of", "set_metadata"]
 
-#: Stages whose nodes may leave float32. The tail never does: its class product and its resize are
-#: where rounding spoils maps most.
+#: Stages whose nodes may leave float32. The tail never does: its class product spans all classes,
+#: and its min-max stretches what is left, so rounding there spoils maps most.
 QUANTIZED_STAGES = ("preprocess", "backbone", "branches")
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 

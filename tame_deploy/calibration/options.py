@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tame_deploy.artifact.manifest import Precision
 from tame_deploy.calibration.observing.ranges import RangeMethod
 from tame_deploy.calibration.passes.placement import TARGETS, Target
-from tame_deploy.calibration.search.recovery import RECOVERY, Recovery
+from tame_deploy.calibration.search.recovery import RECOVERY_METHODS, RecoveryMethod
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.fidelity import Floor
 
@@ -44,7 +44,7 @@ class QuantizeOptions:
     held_out_size: int = 1000
     min_held_out_size: int = 32
     seed: int = 0
-    recovery: tuple[Recovery, ...] = RECOVERY
+    recovery: tuple[RecoveryMethod, ...] = RECOVERY_METHODS
     ranges: RangeMethod = "minmax"
     budget_s: float = 300.0
     allow_low_fidelity: bool = False

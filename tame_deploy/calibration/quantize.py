@@ -37,7 +37,7 @@ from tame_deploy.calibration.report.outcome import Comparison, Outcome
 from tame_deploy.calibration.report.speed import time_against_float32
 from tame_deploy.calibration.report.write import write_quantized
 from tame_deploy.calibration.search.plan import Plan
-from tame_deploy.calibration.search.recovery import RECOVERY
+from tame_deploy.calibration.search.recovery import RECOVERY_METHODS
 from tame_deploy.calibration.search.search_plan import SearchResult, search_plan
 from tame_deploy.calibration.search.sensitivity import measure_sensitivity
 from tame_deploy.calibration.search.trials import Examples, Trials
@@ -228,7 +228,7 @@ def _held_to_floor(
         return replace(fidelity, allowed_below=True)
     hurting = _layers_that_hurt(run, trials, search)
     blame = f" Layers that hurt most: {', '.join(hurting)}." if hurting else ""
-    untried = ",".join(name for name in RECOVERY if name not in options.recovery)
+    untried = ",".join(name for name in RECOVERY_METHODS if name not in options.recovery)
     more = f" Accuracy recovery not tried: {untried}." if untried and hurting else ""
     searched = "layers" in options.recovery and plan.precision != "fp16"
     longer = "Give the search more time (--budget), a" if searched else "A"

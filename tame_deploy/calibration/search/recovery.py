@@ -12,12 +12,18 @@ from tame_deploy.calibration.search.plan import Plan, Score
 from tame_deploy.calibration.search.trials import Trials
 from tame_deploy.errors import InputError
 
-__all__ = ["RECOVERY", "Recovery", "RecoveryStep", "parse_recovery", "recover_accuracy"]
+__all__ = [
+    "RECOVERY_METHODS",
+    "RecoveryMethod",
+    "RecoveryStep",
+    "parse_recovery",
+    "recover_accuracy",
+]
 
 #: Cross-layer equalization, a search of ranges, bias correction, and excluded layers: the cheapest
 #: first. The last is in sensitivity.py, because it costs speed.
-Recovery = Literal["equalize", "ranges", "bias", "layers"]
-RECOVERY: tuple[Recovery, ...] = get_args(Recovery)
+RecoveryMethod = Literal["equalize", "ranges", "bias", "layers"]
+RECOVERY_METHODS: tuple[RecoveryMethod, ...] = get_args(RecoveryMethod)
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 #: Ranges that differ by less are not worth a trial.
@@ -30,7 +36,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RecoveryStep:
-    """One method of accuracy recovery, and the score after it on the validation set."""
+    """One method of accuracy recovery, and the score after it on many pictures."""
 
     name: str
     score: Score
@@ -38,27 +44,28 @@ class RecoveryStep:
     seconds: float
 
 
-def parse_recovery(text: str) -> tuple[Recovery, ...]:
+def parse_recovery(text: str) -> tuple[RecoveryMethod, ...]:
     """Return the methods in "equalize,ranges", "all" or "none", cheapest first.
 
     Raises:
         InputError: for an unknown one.
     """
     if text in ("all", "none"):
-        return RECOVERY if text == "all" else ()
+        return RECOVERY_METHODS if text == "all" else ()
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in RECOVERY]
+    unknown = [name for name in names if name not in RECOVERY_METHODS]
     if unknown:
         raise InputError(
-            f"--recovery has {unknown[0]!r}; expected all, none, or some of {','.join(RECOVERY)}"
+            f"--recovery has {unknown[0]!r}; expected all, none, or some of "
+            f"{','.join(RECOVERY_METHODS)}"
         )
-    return tuple(name for name in RECOVERY if name in names)
+    return tuple(name for name in RECOVERY_METHODS if name in names)
 
 
 def recover_accuracy(
     trials: Trials,
     plan: Plan,
-    methods: Sequence[Recovery],
+    methods: Sequence[RecoveryMethod],
     *,
     deadline: float,
     report: Report = lambda _: None,
@@ -75,7 +82,7 @@ def recover_accuracy(
     Raises:
         BuildError: if a plan cannot be built.
     """
-    known: dict[Recovery, Callable[[Trials, Plan, float, Report], Plan]] = {
+    known: dict[RecoveryMethod, Callable[[Trials, Plan, float, Report], Plan]] = {
         "equalize": _equalized,
         "ranges": _with_best_ranges,
         "bias": lambda _trials, before, *_: replace(before, corrected=True),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tame_deploy.calibration.search.plan import Plan
-from tame_deploy.calibration.search.recovery import Recovery, RecoveryStep, recover_accuracy
+from tame_deploy.calibration.search.recovery import RecoveryMethod, RecoveryStep, recover_accuracy
 from tame_deploy.calibration.search.sensitivity import CurvePoint, Sensitivity, exclude_layers
 from tame_deploy.calibration.search.trials import Trials
 from tame_deploy.metrics.fidelity import Floor
@@ -47,7 +47,7 @@ class SearchResult:
 def search_plan(
     trials: Trials,
     plan: Plan,
-    methods: Sequence[Recovery],
+    methods: Sequence[RecoveryMethod],
     *,
     floor: Floor,
     budget_s: float,

@@ -33,18 +33,25 @@ class Examples:
 
 
 class Trials:
-    """Builds and scores plans; what was made for one is kept for the next."""
+    """Builds and scores plans; what was made for one is kept for the next.
+
+    Args:
+        graph: in float32, as it was exported.
+        calibrate: returns what the activations of a graph span.
+        few: the pictures that compare trials.
+        many: the pictures that a plan is held to the floor on.
+    """
 
     def __init__(
         self,
         graph: Graph,
         calibrate: Callable[[Graph], Calibration],
         few: Examples,
-        validation: Examples,
+        many: Examples,
     ) -> None:
         self.graph = graph
         self._calibrate = calibrate
-        self._few, self._validation = few, validation
+        self._few, self._many = few, many
         self._equalized: dict[float | None, tuple[Graph, Calibration]] = {}
         self._shifts: dict[float | None, dict[str, NDArray[np.float64]]] = {}
         self._scores: dict[Plan, Score] = {}
@@ -108,7 +115,7 @@ class Trials:
         return self._shifts[strength]
 
     def score(self, plan: Plan) -> Score:
-        """Return how far a plan is from float32 on few pictures, which is enough to compare trials.
+        """Return how far a plan is from float32 on few pictures: enough to compare trials.
 
         Raises:
             BuildError: if it cannot be built.
@@ -118,13 +125,13 @@ class Trials:
         return self._scores[plan]
 
     def validate(self, plan: Plan) -> Score:
-        """Return how far a plan is from float32 on the validation set, to hold it to a floor.
+        """Return how far a plan is from float32 on many pictures: enough to hold it to a floor.
 
         Raises:
             BuildError: if it cannot be built.
         """
         if plan not in self._validated:
-            self._validated[plan] = _measure(self.build(plan), self._validation)
+            self._validated[plan] = _measure(self.build(plan), self._many)
         return self._validated[plan]
 
     def excluded_share(self, plan: Plan) -> float:

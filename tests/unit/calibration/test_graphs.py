@@ -165,12 +165,12 @@ def test_an_excluded_layer_stays_exact_in_the_runtimes_own_optimisations(target,
         graph, Placement(target, spans(graph, shown), frozenset({"backbone/Conv_2"}))
     )
     found = optimised(model, tmp_path / "optimised.onnx")
-    layer = next(node for node in found.node if "backbone.c2.weight" in node.input)
-    assert layer.op_type in ("Conv", "FusedConv")
+    readers = [node for node in found.node if "backbone.c2.weight" in node.input]
+    assert [node.op_type for node in readers] in (["Conv"], ["FusedConv"])
     assert target != "cpu" or any(node.op_type == "QLinearConv" for node in found.node)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.initializer}
     for name in ("backbone.c2.weight", "backbone.c2.bias"):
-        assert name in layer.input
+        assert name in readers[0].input
         np.testing.assert_array_equal(constants[name], graph.weight(name))
 
 
