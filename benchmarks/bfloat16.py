@@ -24,10 +24,14 @@ from quantization import export
 from rich.console import Console
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures, prepared
+from tame_deploy.calibration.observing.choice import (
+    PicturesToChooseFrom,
+    choose_pictures,
+    evaluation_set,
+)
 from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.engine.verify import verify_backend
-from tame_deploy.metrics.answers import Questions
+from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.selection.selection import open_backend
 
@@ -39,15 +43,14 @@ CONTESTANTS: dict[str, tuple[str, Any]] = {
 ROUNDS, SECONDS = 7, 2.0
 
 
-def questions_of(artifact: Artifact, shared: Path, count: int) -> tuple[Questions, list[Any]]:
-    """Return pictures that judge, and their classes."""
+def held_out(artifact: Artifact, shared: Path, count: int) -> EvaluationSet:
+    """Return pictures to measure fidelity on."""
     data = shared / "data"
     listed = PictureSource(str(data / "imagenet-sample.csv"), str(data / "imagenet-sample"))
     pictures = open_pictures(listed, 1000, artifact.read_labels())
     source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
     chosen, _ = choose_pictures(source, count, 0)
-    labels = [pictures.label(index) for index in chosen.indices]
-    return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels
+    return evaluation_set(artifact.manifest, source, chosen)
 
 
 def milliseconds(artifact: Artifact, name: str, batch: int) -> float:
@@ -99,10 +102,12 @@ def main() -> None:
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         artifact = export("squeezenet1_1", options.shared, Path(folder) / "squeezenet")
-        judges = (*questions_of(artifact, options.shared, options.judge), artifact)
+        pictures = held_out(artifact, options.shared, options.judge)
         bf16: Any = BackendOptions(precision="bf16")
         with open_backend(artifact, "openvino", bf16) as backend:
-            verdict = verify_backend(artifact, backend, [1], roughly=True, judges=judges)
+            verdict = verify_backend(
+                artifact, backend, [1], roughly=True, held_out=(pictures, artifact)
+            )
         verdict.check()
         fidelity = asdict(verdict.fidelity["1"])
         found = speeds(artifact, options.rounds)

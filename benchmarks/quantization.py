@@ -29,15 +29,16 @@ from tame_deploy.calibration.observing.choice import (
     Choice,
     PicturesToChooseFrom,
     choose_pictures,
+    evaluation_set,
     prepared,
 )
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
-from tame_deploy.calibration.search.speed import time_models
+from tame_deploy.calibration.report.speed import time_against_float32
 from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
-from tame_deploy.metrics.answers import Answers, Questions
+from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
@@ -55,18 +56,18 @@ TENSORRT = {
 #: Our rows: what is asked of `tame-deploy quantize`.
 OURS: dict[str, dict[str, Any]] = {
     "cpu int8": {"floor": Floor(0.94, 0.94, 0.996)},
-    "cpu int8, repairs without layers": {"repairs": ("equalize", "ranges", "bias")},
+    "cpu int8, no layers excluded": {"recovery": ("equalize", "ranges", "bias")},
     "cpu int8, floor of 0.96": {"floor": Floor(0.96, 0.96, 0.998)},
-    "cpu int8, no repair": {"repairs": ()},
+    "cpu int8, no recovery": {"recovery": ()},
     "tensorrt int8": {"target": "tensorrt", "floor": Floor(0.93, 0.90, 0.985)},
-    "tensorrt int8, repairs without layers": {
+    "tensorrt int8, no layers excluded": {
         "target": "tensorrt",
-        "repairs": ("equalize", "ranges", "bias"),
+        "recovery": ("equalize", "ranges", "bias"),
     },
     "tensorrt int8+fp16": {
         "target": "tensorrt",
         "precision": "int8+fp16",
-        "repairs": ("equalize", "bias"),
+        "recovery": ("equalize", "bias"),
     },
     "tensorrt fp16": {"target": "tensorrt", "precision": "fp16"},
 }
@@ -116,11 +117,9 @@ def plain_half(artifact: Artifact) -> bytes:
     return bytes(found.model.SerializeToString())
 
 
-def judge(
-    questions: Questions, labels: list[int | None], expected: Answers, model: bytes
-) -> dict[str, Any]:
-    found = questions.ask(model, expected.class_ids)
-    report = measure_fidelity(expected, found, questions.names, labels, (224, 224))
+def judge(pictures: EvaluationSet, expected: NormalisedPredictions, model: bytes) -> dict[str, Any]:
+    found = pictures.predict_graph(model, expected.class_ids)
+    report = measure_fidelity(expected, found, pictures.names, pictures.labels, (224, 224))
     return {
         "top1": report.top1,
         "agreement": report.top1_agreement,
@@ -131,12 +130,11 @@ def judge(
     }
 
 
-def speed(questions: Questions, before: bytes, after: bytes) -> dict[str, float]:
-    found = {}
-    for batch in (1, 8):
-        times = time_models(questions, [before, after], batch)
-        found[f"speedup_batch_{batch}"] = times[0] / times[1]
-    return found
+def speed(pictures: EvaluationSet, before: bytes, after: bytes) -> dict[str, float]:
+    return {
+        f"speedup_batch_{batch}": time_against_float32(pictures, before, after, batch)["speedup"]
+        for batch in (1, 8)
+    }
 
 
 def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
@@ -147,40 +145,42 @@ def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
     pictures = open_pictures(listed, 1000, artifact.read_labels())
     source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
     own, _ = choose_pictures(source, COUNT, 0)
-    judges: Choice | None = None
+    chosen: Choice | None = None
     rows: dict[str, Any] = {}
     models: dict[str, bytes] = {}
     for name, asked in OURS.items():
         say(f"ours: {name}")
-        options = QuantizeOptions(count=COUNT, allow_low_fidelity=True, budget_s=BUDGET_S, **asked)
+        options = QuantizeOptions(
+            calibration_size=COUNT, allow_low_fidelity=True, budget_s=BUDGET_S, **asked
+        )
         made = quantize_artifact(artifact, source, folder / "made", options, overwrite=True)
-        judges = made.outcome.judges
+        chosen = made.outcome.held_out
         models[name] = made.artifact.model.read_bytes()
+        search = made.outcome.search
         rows[name] = {
-            "kept_share": made.outcome.kept_share,
+            "kept_share": search.excluded_share,
             "curve": [
-                {"kept_share": p.kept_share, "iou_15": p.score.iou15, "agreement": p.score.top1}
-                for p in made.outcome.curve
+                {"kept_share": p.excluded_share, "iou_15": p.score.iou15, "agreement": p.score.top1}
+                for p in search.curve
             ],
             "curve_speedups": made.outcome.speedups,
         }
-    assert judges is not None
+    assert chosen is not None
     pixels = prepared(source, own)
     for target in ("cpu", "tensorrt"):
         say(f"plain: {target}")
         models[f"plain {target} int8"] = plain_static(artifact, pixels, folder / "q.onnx", target)
     models["plain fp16"] = plain_half(artifact)
-    questions = Questions(artifact.manifest, prepared(source, judges), judges.names)
-    labels = [pictures.label(index) for index in judges.indices]
+    held_out = evaluation_set(artifact.manifest, source, chosen)
     original = artifact.model.read_bytes()
-    expected = questions.ask(original)
+    expected = held_out.predict_graph(original)
     rows["fp32"] = {}
     for name, model in {"fp32": original, **models}.items():
         say(f"judging {name}")
-        rows.setdefault(name, {}).update(judge(questions, labels, expected, model))
+        rows.setdefault(name, {}).update(judge(held_out, expected, model))
         if "cpu" in name:
-            rows[name] |= speed(questions, original, model)
-    return {"judged": len(judges), "calibrated": COUNT, "variants": rows}
+            rows[name] |= speed(held_out, original, model)
+    return {"judged": len(chosen), "calibrated": COUNT, "variants": rows}
 
 
 def resnet(shared: Path, folder: Path) -> dict[str, float]:
@@ -188,7 +188,11 @@ def resnet(shared: Path, folder: Path) -> dict[str, float]:
     pictures = open_pictures(PictureSource(str(shared / "data/imagenet-sample")), 1000)
     source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
     options = QuantizeOptions(
-        count=16, judged=32, repairs=("equalize",), budget_s=0, allow_low_fidelity=True
+        calibration_size=16,
+        held_out_size=32,
+        recovery=("equalize",),
+        budget_s=0,
+        allow_low_fidelity=True,
     )
     made = quantize_artifact(artifact, source, folder / "resnet50-int8", options)
     return {f"speedup_batch_{k}": v["speedup"] for k, v in made.outcome.times.items()}

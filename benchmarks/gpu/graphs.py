@@ -94,10 +94,10 @@ def _quantized(fused: Artifact, path: Path, precision: str) -> Path:
         options = QuantizeOptions(
             precision=precision,
             target="tensorrt",
-            count=16,
-            judged=16,
-            least_judged=8,
-            repairs=(),
+            calibration_size=16,
+            held_out_size=16,
+            min_held_out_size=8,
+            recovery=(),
             allow_low_fidelity=True,
         )
         quantize_artifact(fused, source, path, options)

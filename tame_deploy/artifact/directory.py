@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,6 +58,13 @@ class Artifact:
     def model(self) -> Path:
         """Path of the ONNX graph."""
         return self.file(MODEL_NAME)
+
+    def copy_files(self, folder: Path, *, but: Collection[str] = ()) -> None:
+        """Copy the files that the manifest lists, but for some, into a folder."""
+        for name in self.manifest.files.keys() - set(but):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.file(name), target)
 
     def read_labels(self) -> tuple[str, ...]:
         """Return the class names, one a class.

@@ -1,1 +1,1 @@
-"""Lower precision that keeps the explanation: ranges, Q/DQ, fidelity, repair; no torch."""
+"""Lower precision that keeps the explanation: `calibrate` and `quantize`, without torch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.errors import InputError
+from tame_deploy.errors import IncompatibleArtifactError, InputError
 
-__all__ = ["Graph", "attribute", "load_graph", "metadata_of", "set_metadata"]
+__all__ = ["Graph", "attribute", "check_float32", "load_graph", "metadata_of", "set_metadata"]
 
-#: Stages whose nodes may leave float32; the tail never does (DESIGN: what spoils maps is there).
+#: Stages whose nodes may leave float32. The tail never does: its class product spans all classes,
+#: and its min-max stretches what is left, so rounding there spoils maps most.
 QUANTIZED_STAGES = ("preprocess", "backbone", "branches")
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -30,6 +32,10 @@ class Graph:
 
     model: onnx.ModelProto
     _weights: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """Return the sha256 of the model in memory; that of a file may differ."""
+        return hashlib.sha256(self.model.SerializeToString(deterministic=True)).hexdigest()
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -141,6 +147,20 @@ class Graph:
         if not name.endswith(".weight"):
             return str(layer.name)
         return name.removesuffix(".weight").removeprefix("backbone.backbone.")
+
+
+def check_float32(artifact: Artifact) -> None:
+    """Check that an artifact may be calibrated and quantized.
+
+    Raises:
+        IncompatibleArtifactError: if it is quantized already.
+    """
+    manifest = artifact.manifest
+    if manifest.precision != "fp32":
+        raise IncompatibleArtifactError(
+            f"{artifact.path} is {manifest.precision} for {manifest.target} already; start from "
+            f"the float32 artifact that it was made of ({', '.join(manifest.parents)})"
+        )
 
 
 def load_graph(artifact: Artifact) -> Graph:

@@ -1,4 +1,4 @@
-"""What a user may ask of a calibration and of a quantization."""
+"""What a user may ask of a quantization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tame_deploy.artifact.manifest import Precision
 from tame_deploy.calibration.observing.ranges import RangeMethod
 from tame_deploy.calibration.passes.placement import TARGETS, Target
-from tame_deploy.calibration.search.repair import REPAIRS, Repair
+from tame_deploy.calibration.search.recovery import RECOVERY_METHODS, RecoveryMethod
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.fidelity import Floor
 
@@ -16,7 +16,7 @@ __all__ = ["PRECISIONS", "QuantizeOptions"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "int8+fp16")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
     """How a graph is brought to lower precision, and what is accepted.
 
@@ -24,11 +24,12 @@ class QuantizeOptions:
         precision: "int8", "fp16", or "int8+fp16": what is not quantized is float16.
         target: "cpu" (ONNX Runtime's integer kernels) or "tensorrt".
         floor: the fidelity below which nothing is kept.
-        count: how many pictures calibrate; at most as many more help to choose between plans.
-        judged: how many others judge, at most, and `least_judged` at least.
+        calibration_size: how many pictures calibrate; at most as many more help to choose a plan.
+        held_out_size: how many others are held out to judge the result, at most.
+        min_held_out_size: how many at least.
         seed: of the choice.
-        repairs: what is tried, cheapest first.
-        ranges: the method to start with; with the repair "ranges" the others are tried, too.
+        recovery: the methods of accuracy recovery to try, the cheapest first.
+        ranges: the method to start with; with "ranges" in `recovery` the others are tried, too.
         budget_s: seconds for all trials; what is being tried is finished.
         allow_low_fidelity: keep what is below the floor, and say so in the manifest.
 
@@ -39,11 +40,11 @@ class QuantizeOptions:
     precision: Precision = "int8"
     target: Target = "cpu"
     floor: Floor = field(default_factory=Floor)
-    count: int = 128
-    judged: int = 1000
-    least_judged: int = 32
+    calibration_size: int = 128
+    held_out_size: int = 1000
+    min_held_out_size: int = 32
     seed: int = 0
-    repairs: tuple[Repair, ...] = REPAIRS
+    recovery: tuple[RecoveryMethod, ...] = RECOVERY_METHODS
     ranges: RangeMethod = "minmax"
     budget_s: float = 300.0
     allow_low_fidelity: bool = False
@@ -58,9 +59,9 @@ class QuantizeOptions:
             raise InputError(
                 "int8+fp16 is for --target tensorrt; CPUs compute float16 in float32, and slower"
             )
-        counts = (self.count, self.judged, self.least_judged)
-        if min(counts) < 1 or self.budget_s < 0:
+        sizes = (self.calibration_size, self.held_out_size, self.min_held_out_size)
+        if min(sizes) < 1 or self.budget_s < 0:
             raise InputError(
-                f"found {self.count} pictures to calibrate, {self.judged} to judge and "
-                f"{self.budget_s:g} s; expected at least 1, 1 and 0"
+                f"found {self.calibration_size} pictures to calibrate, {self.held_out_size} to "
+                f"hold out and {self.budget_s:g} s; expected at least 1, 1 and 0"
             )

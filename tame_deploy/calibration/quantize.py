@@ -1,4 +1,9 @@
-"""`quantize`: an artifact of lower precision that is held to its float32 parent."""
+"""`quantize`: an artifact of lower precision that is held to its float32 parent.
+
+`quantize_artifact` is the order of it: pictures are chosen, activations are observed, plans are
+tried, the best one is compared with float32 on held-out pictures, and what reaches the floor is
+written.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +12,44 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
 import onnx
 
 from tame_deploy.artifact.directory import Artifact, check_output
 from tame_deploy.artifact.manifest import FidelityReport
-from tame_deploy.calibration.graph import Graph, load_graph
-from tame_deploy.calibration.observing.calibrate import (
-    calibration_cache,
-    check_float32,
-    read_calibration,
-    subject_of_choice,
-)
+from tame_deploy.calibration.calibrate import calibration_cache, calibration_inputs
+from tame_deploy.calibration.graph import Graph, check_float32, load_graph
 from tame_deploy.calibration.observing.choice import (
     Choice,
+    PictureSets,
     PicturesToChooseFrom,
-    choose_pictures,
-    prepared,
+    choose_sets,
+    evaluation_set,
 )
 from tame_deploy.calibration.observing.observe import observe
-from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
-from tame_deploy.calibration.options import QuantizeOptions
-from tame_deploy.calibration.passes.half import LARGEST
-from tame_deploy.calibration.report.write import Judged, Outcome, write_quantized
-from tame_deploy.calibration.search.repair import RepairStep, repair_plan
-from tame_deploy.calibration.search.sensitivity import (
-    CurvePoint,
-    Sensitivity,
-    measure_sensitivity,
-    search_layers,
+from tame_deploy.calibration.observing.record import (
+    Calibration,
+    CalibrationInputs,
+    read_calibration,
 )
-from tame_deploy.calibration.search.speed import time_models
-from tame_deploy.calibration.search.workshop import Examples, Plan, Workshop, model_sha256
-from tame_deploy.errors import BuildError, FidelityError
-from tame_deploy.metrics.answers import Questions
-from tame_deploy.metrics.faithfulness import drop_and_increase, judge
+from tame_deploy.calibration.options import QuantizeOptions
+from tame_deploy.calibration.passes.half import check_activations_fit_half
+from tame_deploy.calibration.report.outcome import Comparison, Outcome
+from tame_deploy.calibration.report.speed import time_against_float32
+from tame_deploy.calibration.report.write import write_quantized
+from tame_deploy.calibration.search.plan import Plan
+from tame_deploy.calibration.search.recovery import RECOVERY_METHODS
+from tame_deploy.calibration.search.search_plan import SearchResult, search_plan
+from tame_deploy.calibration.search.sensitivity import measure_sensitivity
+from tame_deploy.calibration.search.trials import Examples, Trials
+from tame_deploy.errors import FidelityError
+from tame_deploy.metrics.evaluation_set import EvaluationSet
+from tame_deploy.metrics.faithfulness import assess
 
 __all__ = ["Quantized", "quantize_artifact"]
 
-#: Seconds to find out what hurts, where the floor was missed and nothing was searched.
+#: Seconds to find out which layers hurt, where the floor was missed and none was excluded.
 _BLAME_S = 60.0
+#: The batch sizes that are timed.
 _BATCHES = (1, 8)
 #: How many calibration pictures compare trials.
 _FEW = 64
@@ -54,11 +57,11 @@ _FEW = 64
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized artifact and how it came about."""
+    """A quantized artifact, how it came about, and what its user should know besides."""
 
     artifact: Artifact
     outcome: Outcome
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 @dataclass
@@ -73,58 +76,11 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.graph = load_graph(self.artifact)
-        self.original = self.artifact.model.read_bytes()
+        self.float32 = self.artifact.model.read_bytes()
 
-    def choose(self) -> tuple[Choice, Choice, Choice]:
-        """Return the pictures that calibrate, some that help to choose a plan, and the judges."""
-        options = self.options
-        self.report("Choosing pictures")
-        own, unreadable = choose_pictures(self.source, options.count, options.seed)
-        rest, more = choose_pictures(
-            self.source,
-            options.judged + options.count,
-            options.seed,
-            least=options.least_judged,
-            beside=own,
-        )
-        self.notes += [f"not read: {reason}" for reason in [*unreadable, *more]]
-        helping = min(options.count, (len(rest) - options.least_judged) // 3)
-        judges = rest.part(helping, helping + options.judged)
-        return own, rest.part(0, helping), judges
-
-    def calibration(self, graph: Graph, chosen: Choice) -> Calibration:
-        """Watch a graph; the artifact's own record is taken if it is of the same."""
-        subject = subject_of_choice(self.artifact, self.source, chosen, self.options.seed)
-        if graph is not self.graph:
-            subject = replace(subject, model_sha256=model_sha256(graph))
-        elif (kept := self._kept_record(subject)) is not None:
-            return kept
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.report(f"Watching activations, {done} of {len(chosen)} pictures")
-
-        advance(0)
-        inputs = self.artifact.manifest.inputs
-        return observe(
-            graph, subject, self.source, inputs, cache=calibration_cache(), advance=advance
-        )
-
-    def _kept_record(self, subject: CalibrationSubject) -> Calibration | None:
-        record = read_calibration(self.artifact)
-        if record is None or record.key == subject.key:
-            return record
-        self.notes.append(
-            f"{self.artifact.path} was calibrated on other pictures ({record.subject.source}); "
-            f"the ranges here are of {len(subject.pictures)} pictures of {subject.source}"
-        )
-        return None
-
-    def questions(self, chosen: Choice) -> Questions:
-        """Return pictures to ask graphs about, in memory."""
-        return Questions(self.artifact.manifest, prepared(self.source, chosen), chosen.names)
+    def pictures(self, chosen: Choice) -> EvaluationSet:
+        """Return chosen pictures, in memory."""
+        return evaluation_set(self.artifact.manifest, self.source, chosen)
 
 
 def quantize_artifact(
@@ -136,16 +92,13 @@ def quantize_artifact(
     overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Quantized:
-    """Bring an artifact to lower precision, repair what that spoils, and judge the result.
-
-    Ranges and repairs see the calibration pictures, the choice of a plan some more; fidelity is
-    measured on others.
+    """Bring an artifact to lower precision, recover what that spoils, and judge the result.
 
     Args:
         artifact: in float32.
-        source: pictures to calibrate and to judge with.
+        source: pictures of which some calibrate, some choose the plan, and others are held out.
         output: directory of the new artifact.
-        options: precision, target, floor, repairs.
+        options: precision, target, floor, accuracy recovery.
         overwrite: whether an artifact that is there may be replaced.
         report: told what is being done.
 
@@ -159,118 +112,125 @@ def quantize_artifact(
     check_float32(artifact)
     check_output(output, overwrite=overwrite)
     run = _Run(artifact, source, options, report)
-    own, helping, judges = run.choose()
-    workshop = _workshop(run, own, helping)
-    deadline = time.monotonic() + options.budget_s
-    plan, steps = _repaired(run, workshop, deadline)
-    curve, sensitivities, chosen = _searched(run, workshop, plan, deadline)
-    plan = curve[chosen].plan
-    _scan_overflow(workshop, plan)
-    model = workshop.build(plan)
-    shown = _judged(run, judges, model)
-    fidelity = _fidelity(run, shown, judges, model)
-    fidelity = _held_to_floor(run, workshop, plan, fidelity, sensitivities)
-    times = _timed(run, workshop, shown[0], model, curve)
-    share = workshop.kept_share(plan)
-    outcome = Outcome(plan, share, steps, curve, chosen, sensitivities, *times, fidelity, judges)
-    calibration = workshop.prepared(plan.strength)[1]
+    sets = _choose_sets(run)
+    trials = _trials(run, sets)
+    search = _search(run, trials)
+    model = trials.build(search.plan)
+    comparison = _compare(run, sets.held_out, model)
+    fidelity = _held_to_floor(run, trials, search, comparison)
+    times, speedups = _times(run, trials, search, comparison.pictures)
+    calibration = trials.equalized(search.plan.strength)[1]
+    outcome = Outcome(
+        search=search,
+        comparison=comparison,
+        fidelity=fidelity,
+        held_out=sets.held_out,
+        times=times,
+        speedups=speedups,
+    )
     report("Writing the artifact")
-    written = write_quantized(artifact, output, model, calibration, outcome, shown, overwrite)
+    written = write_quantized(artifact, output, model, calibration, outcome, overwrite=overwrite)
     return Quantized(written, outcome, run.notes)
 
 
-def _judged(run: _Run, judges: Choice, model: onnx.ModelProto) -> Judged:
-    """Return what float32 and the model say of the judging pictures."""
-    run.report("Judging on held-out pictures")
-    questions = run.questions(judges)
-    expected = questions.ask(run.original)
-    return questions, expected, questions.ask(model.SerializeToString(), expected.class_ids)
-
-
-def _workshop(run: _Run, own: Choice, helping: Choice) -> Workshop:
-    few = run.questions(own.part(0, _FEW))
-    many = run.questions(own.joined(helping))
-    run.report("Asking the float32 graph")
-    examples = [Examples(questions, questions.ask(run.original)) for questions in (few, many)]
-    return Workshop(run.graph, lambda graph: run.calibration(graph, own), *examples)
-
-
-def _repaired(run: _Run, workshop: Workshop, deadline: float) -> tuple[Plan, list[RepairStep]]:
-    options = run.options
-    plan = Plan(options.precision, options.target, options.ranges)
-    if options.precision == "fp16":
-        return plan, [RepairStep("plain", workshop.confirm(plan), True, 0.0)]
-    run.report("Quantizing")
-    half = deadline - options.budget_s / 2
-    return repair_plan(workshop, plan, options.repairs, deadline=half, report=run.report)
-
-
-def _scan_overflow(workshop: Workshop, plan: Plan) -> None:
-    """Refuse float16 where an activation would become infinite on the way."""
-    if plan.precision == "int8":
-        return
-    for name, (low, high) in workshop.prepared(plan.strength)[1].ranges("minmax").items():
-        if max(-low, high) > LARGEST:
-            raise BuildError(
-                f"the activation {name} reaches {max(-low, high):.4g}, more than float16 holds "
-                f"({LARGEST:g}). Keep fp32, or use --precision int8"
-            )
-
-
-def _searched(
-    run: _Run, workshop: Workshop, plan: Plan, deadline: float
-) -> tuple[list[CurvePoint], list[Sensitivity], int]:
-    """Return the curve, what layers do to it, and the first point that reaches the floor.
-
-    Where none does, the one nearest to float32 is taken, and judged.
-    """
-    start = CurvePoint(plan, workshop.confirm(plan), 0.0)
-    if "layers" not in run.options.repairs or plan.precision == "fp16":
-        return [start], [], 0
-    curve, found = search_layers(
-        workshop, plan, run.options.floor, deadline=deadline, advance=run.report
+def _choose_sets(run: _Run) -> PictureSets:
+    run.report("Choosing pictures")
+    sets, unreadable = choose_sets(
+        run.source,
+        calibration_size=run.options.calibration_size,
+        held_out_size=run.options.held_out_size,
+        min_held_out_size=run.options.min_held_out_size,
+        seed=run.options.seed,
     )
-    reaching = [i for i, point in enumerate(curve) if point.score.reaches(run.options.floor)]
-    errors = [point.score.error for point in curve]
-    return curve, found, reaching[0] if reaching else int(np.argmin(errors))
+    run.notes += [f"not read: {reason}" for reason in unreadable]
+    return sets
 
 
-def _fidelity(run: _Run, shown: Judged, judges: Choice, model: onnx.ModelProto) -> FidelityReport:
-    questions, expected, found = shown
-    labels = [run.source.pictures.label(index) for index in judges.indices]
-    run.report("Measuring AD and IC")
-    with questions.open(run.original) as backend:
-        float32 = (expected, drop_and_increase(questions, backend))
-    with questions.open(model.SerializeToString()) as backend:
-        fidelity = judge(questions, labels, float32, backend, found)
-    return replace(fidelity, floor=asdict(run.options.floor))
+def _trials(run: _Run, sets: PictureSets) -> Trials:
+    """Return what tries plans: on few calibration pictures, and on all and the validation set."""
+    few = run.pictures(sets.calibration.part(0, _FEW))
+    many = run.pictures(sets.calibration.joined(sets.validation))
+    run.report("Running the float32 graph")
+    examples = [Examples(pictures, pictures.predict_graph(run.float32)) for pictures in (few, many)]
+    return Trials(run.graph, lambda graph: _calibrate(run, graph, sets.calibration), *examples)
+
+
+def _calibrate(run: _Run, graph: Graph, chosen: Choice) -> Calibration:
+    """Observe a graph's activations, unless the artifact has a record of just that."""
+    inputs = calibration_inputs(run.artifact, run.source, chosen, run.options.seed)
+    if graph is not run.graph:
+        inputs = replace(inputs, model_sha256=graph.sha256())
+    elif (kept := _kept_calibration(run, inputs)) is not None:
+        return kept
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        run.report(f"Observing activations, {done} of {len(chosen)} pictures")
+
+    advance(0)
+    return observe(graph, inputs, run.source, cache=calibration_cache(), advance=advance)
+
+
+def _kept_calibration(run: _Run, inputs: CalibrationInputs) -> Calibration | None:
+    record = read_calibration(run.artifact)
+    if record is None or record.key == inputs.key:
+        return record
+    run.notes.append(
+        f"{run.artifact.path} was calibrated on other pictures ({record.subject.source}); "
+        f"the ranges here are of {len(inputs.pictures)} pictures of {inputs.source}"
+    )
+    return None
+
+
+def _search(run: _Run, trials: Trials) -> SearchResult:
+    """Return the plan to take; one whose activations float16 cannot hold is refused."""
+    options = run.options
+    plan = Plan(precision=options.precision, target=options.target, method=options.ranges)
+    found = search_plan(
+        trials,
+        plan,
+        options.recovery,
+        floor=options.floor,
+        budget_s=options.budget_s,
+        report=run.report,
+    )
+    if options.precision != "int8":
+        check_activations_fit_half(trials.equalized(found.plan.strength)[1].ranges("minmax"))
+    return found
+
+
+def _compare(run: _Run, held_out: Choice, model: onnx.ModelProto) -> Comparison:
+    run.report("Comparing with float32 on held-out pictures")
+    pictures = run.pictures(held_out)
+    with pictures.open(run.float32) as backend:
+        float32 = assess(pictures, backend)
+    with pictures.open(model.SerializeToString()) as backend:
+        quantized = assess(pictures, backend, float32.predictions.class_ids)
+    return Comparison(pictures, float32, quantized)
 
 
 def _held_to_floor(
-    run: _Run,
-    workshop: Workshop,
-    plan: Plan,
-    fidelity: FidelityReport,
-    sensitivities: list[Sensitivity],
+    run: _Run, trials: Trials, search: SearchResult, comparison: Comparison
 ) -> FidelityReport:
-    """Return the report, marked if it is below the floor and that is allowed."""
-    shortfalls = run.options.floor.shortfalls(fidelity)
+    """Return the fidelity, marked if it is below the floor and that is allowed.
+
+    Raises:
+        FidelityError: if it is below the floor and that is not allowed.
+    """
+    options, plan = run.options, search.plan
+    fidelity = replace(comparison.fidelity(), floor=asdict(options.floor))
+    shortfalls = options.floor.shortfalls(fidelity)
     if not shortfalls:
         return fidelity
-    if run.options.allow_low_fidelity:
+    if options.allow_low_fidelity:
         return replace(fidelity, allowed_below=True)
-    if not sensitivities and plan.precision != "fp16":
-        until = time.monotonic() + _BLAME_S
-        sensitivities = measure_sensitivity(workshop, plan, until, run.report)
-    hurting = [
-        one.name for one in sensitivities if one.gain > 0 and not set(one.layers) <= plan.kept
-    ][:5]
+    hurting = _layers_that_hurt(run, trials, search)
     blame = f" Layers that hurt most: {', '.join(hurting)}." if hurting else ""
-    repairs = [
-        name for name in ("equalize", "ranges", "bias", "layers") if name not in run.options.repairs
-    ]
-    more = f" Repairs not tried: {','.join(repairs)}." if repairs and hurting else ""
-    searched = "layers" in run.options.repairs and plan.precision != "fp16"
+    untried = ",".join(name for name in RECOVERY_METHODS if name not in options.recovery)
+    more = f" Accuracy recovery not tried: {untried}." if untried and hurting else ""
+    searched = "layers" in options.recovery and plan.precision != "fp16"
     longer = "Give the search more time (--budget), a" if searched else "A"
     raise FidelityError(
         f"{plan.precision} for {plan.target} is below the floor on {fidelity.pictures} held-out "
@@ -279,12 +239,16 @@ def _held_to_floor(
     )
 
 
-def _timed(
-    run: _Run,
-    workshop: Workshop,
-    questions: Questions,
-    model: onnx.ModelProto,
-    curve: list[CurvePoint],
+def _layers_that_hurt(run: _Run, trials: Trials, search: SearchResult) -> list[str]:
+    """Return the names of the quantized layers that add most to the error, the worst first."""
+    plan, found = search.plan, search.sensitivities
+    if not found and plan.precision != "fp16":
+        found = measure_sensitivity(trials, plan, time.monotonic() + _BLAME_S, run.report)
+    return [one.name for one in found if one.gain > 0 and not set(one.layers) <= plan.excluded][:5]
+
+
+def _times(
+    run: _Run, trials: Trials, search: SearchResult, pictures: EvaluationSet
 ) -> tuple[dict[str, dict[str, float]], list[float] | None]:
     """Return milliseconds by batch size beside float32's, and the speed of the curve's points.
 
@@ -292,18 +256,17 @@ def _timed(
     """
     if run.options.target != "cpu":
         return {}, None
+
+    def timed(plan: Plan, batch: int) -> dict[str, float]:
+        model = trials.build(plan).SerializeToString()
+        return time_against_float32(pictures, run.float32, model, batch)
+
     run.report("Measuring speed")
-    pair = [run.original, model.SerializeToString()]
-    times: dict[str, dict[str, float]] = {}
-    for batch in _BATCHES:
-        before, after = time_models(questions, pair, batch)
-        times[str(batch)] = {"fp32_ms": before, "ms": after, "speedup": before / after}
-    if len(curve) < 2:
+    times = {str(batch): timed(search.plan, batch) for batch in _BATCHES}
+    if len(search.curve) < 2:
         return times, None
     speedups: list[float] = []
-    for point in curve:
-        run.report(f"Measuring speed of the curve, {len(speedups) + 1} of {len(curve)}")
-        pair = [run.original, workshop.build(point.plan).SerializeToString()]
-        before, after = time_models(questions, pair, 1)
-        speedups.append(before / after)
+    for point in search.curve:
+        run.report(f"Measuring speed of the curve, {len(speedups) + 1} of {len(search.curve)}")
+        speedups.append(timed(point.plan, 1)["speedup"])
     return times, speedups

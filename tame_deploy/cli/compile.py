@@ -238,7 +238,9 @@ def _quantized(
     from tame_deploy.calibration.options import QuantizeOptions
     from tame_deploy.calibration.quantize import quantize_artifact
 
-    options = QuantizeOptions(precision=precision, target="tensorrt", count=pictures.count)
+    options = QuantizeOptions(
+        precision=precision, target="tensorrt", calibration_size=pictures.count
+    )
     source = picture_source(artifact, str(pictures.images), pictures.data_root)
     with step_spinner() as report:
         made = quantize_artifact(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from tame_deploy.artifact.types import MAX_UNREADABLE
-from tame_deploy.cli.options import ArtifactArgument, DataRootOption
+from tame_deploy.cli.options import ArtifactArgument, DataRootOption, given_options
 from tame_deploy.cli.screen import (
     console,
     fidelity_table,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
     from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
     from tame_deploy.calibration.quantize import Quantized
+    from tame_deploy.calibration.search.search_plan import SearchResult
 
 ImagesOption = Annotated[
     str,
@@ -35,51 +40,38 @@ ImagesOption = Annotated[
         "--images", help="Folder, list file, torchvision:NAME[:SPLIT] or demo:COUNT, as --data."
     ),
 ]
-CountOption = Annotated[int, typer.Option(min=1, help="Pictures that calibrate.")]
-BUDGET_S = 300.0
+CalibrationSizeOption = Annotated[int, typer.Option(min=1, help="Pictures that calibrate.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of their choice.")]
 
 
 def calibrate(
     artifact: ArtifactArgument,
     images: ImagesOption,
-    count: CountOption = 128,
+    calibration_size: CalibrationSizeOption = 128,
     seed: SeedOption = 0,
     data_root: DataRootOption = None,
 ) -> None:
-    """Watch what an artifact's activations span on some pictures, and keep it for any target."""
+    """Record what an artifact's activations span on some pictures, for any target."""
     require_extra("quantize", "onnx", "scipy")
     require_extra("cpu", "onnxruntime")
-    from tame_deploy.artifact.directory import open_artifact
-    from tame_deploy.calibration.observing.calibrate import calibrate_artifact, check_float32
+    from tame_deploy.calibration.calibrate import calibrate_artifact
 
-    opened = open_artifact(artifact)
-    check_float32(opened)
-    warn_speed_only(opened.manifest)
+    opened = _open_float32(artifact)
     source = picture_source(opened, images, data_root)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=notes, disable=not notes.is_terminal) as bar:
-        choosing = bar.add_task("Choosing pictures", total=count)
-        watching = bar.add_task("Watching activations", total=count)
+    with _calibration_bars(calibration_size) as (choosing, observing):
         found = calibrate_artifact(
             opened,
             source,
-            count=count,
+            calibration_size=calibration_size,
             seed=seed,
-            choosing=lambda more: bar.advance(choosing, more),
-            advance=lambda more: bar.advance(watching, more),
+            choosing=choosing,
+            advance=observing,
         )
     show_notes([f"not read: {reason}" for reason in found.unreadable])
     record = found.calibration
-    path = escape(str(found.artifact.path))
     console.print(
-        f"[green]calibrated[/] {path} on {count} pictures of {escape(printable(images))}: "
-        f"{len(record.tensors)} activations, key {record.key[:16]}…"
+        f"[green]calibrated[/] {escape(str(found.artifact.path))} on {calibration_size} pictures "
+        f"of {escape(printable(images))}: {len(record.tensors)} activations, key {record.key[:16]}…"
     )
     made = str(found.artifact.path)
     command = ["tame-deploy", "quantize", made, "--images", images, "-o", f"{made}-int8"]
@@ -87,6 +79,7 @@ def calibrate(
 
 
 def quantize(
+    context: typer.Context,
     artifact: ArtifactArgument,
     images: ImagesOption,
     output: Annotated[
@@ -101,19 +94,22 @@ def quantize(
     floor: Annotated[
         str | None, typer.Option(help="Least fidelity: top1=0.94,iou15=0.90,pearson5=0.98.")
     ] = None,
-    repair: Annotated[
-        str, typer.Option(help="all, none, or some of equalize,ranges,bias,layers.")
+    recovery: Annotated[
+        str,
+        typer.Option(help="Accuracy recovery: all, none, or some of equalize,ranges,bias,layers."),
     ] = "all",
     ranges: Annotated[
         Literal["minmax", "moving-average", "percentile", "entropy", "mse", "mse-symmetric"],
-        typer.Option(help="Range method to start with; the repair `ranges` tries the others."),
+        typer.Option(help="Range method to start with; --recovery ranges tries the others."),
     ] = "minmax",
-    count: CountOption = 128,
-    judge: Annotated[
+    calibration_size: CalibrationSizeOption = 128,
+    held_out_size: Annotated[
         int, typer.Option(min=1, help="Other pictures that judge, at most; at least 32 if so many.")
     ] = 1000,
     seed: SeedOption = 0,
-    budget: Annotated[float, typer.Option(min=0, help="Seconds for trials of repairs.")] = BUDGET_S,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Seconds for trials of accuracy recovery.")
+    ] = 300.0,
     allow_low_fidelity: Annotated[
         bool, typer.Option("--allow-low-fidelity", help="Keep what is below the floor, and say so.")
     ] = False,
@@ -123,31 +119,27 @@ def quantize(
     """Make an INT8 or FP16 artifact whose explanations are held to float32's."""
     require_extra("quantize", "onnx", "scipy", "matplotlib")
     require_extra("cpu", "onnxruntime")
-    from tame_deploy.artifact.directory import open_artifact
-    from tame_deploy.calibration.observing.calibrate import check_float32
     from tame_deploy.calibration.options import QuantizeOptions
     from tame_deploy.calibration.quantize import quantize_artifact
-    from tame_deploy.calibration.search.repair import parse_repairs
+    from tame_deploy.calibration.search.recovery import parse_recovery
     from tame_deploy.metrics.fidelity import parse_floor
 
-    if precision == "fp16" and (repair, ranges, budget) != ("all", "minmax", BUDGET_S):
-        raise InputError("--repair, --ranges and --budget are for int8; fp16 needs no trials")
+    if precision == "fp16" and given_options(context) & {"recovery", "ranges", "budget"}:
+        raise InputError("--recovery, --ranges and --budget are for int8; fp16 needs no trials")
     options = QuantizeOptions(
-        precision,
-        target,
-        parse_floor(floor),
-        count,
-        judge,
-        min(32, judge),
-        seed,
-        parse_repairs(repair),
-        ranges,
-        budget,
-        allow_low_fidelity,
+        precision=precision,
+        target=target,
+        floor=parse_floor(floor),
+        calibration_size=calibration_size,
+        held_out_size=held_out_size,
+        min_held_out_size=min(32, held_out_size),
+        seed=seed,
+        recovery=parse_recovery(recovery),
+        ranges=ranges,
+        budget_s=budget,
+        allow_low_fidelity=allow_low_fidelity,
     )
-    opened = open_artifact(artifact)
-    check_float32(opened)
-    warn_speed_only(opened.manifest)
+    opened = _open_float32(artifact)
     source = picture_source(opened, images, data_root)
     given = Path(artifact).absolute()
     target_path = output or str(given.with_name(f"{given.name}-{precision.replace('+', '-')}"))
@@ -157,6 +149,32 @@ def quantize(
         )
     show_notes(made.notes)
     show_quantized(made)
+
+
+def _open_float32(path: str) -> Artifact:
+    """Open an artifact that may be calibrated and quantized."""
+    from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.calibration.graph import check_float32
+
+    opened = open_artifact(path)
+    check_float32(opened)
+    warn_speed_only(opened.manifest)
+    return opened
+
+
+@contextmanager
+def _calibration_bars(total: int) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Yield what advances two bars: pictures that were looked at, and pictures that were run."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as bar:
+        choosing = bar.add_task("Choosing pictures", total=total)
+        observing = bar.add_task("Observing activations", total=total)
+        yield partial(bar.advance, choosing), partial(bar.advance, observing)
 
 
 def picture_source(artifact: Artifact, images: str, data_root: str | None) -> PicturesToChooseFrom:
@@ -181,33 +199,7 @@ def show_notes(lines: list[str]) -> None:
 def show_quantized(made: Quantized) -> None:
     """Print how a quantization came about and what it is like."""
     outcome, manifest = made.outcome, made.artifact.manifest
-    headings = ["repair", "joint error", "top-1", "IoU 15 %", "Pearson 5th", "", "seconds"]
-    lines = [
-        [
-            step.name,
-            f"{step.score.error:.5f}",
-            f"{step.score.top1:.3f}",
-            f"{step.score.iou15:.3f}",
-            f"{step.score.pearson5:.4f}",
-            "used" if step.used else "no gain",
-            f"{step.seconds:.0f}",
-        ]
-        for step in outcome.steps
-    ]
-    for number, point in enumerate(outcome.curve[1 : outcome.chosen + 1], 1):
-        score = point.score
-        lines.append(
-            [
-                f"layers {number}: {point.kept_share:.0%} kept",
-                f"{score.error:.5f}",
-                f"{score.top1:.3f}",
-                f"{score.iou15:.3f}",
-                f"{score.pearson5:.4f}",
-                "used",
-                "",
-            ]
-        )
-    print_table(score_table("on the pictures that chose the plan", headings, lines))
+    print_table(_recovery_table(outcome.search))
     assert manifest.fidelity is not None
     console.print(fidelity_table(manifest.fidelity))
     for batch, found in outcome.times.items():
@@ -225,3 +217,28 @@ def show_quantized(made: Quantized) -> None:
     console.print(f"look at    {path}/before-after.png")
     if "curve.png" in manifest.files:
         console.print(f"           {path}/curve.png")
+
+
+def _recovery_table(search: SearchResult) -> Table:
+    """Return what each method of accuracy recovery did, up to the plan that was chosen."""
+    rows = [
+        (step.name, step.score, "used" if step.used else "no gain", f"{step.seconds:.0f}")
+        for step in search.steps
+    ]
+    rows += [
+        (f"layers {number}: {point.excluded_share:.0%} excluded", point.score, "used", "")
+        for number, point in enumerate(search.curve[1 : search.chosen + 1], 1)
+    ]
+    headings = ["recovery", "joint error", "top-1", "IoU 15 %", "Pearson 5th", "", "seconds"]
+    lines = [
+        [
+            name,
+            f"{score.error:.5f}",
+            f"{score.top1:.3f}",
+            f"{score.iou15:.3f}",
+            f"{score.pearson5:.4f}",
+            *rest,
+        ]
+        for name, score, *rest in rows
+    ]
+    return score_table("on the pictures that chose the plan", headings, lines)

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
     from tame_deploy.artifact.sidecar import FlavourName
     from tame_deploy.engine.verify import Verdict
-    from tame_deploy.metrics.answers import Questions
+    from tame_deploy.metrics.evaluation_set import EvaluationSet
     from tame_deploy.metrics.fidelity import Floor
     from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
     from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
     from tame_deploy.runtime.verify.parity import Arithmetic
 
     #: Pictures, their classes, and the float32 artifact.
-    _JudgedBy: TypeAlias = tuple[Questions, Sequence[int | None], Artifact]
+    _HeldOut: TypeAlias = tuple[EvaluationSet, Artifact]
 
 
 def verify(
@@ -126,11 +126,11 @@ def _verify_graph(
     from tame_deploy.runtime.verify.reference import ParityReference
 
     batches = sorted({1, len(ParityReference.load(artifact).images)})
-    judges, least = _judged_by(artifact, chosen)
+    held_out, least = _held_out(artifact, chosen)
     arithmetic: Arithmetic = "bf16" if options.precision == "bf16" else "own"
     with open_backend(artifact, backend_name, options) as backend:
         name = backend.name
-        verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
+        verdict = _verdict(artifact, backend, batches, arithmetic, held_out=held_out, floor=least)
     _show(verdict)
     exact = artifact.manifest.precision == "fp32"
     held = "as in PyTorch" if exact else "as near to PyTorch as when it was made"
@@ -151,13 +151,15 @@ def _verify_engine(
     from tame_deploy.engine.verify import batches_to_verify
     from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
 
-    judges, least = _judged_by(artifact, chosen)
+    held_out, least = _held_out(artifact, chosen)
     with TensorRTBackend.of_artifact(artifact, flavour, options) as backend:
         stored, name = backend.stored, str(backend.device)
         batches = batches_to_verify(stored.sidecar)
         arithmetic: Arithmetic = "tf32" if stored.sidecar.shown_precision == "tf32" else "own"
         try:
-            verdict = _verdict(artifact, backend, batches, arithmetic, judges=judges, floor=least)
+            verdict = _verdict(
+                artifact, backend, batches, arithmetic, held_out=held_out, floor=least
+            )
         except ParityError:
             _write(stored, None, None)  # what was measured before is true no more
             raise
@@ -168,8 +170,8 @@ def _verify_engine(
     console.print(f"[green]ok[/] {escape(str(stored.folder))} on {escape(name)}")
 
 
-def _judged_by(artifact: Artifact, chosen: _Judges) -> tuple[_JudgedBy | None, Floor | None]:
-    """Return pictures, their classes and the float32 artifact, if asked for; and the floor."""
+def _held_out(artifact: Artifact, chosen: _Judges) -> tuple[_HeldOut | None, Floor | None]:
+    """Return held-out pictures and the float32 artifact, if asked for; and the floor."""
     from tame_deploy.engine.verify import float32_parent
     from tame_deploy.metrics.fidelity import parse_floor
 
@@ -177,7 +179,7 @@ def _judged_by(artifact: Artifact, chosen: _Judges) -> tuple[_JudgedBy | None, F
     if chosen.images is None:
         return None, least
     parent = float32_parent(artifact, chosen.against)
-    return (*_questions(artifact, chosen.images, chosen), parent), least
+    return (_evaluation_set(artifact, chosen.images, chosen), parent), least
 
 
 def _verdict(
@@ -186,7 +188,7 @@ def _verdict(
     batches: Sequence[int],
     arithmetic: Arithmetic,
     *,
-    judges: _JudgedBy | None,
+    held_out: _HeldOut | None,
     floor: Floor | None,
 ) -> Verdict:
     from tame_deploy.engine.verify import verify_backend
@@ -197,7 +199,7 @@ def _verdict(
             backend,
             batches,
             arithmetic=arithmetic,
-            judges=judges,
+            held_out=held_out,
             floor=floor,
             report=report,
         )
@@ -222,19 +224,15 @@ def _write(stored: StoredEngine, verdict: Verdict | None, device: str | None) ->
         notes.print(f"[yellow]not kept:[/] {escape(str(error))}")
 
 
-def _questions(
-    artifact: Artifact, images: str, judges: _Judges
-) -> tuple[Questions, Sequence[int | None]]:
-    """Return pictures that judge, none of which set the ranges of a quantized graph."""
+def _evaluation_set(artifact: Artifact, images: str, judges: _Judges) -> EvaluationSet:
+    """Return held-out pictures, none of which set the ranges of a quantized graph."""
     require_extra("quantize", "onnx", "scipy")
-    from tame_deploy.calibration.observing.calibrate import read_calibration
-    from tame_deploy.calibration.observing.choice import NOTHING, choose_pictures, prepared
-    from tame_deploy.metrics.answers import Questions
+    from tame_deploy.calibration.observing.choice import NOTHING, choose_pictures, evaluation_set
+    from tame_deploy.calibration.observing.record import read_calibration
 
     source = picture_source(artifact, images, judges.data_root)
     record = read_calibration(artifact)
     beside = record.subject.pictures if record is not None else NOTHING
     chosen, unreadable = choose_pictures(source, judges.count, judges.seed, least=1, beside=beside)
     show_notes([f"not read: {reason}" for reason in unreadable])
-    labels = [source.pictures.label(index) for index in chosen.indices]
-    return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels
+    return evaluation_set(artifact.manifest, source, chosen)

@@ -11,8 +11,8 @@ from tame_deploy.artifact.manifest import FidelityReport, ParityReport
 from tame_deploy.artifact.sidecar import SIDECAR_NAME, EngineSidecar
 from tame_deploy.errors import ArtifactError, FidelityError, IncompatibleArtifactError
 from tame_deploy.files import replaced_file
-from tame_deploy.metrics.answers import Questions
-from tame_deploy.metrics.faithfulness import drop_and_increase, judge
+from tame_deploy.metrics.evaluation_set import EvaluationSet
+from tame_deploy.metrics.faithfulness import assess, fidelity_report
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.backends.tensorrt.engines import StoredEngine
@@ -89,7 +89,7 @@ def verify_backend(
     batches: Sequence[int],
     *,
     arithmetic: Arithmetic = "own",
-    judges: tuple[Questions, Sequence[int | None], Artifact] | None = None,
+    held_out: tuple[EvaluationSet, Artifact] | None = None,
     floor: Floor | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
@@ -100,7 +100,7 @@ def verify_backend(
         backend: what is judged.
         batches: how many pictures at a time.
         arithmetic: what it computes in (`check_parity`); bfloat16 is for fidelity to judge.
-        judges: pictures, their classes, and the float32 artifact.
+        held_out: pictures to measure fidelity on, and the float32 artifact.
         floor: of fidelity; by default the one that the artifact was held to.
         report: told what is being done.
 
@@ -117,20 +117,19 @@ def verify_backend(
         )
     recorded = artifact.manifest.fidelity
     floor = floor or (Floor(**recorded.floor) if recorded and recorded.floor else Floor())
-    if judges is None:
+    if held_out is None:
         return Verdict(parity, {}, floor)
-    questions, labels, parent = judges
+    pictures, parent = held_out
     report("Asking the float32 graph")
     # On the CPU: it must owe nothing to what is judged.
     with open_backend(parent, "onnxruntime") as float32:
-        expected = questions.ask_backend(float32)
-        scores = drop_and_increase(questions, float32)
+        expected = assess(pictures, float32)
     fidelity = {}
     for batch in batches:
         report(f"Judging at batch {batch}")
-        found = questions.ask_backend(backend, expected.class_ids, batch)
-        judged = judge(questions, labels, (expected, scores), backend, found, batch=batch)
-        fidelity[str(batch)] = replace(judged, floor=asdict(floor))
+        found = assess(pictures, backend, expected.predictions.class_ids, batch=batch)
+        measured = fidelity_report(pictures, expected, found)
+        fidelity[str(batch)] = replace(measured, floor=asdict(floor))
     return Verdict(parity, fidelity, floor)
 
 

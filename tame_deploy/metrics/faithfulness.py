@@ -1,71 +1,96 @@
-"""One backend judged by another: fidelity, and AD and IC: do maps still show what classes need."""
+"""A backend assessed on an evaluation set: its predictions, and whether its maps are faithful."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tame_deploy.artifact.manifest import FidelityReport
-from tame_deploy.metrics.answers import BATCH, Answers, Questions
+from tame_deploy.metrics.evaluation_set import BATCH, EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.families import SHARES, ExplainedBatch, average_drop_and_increase
 from tame_deploy.metrics.fidelity import measure_fidelity
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.metrics.subject import Subject
 from tame_deploy.runtime.backends.protocol import Backend
 
-__all__ = ["drop_and_increase", "judge"]
+__all__ = ["Assessment", "assess", "drop_and_increase", "fidelity_report"]
 
 
-def judge(
-    questions: Questions,
-    labels: Sequence[int | None],
-    float32: tuple[Answers, dict[str, float]],
+@dataclass(frozen=True)
+class Assessment:
+    """What a backend predicts for an evaluation set, and its AD and IC (`drop_and_increase`)."""
+
+    predictions: NormalisedPredictions
+    drop_and_increase: Mapping[str, float]
+
+
+def assess(
+    evaluation_set: EvaluationSet,
     backend: Backend,
-    found: Answers,
+    class_ids: NDArray[np.int64] | None = None,
     *,
     batch: int = BATCH,
+) -> Assessment:
+    """Return what a backend predicts, and how faithful its maps are to itself.
+
+    Args:
+        evaluation_set: the pictures.
+        backend: keeps the contract of their manifest.
+        class_ids: int64 (N), the classes whose maps are compared with another backend's; the
+            backend's own most likely by default. AD and IC are of its own in any case.
+        batch: how many pictures are run at a time.
+
+    Raises:
+        BackendError: if it cannot be run, or gives NaN or infinity.
+    """
+    predictions = evaluation_set.predict(backend, class_ids, batch)
+    return Assessment(predictions, drop_and_increase(evaluation_set, backend, batch))
+
+
+def fidelity_report(
+    evaluation_set: EvaluationSet, float32: Assessment, found: Assessment
 ) -> FidelityReport:
     """Return the whole report of a backend beside float32.
 
     Args:
-        questions: the pictures that judge.
-        labels: their classes, where known.
-        float32: its answers, and its AD and IC (`drop_and_increase`).
-        backend: what is judged.
-        found: its answers, of the classes that float32 predicts.
-        batch: how many pictures are run at a time.
+        evaluation_set: what both were assessed on.
+        float32: the original.
+        found: what came of it, assessed with the classes that float32 predicts.
 
     Raises:
-        BackendError: if it cannot be run.
         InputError: if no two maps are of the same class.
     """
-    expected, before = float32
-    image = questions.manifest.image
-    fidelity = measure_fidelity(
-        expected, found, questions.names, labels, (image.height, image.width)
+    image = evaluation_set.manifest.image
+    report = measure_fidelity(
+        float32.predictions,
+        found.predictions,
+        evaluation_set.names,
+        evaluation_set.labels,
+        (image.height, image.width),
     )
-    after = drop_and_increase(questions, backend, batch)
+    before, after = float32.drop_and_increase, found.drop_and_increase
     drop, increase = (
         {str(share): after[f"{kind}_{share}"] - before[f"{kind}_{share}"] for share in SHARES}
         for kind in ("average_drop", "increase")
     )
-    return replace(fidelity, average_drop=drop, increase=increase)
+    return replace(report, average_drop=drop, increase=increase)
 
 
 def drop_and_increase(
-    questions: Questions, backend: Backend, batch: int = BATCH
+    evaluation_set: EvaluationSet, backend: Backend, batch: int = BATCH
 ) -> dict[str, float]:
-    """Return AD and IC in percent, each backend scored by its own maps and its own answers.
+    """Return AD and IC in percent of a backend's maps of the classes that it predicts itself.
 
     Keys are `average_drop_SHARE` and `increase_SHARE` (metrics/families.py).
 
     Raises:
-        BackendError: if it cannot be run.
+        BackendError: if it cannot be run, or gives NaN or infinity.
     """
-    manifest = questions.manifest
+    manifest = evaluation_set.manifest
     sums: dict[str, float] = defaultdict(float)
     subject = Subject(
         manifest.name,
@@ -76,8 +101,8 @@ def drop_and_increase(
         manifest.graph.maps,
         manifest.graph.explain,
     )
-    for start in range(0, len(questions.pixels), batch):
-        pixels = questions.pixels[start : start + batch].astype(np.float32) / np.float32(255)
+    for start in range(0, len(evaluation_set.pixels), batch):
+        pixels = evaluation_set.pixels[start : start + batch].astype(np.float32) / np.float32(255)
         answer = subject.answer(pixels)
         explained = ExplainedBatch(
             pixels,
@@ -90,4 +115,4 @@ def drop_and_increase(
         )
         for name, values in average_drop_and_increase(explained).items():
             sums[name] += float(values.sum())
-    return {name: total / len(questions.pixels) for name, total in sums.items()}
+    return {name: total / len(evaluation_set.pixels) for name, total in sums.items()}

@@ -1,4 +1,4 @@
-"""Map fidelity: what a change of precision did to answers and explanations, and the floor."""
+"""Map fidelity: what a change of precision did to predictions and explanations, and the floor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy.stats import rankdata
 
 from tame_deploy.artifact.manifest import FidelityReport
 from tame_deploy.errors import InputError
-from tame_deploy.metrics.answers import Answers, correlations, overlaps
+from tame_deploy.metrics.evaluation_set import NormalisedPredictions
+from tame_deploy.metrics.similarity import correlations, overlaps
 
 __all__ = ["Floor", "measure_fidelity", "parse_floor"]
 
@@ -65,8 +66,8 @@ def parse_floor(text: str | None) -> Floor:
 
 
 def measure_fidelity(
-    expected: Answers,
-    found: Answers,
+    expected: NormalisedPredictions,
+    found: NormalisedPredictions,
     names: Sequence[str],
     labels: Sequence[int | None],
     image_size: tuple[int, int],
@@ -76,7 +77,7 @@ def measure_fidelity(
     Where a graph cannot be asked for a class, maps count only if both explain the same one.
 
     Args:
-        expected: the float32 graph's answers.
+        expected: the float32 graph's predictions.
         found: the other's.
         names: of the pictures.
         labels: their classes, where known.
@@ -117,15 +118,17 @@ def measure_fidelity(
     )
 
 
-def _rank_correlations(expected: Answers, found: Answers) -> NDArray[np.float64]:
+def _rank_correlations(
+    expected: NormalisedPredictions, found: NormalisedPredictions
+) -> NDArray[np.float64]:
     ranked = [
-        Answers(
-            answers.logits,
-            answers.class_ids,
-            rankdata(answers.maps.reshape(len(answers.maps), -1), axis=1),
-            answers.flat,
+        NormalisedPredictions(
+            predictions.logits,
+            predictions.class_ids,
+            rankdata(predictions.maps.reshape(len(predictions.maps), -1), axis=1),
+            predictions.flat,
         )
-        for answers in (expected, found)
+        for predictions in (expected, found)
     ]
     return correlations(*ranked)
 

@@ -12,7 +12,7 @@ from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.runtime.predict.predictor import Predictor
-from tame_deploy.runtime.verify.parity import ParityReference
+from tame_deploy.runtime.verify.reference import ParityReference
 from tests.contract.candidates import CANDIDATES
 
 

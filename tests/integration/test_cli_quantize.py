@@ -9,11 +9,14 @@ def settings(tmp_path):
 
 
 def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings):
-    done = run("calibrate", demo_copy, "--images", "demo:60", "--count", 16, env=settings)
+    demo = demo_copy.rename(tmp_path / "my demo")
+    pictures = ("--images", "demo:60", "--calibration-size", 16)
+    done = run("calibrate", demo, *pictures, env=settings)
     assert "calibrated" in done.stdout
-    assert (demo_copy / "calibration.json").is_file()
+    assert f"tame-deploy quantize '{demo}' --images demo:60 -o '{demo}-int8'" in done.stdout
+    assert (demo / "calibration.json").is_file()
     done = run(
-        "quantize", demo_copy, "--images", "demo:60", "--count", 16, "--repair", "equalize,bias",
+        "quantize", demo, *pictures, "--recovery", "equalize,bias",
         "-o", tmp_path / "small", "--allow-low-fidelity", env=settings,
     )  # fmt: skip
     for words in ("equalize", "top-1 agreement", "IoU of the top 15 %", "batch 8", "before-after"):
@@ -37,9 +40,10 @@ def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings)
         (["--images", "demo:40"], "expected 128"),
         (["--images", "demo:130"], "expected at least 32"),
         (["--images", "demo:300", "--floor", "iou=1"], "--floor has 'iou=1'"),
-        (["--images", "demo:300", "--repair", "pray"], "--repair has 'pray'"),
+        (["--images", "demo:300", "--recovery", "pray"], "--recovery has 'pray'"),
         (["--images", "demo:300", "--precision", "int8+fp16"], "for --target tensorrt"),
         (["--images", "demo:300", "--precision", "fp16", "--budget", "9"], "needs no trials"),
+        (["--images", "demo:300", "--precision", "fp16", "--budget", "300"], "needs no trials"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(demo_export, tmp_path, arguments, words):

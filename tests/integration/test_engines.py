@@ -13,8 +13,8 @@ import pytest
 from tame_deploy.artifact.directory import ENGINES_FOLDER, open_artifact
 from tame_deploy.artifact.sidecar import EngineOptions, Profile
 from tame_deploy.artifact.types import TensorSpec
+from tame_deploy.calibration.calibrate import calibrate_artifact
 from tame_deploy.calibration.graph import load_graph
-from tame_deploy.calibration.observing.calibrate import calibrate_artifact
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.passes.half import halve
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
@@ -36,7 +36,6 @@ from tame_deploy.errors import (
     IncompatibleArtifactError,
     InputError,
 )
-from tame_deploy.metrics.answers import Questions
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.backends.tensorrt import cuda
 from tame_deploy.runtime.backends.tensorrt.engines import check_plan, read_engine
@@ -316,7 +315,7 @@ def test_engines_outlive_a_calibration_of_the_same_graph(demo_copy):
     pictures = PicturesToChooseFrom(
         DrawnPictures(HELD_OUT_SEED, 20), "demo-held-out:20", artifact.manifest.image
     )
-    calibrated = calibrate_artifact(artifact, pictures, count=4)
+    calibrated = calibrate_artifact(artifact, pictures, calibration_size=4)
     check_plan(calibrated.artifact, read_engine(made.engine.folder))
     assert compiled(demo_copy).origin == "artifact"
 
@@ -331,15 +330,14 @@ def test_a_graph_for_cpus_is_refused(demo_copy):
 # Judged on its device, for which ONNX Runtime stands here: a backend is a backend
 
 
-def judges_of(artifact, count=12):
-    from tame_deploy.calibration.observing.choice import choose_pictures, prepared
+def held_out_of(artifact, count=12):
+    from tame_deploy.calibration.observing.choice import choose_pictures, evaluation_set
 
     source = PicturesToChooseFrom(
         DrawnPictures(HELD_OUT_SEED, 40), "demo-held-out:40", artifact.manifest.image
     )
     chosen, _ = choose_pictures(source, count, 0)
-    labels = [source.pictures.label(index) for index in chosen.indices]
-    return Questions(artifact.manifest, prepared(source, chosen), chosen.names), labels, artifact
+    return evaluation_set(artifact.manifest, source, chosen), artifact
 
 
 def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
@@ -347,7 +345,7 @@ def test_a_verdict_at_every_batch_size_is_kept_in_the_sidecar(demo_copy):
     artifact = open_artifact(demo_copy)
     with open_backend(artifact, "onnxruntime") as backend:
         verdict = verify_backend(
-            artifact, backend, batches_to_verify(engine.sidecar), judges=judges_of(artifact)
+            artifact, backend, batches_to_verify(engine.sidecar), held_out=held_out_of(artifact)
         )
     verdict.check()
     assert set(verdict.parity) == set(verdict.fidelity) == {"1", "4", "6"}
@@ -367,6 +365,7 @@ def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
         """Right one by one, wrong in batches: it has been seen on devices."""
 
         name, inputs, outputs = "wrong", artifact.manifest.inputs, artifact.manifest.outputs
+        max_batch = None
 
         def __init__(self, backend):
             self.backend = backend
@@ -378,11 +377,13 @@ def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
             return found
 
     with open_backend(artifact, "onnxruntime") as backend:
-        judges = judges_of(artifact)
+        held_out = held_out_of(artifact)
         loose = replace(
             artifact, manifest=replace(artifact.manifest, precision="fp16", parity=None)
         )
-        verdict = verify_backend(loose, WrongAbove1(backend), [1, 4], judges=judges, floor=Floor())
+        verdict = verify_backend(
+            loose, WrongAbove1(backend), [1, 4], held_out=held_out, floor=Floor()
+        )
     with pytest.raises(FidelityError, match="below the floor at batch 4, on 12 pictures: IoU"):
         verdict.check()
 

@@ -76,7 +76,7 @@ def test_quantizing_needs_no_torch():
         "        if name == 'torch':\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, NoTorch())\n"
-        "import tame_deploy.calibration.quantize, tame_deploy.calibration.observing.calibrate"
+        "import tame_deploy.calibration.quantize, tame_deploy.calibration.calibrate"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,4 +1,4 @@
-"""Which pictures calibrate and which judge: a seeded choice, recorded by what the network sees."""
+"""Which pictures calibrate and which are held out: a seeded choice of what the network sees."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
 from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
+from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.picture.preprocess import prepare
 
-__all__ = ["NOTHING", "Choice", "PicturesToChooseFrom", "choose_pictures", "prepared"]
+__all__ = [
+    "NOTHING",
+    "Choice",
+    "PictureSets",
+    "PicturesToChooseFrom",
+    "choose_pictures",
+    "choose_sets",
+    "evaluation_set",
+    "prepared",
+]
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,6 @@ def choose_pictures(
     Raises:
         InputError: if there are not enough, or too many cannot be read.
     """
-    least = count if least is None else least
     total = len(source.pictures)
     order = np.random.default_rng(seed).permutation(total).tolist()
     chosen: dict[str, int] = {}
@@ -94,7 +104,7 @@ def choose_pictures(
         if len(chosen) == count:
             break
         try:
-            digest = hashlib.sha256(source.pixels(index).tobytes()).hexdigest()
+            digest = _sha256(source.pixels(index))
         except InputError as error:
             name, reason = source.pictures.name(index), str(error)
             unreadable.append(reason if name in reason else f"{name}: {reason}")
@@ -103,14 +113,65 @@ def choose_pictures(
             if digest not in beside.sha256:
                 chosen.setdefault(digest, index)
         advance(1)
-    if len(chosen) < max(least, 1):
-        besides = f" besides the {len(beside)} chosen first" if len(beside) else ""
-        raise InputError(
-            f"found {len(chosen)} different pictures in {source.source}{besides}; expected "
-            f"{'at least ' if least < count else ''}{least}. Name a larger set, or ask for fewer"
-        )
+    _check_enough(source, len(chosen), count, max(count if least is None else least, 1), beside)
     names = tuple(source.pictures.name(index) for index in chosen.values())
     return Choice(tuple(chosen.values()), names, tuple(chosen)), unreadable
+
+
+def _check_enough(
+    source: PicturesToChooseFrom, found: int, count: int, least: int, beside: Choice
+) -> None:
+    if found < least:
+        besides = f" besides the {len(beside)} chosen first" if len(beside) else ""
+        raise InputError(
+            f"found {found} different pictures in {source.source}{besides}; expected "
+            f"{'at least ' if least < count else ''}{least}. Name a larger set, or ask for fewer"
+        )
+
+
+@dataclass(frozen=True)
+class PictureSets:
+    """Pictures that share none: which calibrate, which help to choose a plan, which judge it."""
+
+    calibration: Choice
+    validation: Choice
+    held_out: Choice
+
+
+def choose_sets(
+    source: PicturesToChooseFrom,
+    *,
+    calibration_size: int,
+    held_out_size: int,
+    min_held_out_size: int,
+    seed: int,
+) -> tuple[PictureSets, list[str]]:
+    """Choose the sets of a quantization; also returns which pictures could not be read.
+
+    The validation set is at most as large as the calibration set, and takes at most a third of
+    what can be spared of the rest.
+
+    Args:
+        source: where the pictures come from.
+        calibration_size: how many calibrate.
+        held_out_size: how many are held out, at most.
+        min_held_out_size: how many are held out, at least.
+        seed: of the choice.
+
+    Raises:
+        InputError: if there are not enough, or too many cannot be read.
+    """
+    calibration, unreadable = choose_pictures(source, calibration_size, seed)
+    rest, more = choose_pictures(
+        source,
+        held_out_size + calibration_size,
+        seed,
+        least=min_held_out_size,
+        beside=calibration,
+    )
+    helping = min(calibration_size, (len(rest) - min_held_out_size) // 3)
+    held_out = rest.part(helping, helping + held_out_size)
+    return PictureSets(calibration, rest.part(0, helping), held_out), [*unreadable, *more]
 
 
 def prepared(source: PicturesToChooseFrom, choice: Choice) -> NDArray[np.uint8]:
@@ -122,7 +183,23 @@ def prepared(source: PicturesToChooseFrom, choice: Choice) -> NDArray[np.uint8]:
     rows = []
     for index, name, expected in zip(choice.indices, choice.names, choice.sha256, strict=True):
         pixels = source.pixels(index)
-        if hashlib.sha256(pixels.tobytes()).hexdigest() != expected:
+        if _sha256(pixels) != expected:
             raise InputError(f"{name} has changed since it was chosen; start again")
         rows.append(pixels)
     return np.stack(rows)
+
+
+def evaluation_set(
+    manifest: Manifest, source: PicturesToChooseFrom, choice: Choice
+) -> EvaluationSet:
+    """Return a choice's pictures, held to their hashes, for graphs that a manifest describes.
+
+    Raises:
+        InputError: if a picture has changed since it was chosen.
+    """
+    labels = [source.pictures.label(index) for index in choice.indices]
+    return EvaluationSet(manifest, prepared(source, choice), choice.names, labels)
+
+
+def _sha256(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 from numpy.typing import NDArray
 
-from tame_deploy.artifact.types import TensorSpec
+from tame_deploy.artifact.types import ImageSpec, TensorSpec
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.observing.histogram import TensorStatistics
-from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
+from tame_deploy.calibration.observing.record import Calibration, CalibrationInputs
 from tame_deploy.errors import InputError, ManifestError
+from tame_deploy.files import replaced_file
 from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
@@ -49,20 +50,18 @@ def watched_tensors(graph: Graph) -> list[str]:
 
 def observe(
     graph: Graph,
-    subject: CalibrationSubject,
+    inputs: CalibrationInputs,
     source: PicturesToChooseFrom,
-    inputs: tuple[TensorSpec, ...],
     *,
     cache: Path | None = None,
     advance: Advance = lambda _: None,
 ) -> Calibration:
-    """Run the graph on the subject's pictures and return what its activations span.
+    """Run the graph on the chosen pictures and return what its activations span.
 
     Args:
         graph: the graph to watch.
-        subject: which pictures, and what to call all of it.
+        inputs: which pictures, and what to call all of it.
         source: where the pictures are.
-        inputs: the graph's inputs.
         cache: a folder for finished and unfinished calibrations, by key; none is used without.
         advance: told how many more pictures are done.
 
@@ -71,49 +70,47 @@ def observe(
         BackendError: if the graph cannot be run.
     """
     tensors = watched_tensors(graph)
-    found = None if cache is None else _finished(cache, subject)
+    found = None if cache is None else _finished(cache, inputs)
     if found is not None and list(found.tensors) == tensors:
-        advance(len(subject.pictures))
+        advance(len(inputs.pictures))
         return found
-    progress = _Progress(cache and cache / f"{subject.key}.partial.npz", tensors)
+    progress = _Progress(cache and cache / f"{inputs.key}.partial.npz", tensors)
     advance(progress.done)
-    with _watching(graph, tensors, inputs) as backend, progress.kept():
-        while progress.done < len(subject.pictures):
-            advance(_watch_batch(backend, progress, subject, source, graph))
-    record = Calibration.of(subject, progress.statistics)
+    with _watching(graph, tensors, source.image) as backend, progress.kept():
+        while progress.done < len(inputs.pictures):
+            advance(_watch_batch(backend, progress, inputs, source, graph))
+    record = Calibration.of(inputs, progress.statistics)
     if cache is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written is none
-            _write_atomically(cache / f"{subject.key}.json", record.to_json().encode())
+            cache.mkdir(parents=True, exist_ok=True)
+            with replaced_file(cache / f"{inputs.key}.json") as stream:
+                stream.write(record.to_json().encode())
             progress.forget()
     return record
 
 
-def _finished(cache: Path, subject: CalibrationSubject) -> Calibration | None:
+def _finished(cache: Path, inputs: CalibrationInputs) -> Calibration | None:
     """Return a finished calibration from the cache; one that does not fit counts as none."""
-    path = cache / f"{subject.key}.json"
+    path = cache / f"{inputs.key}.json"
     try:
         found = Calibration.from_json(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError, ManifestError):
         return None
-    return found if found.key == subject.key else None
+    return found if found.key == inputs.key else None
 
 
 @contextmanager
-def _watching(
-    graph: Graph, tensors: list[str], inputs: tuple[TensorSpec, ...]
-) -> Iterator[Backend]:
-    """Yield a backend that gives the watched tensors instead of the graph's outputs."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    del model.graph.output[:]
+def _watching(graph: Graph, tensors: list[str], image: ImageSpec) -> Iterator[Backend]:
+    """Yield a backend that takes images alone, and gives the watched tensors.
+
+    What only the tail needs is left out of it, so there is no class to name.
+    """
     made = [name for name in tensors if name in graph.producers]
-    for name in made:
-        model.graph.output.append(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        )
+    model = onnx.utils.Extractor(graph.model).extract_model(["images"], made)
+    images = TensorSpec("images", image.dtype, image.input_shape("batch"))
     outputs = [TensorSpec(name, "float32", ()) for name in made]
     with OnnxRuntimeBackend(
-        model.SerializeToString(), inputs, outputs, BackendOptions()
+        model.SerializeToString(), [images], outputs, BackendOptions()
     ) as backend:
         yield backend
 
@@ -121,19 +118,18 @@ def _watching(
 def _watch_batch(
     backend: Backend,
     progress: _Progress,
-    subject: CalibrationSubject,
+    inputs: CalibrationInputs,
     source: PicturesToChooseFrom,
     graph: Graph,
 ) -> int:
-    pictures = subject.pictures
+    pictures = inputs.pictures
     start, size = progress.done, progress.batch_size(graph)
     names = pictures.names[start : start + size]
     pixels = np.stack([source.pixels(index) for index in pictures.indices[start : start + size]])
-    feeds: dict[str, NDArray[Any]] = {"images": as_input(pixels, source.image)}
-    if any(spec.name == "class_ids" for spec in backend.inputs):
-        feeds["class_ids"] = np.zeros((len(pixels), 1), np.int64)
-    values = backend.run(feeds)
-    values |= {name: feeds[name] for name in feeds if name in progress.statistics}
+    images = as_input(pixels, source.image)
+    values = backend.run({"images": images})
+    if "images" in progress.statistics:
+        values["images"] = images
     for name, value in values.items():
         finite = np.isfinite(value.reshape(len(value), -1).sum(axis=1, dtype=np.float64))
         if not finite.all():
@@ -218,19 +214,10 @@ class _Progress:
             for key, array in self.statistics[name].state().items()
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as stream:
+        with replaced_file(path) as stream:
             np.savez(stream, done=np.int64(self.done), **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
 
     def forget(self) -> None:
         """Remove what was saved."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -1,4 +1,4 @@
-"""From what was seen of a tensor to the range that eight bits should span: five methods.
+"""From what was seen of a tensor to the range that eight bits should span, by six methods.
 
 A range always holds zero, because zero must have a code of its own (padding, ReLU).
 """

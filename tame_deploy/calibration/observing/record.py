@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from tame_deploy.artifact.decoding import decode, parse_object
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.manifest import CalibrationSummary
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.calibration.observing.choice import Choice
 from tame_deploy.calibration.observing.histogram import BINS, MOMENTUM, TensorStatistics
@@ -21,7 +23,13 @@ from tame_deploy.calibration.observing.ranges import (
 )
 from tame_deploy.errors import ManifestError
 
-__all__ = ["CALIBRATION_FILE", "Calibration", "CalibrationSubject", "TensorRanges"]
+__all__ = [
+    "CALIBRATION_FILE",
+    "Calibration",
+    "CalibrationInputs",
+    "TensorRanges",
+    "read_calibration",
+]
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -44,8 +52,8 @@ class TensorRanges:
 
 
 @dataclass(frozen=True)
-class CalibrationSubject:
-    """What a calibration is of; its key names it.
+class CalibrationInputs:
+    """What a calibration was made from; its key names it.
 
     `model_sha256` is of the graph that was watched, `source` what the user called the data set,
     `seed` what chose `pictures` from it.
@@ -72,17 +80,15 @@ class CalibrationSubject:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The record of a finished calibration."""
+    """The record of a finished calibration, field by field as in calibration.json."""
 
     key: str
-    subject: CalibrationSubject
+    subject: CalibrationInputs
     settings: dict[str, float]
     tensors: dict[str, TensorRanges]
 
     @classmethod
-    def of(
-        cls, subject: CalibrationSubject, statistics: dict[str, TensorStatistics]
-    ) -> Calibration:
+    def of(cls, subject: CalibrationInputs, statistics: dict[str, TensorStatistics]) -> Calibration:
         """Return the record of what was seen."""
         tensors = {
             name: TensorRanges(
@@ -97,6 +103,13 @@ class Calibration:
     def ranges(self, method: RangeMethod) -> dict[str, Range]:
         """Return every tensor's range by one method."""
         return {name: tensor.ranges[method] for name, tensor in self.tensors.items()}
+
+    def summary(self) -> CalibrationSummary:
+        """Return what the manifest says of it."""
+        made_from = self.subject
+        return CalibrationSummary(
+            self.key, made_from.source, len(made_from.pictures), made_from.seed
+        )
 
     def to_json(self) -> str:
         """Return the text of calibration.json."""
@@ -125,6 +138,27 @@ class Calibration:
         for tensor, seen in record.tensors.items():
             _check(tensor, seen, name)
         return record
+
+
+def read_calibration(artifact: Artifact) -> Calibration | None:
+    """Return an artifact's calibration, or None if it has none.
+
+    Raises:
+        ManifestError: if it is malformed, or of another model.
+    """
+    if CALIBRATION_FILE not in artifact.manifest.files:
+        return None
+    path = artifact.file(CALIBRATION_FILE)
+    try:
+        record = Calibration.from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from None
+    model = artifact.manifest.files["model.onnx"]
+    if artifact.manifest.precision == "fp32" and record.subject.model_sha256 != model:
+        raise ManifestError(
+            f"{path} is of another model ({record.subject.model_sha256[:16]}…); calibrate again"
+        )
+    return record
 
 
 def _check(tensor: str, seen: TensorRanges, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Bias correction: what rounding the weights adds to a layer's mean output, taken off its bias.
+"""Bias correction: what rounding the weights adds to a layer's mean output is taken off its bias.
 
 A rounded weight is off by a fixed amount, so on the mean input it shifts the output by a fixed
 amount, too (Nagel et al., ICCV 2019, section 4.2, with means measured rather than derived).
@@ -40,13 +40,19 @@ def bias_shifts(
 
 
 def correct_biases(
-    graph: Graph, shifts: Mapping[str, NDArray[np.float64]], kept: frozenset[str] = frozenset()
+    graph: Graph, shifts: Mapping[str, NDArray[np.float64]], excluded: frozenset[str] = frozenset()
 ) -> Graph:
-    """Return the graph with biases that make up for rounding; layers that are `kept` have none."""
+    """Return the graph with biases that make up for rounding.
+
+    Args:
+        graph: the graph before Q/DQ pairs are inserted.
+        shifts: what `bias_shifts` found.
+        excluded: names of layers whose weights are not rounded; their biases stay.
+    """
     corrected = {
         str(layer.input[2]): graph.weight(layer.input[2]) - shifts[str(layer.name)]
         for layer in graph.layers
-        if layer.name in shifts and layer.name not in kept
+        if layer.name in shifts and layer.name not in excluded
     }
     return graph.with_weights(corrected)
 

@@ -10,11 +10,14 @@ al., SmoothQuant, ICML 2023, equation 4).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tame_deploy.calibration.graph import Graph, attribute
 
@@ -34,13 +37,14 @@ Ids = NDArray[np.int64]
 class ChannelGroups:
     """Which channels of which values must be rescaled alike, and which cannot be.
 
-    Every channel of every value has an id; ids that must share a factor are joined (union-find).
-    Channels of values that something else reads (a sigmoid, the graph's outputs) are fixed.
+    Every channel of every value has an id, and `groups` says which ids share one factor. Channels
+    of values that something else reads (a sigmoid, the graph's outputs) are fixed.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._parents: list[int] = []
+        self._count = 0
+        self._equal: list[tuple[Ids, Ids]] = []
         self.fixed: set[int] = set()
         self.ids: dict[str, Ids] = {}
         #: (weight name, axis of its input channels, ids) of all that read rescaled channels.
@@ -52,25 +56,14 @@ class ChannelGroups:
         for name in graph.outputs & self.ids.keys():
             self._fix(name)
 
-    def roots(self, ids: Ids) -> Ids:
-        """Return the representative of each id."""
-        return np.array([self._root(int(number)) for number in ids], np.int64)
-
-    def _root(self, number: int) -> int:
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
+    @cached_property
+    def groups(self) -> Ids:
+        """The number of each id's group, int64 (ids), counted from zero."""
+        return _connected(self._count, self._equal)
 
     def _new(self, count: int) -> Ids:
-        start = len(self._parents)
-        self._parents.extend(range(start, start + count))
-        return np.arange(start, start + count, dtype=np.int64)
-
-    def _join(self, first: Ids, second: Ids) -> None:
-        for one, other in zip(first, second, strict=True):
-            a, b = self._root(int(one)), self._root(int(other))
-            self._parents[max(a, b)] = min(a, b)
+        self._count += count
+        return np.arange(self._count - count, self._count, dtype=np.int64)
 
     def _fix(self, name: str) -> None:
         self.fixed.update(int(number) for number in self.ids.get(name, ()))
@@ -85,7 +78,7 @@ class ChannelGroups:
         if node.op_type in _KEEPING or self._is_spatial_mean(node) or self._flattens(node):
             self.ids[output] = self.ids[known[0]]
         elif node.op_type == "Add" and len(known) == 2 and self._same_channels(known):
-            self._join(self.ids[known[0]], self.ids[known[1]])
+            self._equal.append((self.ids[known[0]], self.ids[known[1]]))
             self.ids[output] = self.ids[known[0]]
         elif node.op_type == "Concat" and attribute(node, "axis") == 1 and self._sized(node):
             parts = [self._ids_or_fixed(name) for name in node.input]
@@ -199,73 +192,79 @@ def equalize(graph: Graph, peaks: Mapping[str, Sequence[float]], strength: float
         peaks: largest magnitude of each channel, by activation.
         strength: 0 gives weights that read the channels all the say, 1 the activations.
     """
-    groups = ChannelGroups(graph)
-    count = len(groups._parents)
-    roots = groups.roots(np.arange(count))
-    activation = _activation_peaks(groups, roots, peaks)
-    weight = _weight_peaks(graph, groups, roots)
+    channels = ChannelGroups(graph)
+    groups = channels.groups
+    activation = _activation_peaks(channels, peaks)
+    weight = _weight_peaks(channels)
     movable = (activation > _TINY) & (weight > _TINY)
-    movable[roots[list(groups.fixed)]] = False
+    movable[groups[list(channels.fixed)]] = False
     if not movable.any():
         return None
-    factors = np.ones(count)
+    factors = np.ones(len(movable))
     factors[movable] = activation[movable] ** strength / weight[movable] ** (1 - strength)
-    _centre(groups, roots, factors, movable)
-    return _rescaled(graph, groups, np.clip(factors, 1 / LIMIT, LIMIT)[roots])
+    _centre(channels, factors, movable)
+    return _rescaled(channels, np.clip(factors, 1 / LIMIT, LIMIT)[groups])
+
+
+def _connected(count: int, pairs: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """Return the number of the component that each of `count` ids is in; pairs are connected."""
+    none = np.zeros(0, np.int64)
+    rows = np.concatenate([none, *(first for first, _ in pairs)])
+    columns = np.concatenate([none, *(second for _, second in pairs)])
+    edges = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
 
 
 def _activation_peaks(
-    groups: ChannelGroups, roots: Ids, peaks: Mapping[str, Sequence[float]]
+    channels: ChannelGroups, peaks: Mapping[str, Sequence[float]]
 ) -> NDArray[np.float64]:
-    found = np.zeros(len(roots))
-    for name, ids in groups.ids.items():
+    """Return the largest magnitude that the channels of each group show."""
+    found = np.zeros(channels.groups.max(initial=-1) + 1)
+    for name, ids in channels.ids.items():
         if len(peaks.get(name, ())) == len(ids):
-            np.maximum.at(found, roots[ids], np.asarray(peaks[name]))
+            np.maximum.at(found, channels.groups[ids], np.asarray(peaks[name]))
     return found
 
 
-def _weight_peaks(graph: Graph, groups: ChannelGroups, roots: Ids) -> NDArray[np.float64]:
-    """Return how large the weights are that read each channel, as a share of their layer's."""
-    found = np.zeros(len(roots))
-    for name, axis, ids in groups.readers:
-        values = np.abs(graph.weight(name))
+def _weight_peaks(channels: ChannelGroups) -> NDArray[np.float64]:
+    """Return how large the weights are that read each group, as a share of their layer's."""
+    found = np.zeros(channels.groups.max(initial=-1) + 1)
+    for name, axis, ids in channels.readers:
+        values = np.abs(channels.graph.weight(name))
         by_channel = values.max(axis=tuple(i for i in range(values.ndim) if i != axis))
-        np.maximum.at(found, roots[ids], by_channel / max(float(values.max()), _TINY))
+        np.maximum.at(found, channels.groups[ids], by_channel / max(float(values.max()), _TINY))
     return found
 
 
 def _centre(
-    groups: ChannelGroups, roots: Ids, factors: NDArray[np.float64], movable: NDArray[np.bool_]
+    channels: ChannelGroups, factors: NDArray[np.float64], movable: NDArray[np.bool_]
 ) -> None:
-    """Give the factors of all channels that meet in a value a geometric mean of one.
+    """Give the factors of all groups that meet in a value a geometric mean of one.
 
     What meets there shares a range, so its channels must be even among each other; the common
     factor is free, and limits would bite without this.
     """
-    together = np.arange(len(roots))
-    for ids in groups.ids.values():
-        own = np.unique(together[roots[ids]])
-        together[np.isin(together, own)] = own[0]
-    for group in np.unique(together[roots]):
-        own = np.flatnonzero((together == group) & movable & (roots == np.arange(len(roots))))
-        if own.size:
-            factors[own] /= np.exp(np.log(factors[own]).mean())
+    values = [channels.groups[ids] for ids in channels.ids.values()]
+    together = _connected(len(factors), [(groups[:-1], groups[1:]) for groups in values])
+    for number in np.unique(together[movable]):
+        own = movable & (together == number)
+        factors[own] /= np.exp(np.log(factors[own]).mean())
 
 
-def _rescaled(graph: Graph, groups: ChannelGroups, factors: NDArray[np.float64]) -> Graph:
+def _rescaled(channels: ChannelGroups, factors: NDArray[np.float64]) -> Graph:
     """Return the graph with weights divided where channels are written, multiplied where read."""
     changed: dict[str, NDArray[np.float64]] = {}
 
     def scale(name: str, axis: int, by: NDArray[np.float64]) -> None:
-        values = changed.setdefault(name, graph.weight(name).astype(np.float64))
+        values = changed.setdefault(name, channels.graph.weight(name).astype(np.float64))
         changed[name] = values * by.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
 
-    for node, ids in groups.writers:
+    for node, ids in channels.writers:
         by = 1 / factors[ids]
         rows = 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
         scale(str(node.input[1]), rows, by)
         if len(node.input) > 2 and node.input[2]:
             scale(str(node.input[2]), 0, by)
-    for name, axis, ids in groups.readers:
+    for name, axis, ids in channels.readers:
         scale(name, axis, factors[ids])
-    return graph.with_weights(changed)
+    return channels.graph.with_weights(changed)

@@ -7,16 +7,17 @@ precision changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.observing.ranges import Range
 from tame_deploy.errors import BuildError
 
-__all__ = ["QDQ_HALF_OPSET", "at_least_opset", "halve"]
+__all__ = ["QDQ_HALF_OPSET", "at_least_opset", "check_activations_fit_half", "halve"]
 
 #: The first opset whose Q/DQ pairs may work on float16.
 QDQ_HALF_OPSET = 19
@@ -164,6 +165,23 @@ def _scan_weights(graph: Graph) -> None:
             raise BuildError(
                 f"{name} reaches {largest:.4g}, more than float16 holds ({LARGEST:g}). "
                 "Keep fp32, or use --precision int8"
+            )
+
+
+def check_activations_fit_half(ranges: Mapping[str, Range]) -> None:
+    """Refuse activations that float16 cannot hold: they would become infinite on the way.
+
+    Args:
+        ranges: the least and the largest value that each activation was seen to take.
+
+    Raises:
+        BuildError: if one reaches more than the largest float16.
+    """
+    for name, (low, high) in ranges.items():
+        if max(-low, high) > LARGEST:
+            raise BuildError(
+                f"the activation {name} reaches {max(-low, high):.4g}, more than float16 holds "
+                f"({LARGEST:g}). Keep fp32, or use --precision int8"
             )
 
 

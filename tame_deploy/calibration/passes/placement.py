@@ -44,12 +44,12 @@ class Placement:
     Attributes:
         target: whose kernels will run it.
         ranges: of every activation.
-        kept: names of the layers that stay in higher precision.
+        excluded: names of the layers that stay in higher precision.
     """
 
     target: Target
     ranges: Mapping[str, Range]
-    kept: frozenset[str] = field(default=frozenset())
+    excluded: frozenset[str] = field(default=frozenset())
 
 
 def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
@@ -60,17 +60,17 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
     on the shortcut of a residual addition, never between a convolution and its ReLU or addition,
     so that TensorRT fuses them.
     """
-    if not {str(layer.name) for layer in graph.layers} - placement.kept:
+    if not {str(layer.name) for layer in graph.layers} - placement.excluded:
         untouched = onnx.ModelProto()  # to the tool, no nodes would mean all
         untouched.CopyFrom(graph.model)
         return untouched
     if placement.target == "cpu":
-        nodes, types = _integer_nodes(graph, placement.kept), sorted(_PASSING)
+        nodes, types = _integer_nodes(graph, placement.excluded), sorted(_PASSING)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
         model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, {})
-        _shield(model, placement.kept)
+        _shield(model, placement.excluded)
     else:
-        nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.kept]
+        nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]
         options = {
             "ActivationSymmetric": True,
             "QuantizeBias": False,
@@ -79,14 +79,14 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
             "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"],
         }
         model = _insert(graph, placement.ranges, nodes, [], QuantType.QInt8, options)
-        _restore_kept_inputs(model, graph, placement.kept)
+        _restore_excluded_inputs(model, graph, placement.excluded)
         _quantize_shortcuts(model, graph, placement, set(nodes))
     return model
 
 
-def _integer_nodes(graph: Graph, kept: frozenset[str]) -> list[str]:
+def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     """Return the layers to quantize, and what lies between them and needs no float32."""
-    layers = {str(layer.name) for layer in graph.layers} - kept
+    layers = {str(layer.name) for layer in graph.layers} - excluded
     passing = [
         node
         for node in graph.nodes
@@ -166,8 +166,8 @@ def _insert(
     return quantized
 
 
-def _shield(model: onnx.ModelProto, kept: frozenset[str]) -> None:
-    """Keep ONNX Runtime from quantizing kept layers after all.
+def _shield(model: onnx.ModelProto, excluded: frozenset[str]) -> None:
+    """Keep ONNX Runtime from quantizing excluded layers after all.
 
     Its WeightBiasQuantization gives any Conv or Gemm between a DequantizeLinear and a
     QuantizeLinear eight-bit weights. It passes over the fused spelling of the same operation.
@@ -178,7 +178,7 @@ def _shield(model: onnx.ModelProto, kept: frozenset[str]) -> None:
     shielded = [
         node
         for node in model.graph.node
-        if node.name in kept and node.input[0] in dequantized and node.op_type in _FUSED
+        if node.name in excluded and node.input[0] in dequantized and node.op_type in _FUSED
     ]
     for node in shielded:
         node.op_type, node.domain = _FUSED[node.op_type], "com.microsoft"
@@ -198,14 +198,16 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _restore_kept_inputs(model: onnx.ModelProto, graph: Graph, kept: frozenset[str]) -> None:
-    """Give kept layers their inputs as they were.
+def _restore_excluded_inputs(
+    model: onnx.ModelProto, graph: Graph, excluded: frozenset[str]
+) -> None:
+    """Give excluded layers their inputs as they were.
 
     The tool sends every reader of a value through the pair of the one that is quantized.
     """
     inputs = {str(layer.name): str(layer.input[0]) for layer in graph.layers}
     for node in model.graph.node:
-        if node.name in kept:
+        if node.name in excluded:
             node.input[0] = inputs[node.name]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.calibration.search.sensitivity import CurvePoint
-from tame_deploy.metrics.answers import Answers, Questions, correlations, overlaps
+from tame_deploy.calibration.report.outcome import Comparison, Outcome
 from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.metrics.similarity import correlations, overlaps
 from tame_deploy.picture.overlay import blend, colorize, contact_sheet
 
 __all__ = ["draw_before_after", "draw_curve"]
@@ -22,22 +22,22 @@ _GAP = 6
 _SIDE = 440
 
 
-def draw_before_after(
-    questions: Questions, expected: Answers, found: Answers, path: Path, name: str
-) -> None:
+def draw_before_after(comparison: Comparison, path: Path, name: str) -> None:
     """Write a PNG from the worst pair of maps to the best.
 
     Each cell shows picture, float32's map, the map of `name`, and their absolute difference.
     """
+    pictures = comparison.pictures
+    expected, found = comparison.float32.predictions, comparison.quantized.predictions
     pearson, tops = correlations(expected, found), overlaps(expected, found, 0.15)
     order = np.argsort(pearson, kind="stable")
     chosen = dict.fromkeys(int(order[int(p / 100 * (len(order) - 1))]) for p in _PLACES)
     entries = []
     for index in chosen:
-        title = PurePath(questions.names[index]).name
+        title = PurePath(pictures.names[index]).name
         caption = f"{title}, fp32 / {name} / change, r {pearson[index]:.4f}, IoU {tops[index]:.2f}"
         maps = (expected.maps[index], found.maps[index])
-        entries.append((_square(questions.pixels[index], maps), caption))
+        entries.append((_square(pictures.pixels[index], maps), caption))
     contact_sheet(entries, columns=3, side=_SIDE).save(path)
 
 
@@ -54,26 +54,17 @@ def _square(pixels: NDArray[np.uint8], maps: Sequence[NDArray[np.float32]]) -> I
     return square
 
 
-def draw_curve(
-    curve: Sequence[CurvePoint],
-    speedups: Sequence[float] | None,
-    chosen: int,
-    floor: Floor,
-    path: Path,
-) -> None:
-    """Write a PNG of fidelity against speed, or against the share kept where speed is unknown.
+def draw_curve(outcome: Outcome, path: Path) -> None:
+    """Write a PNG of fidelity against speed, or against the excluded share where none is known.
 
-    Args:
-        curve: plans from all layers quantized upwards.
-        speedups: how many times float32's speed each has, if it was measured.
-        chosen: which of them was taken.
-        floor: drawn as lines.
-        path: where to write.
+    The plan that was chosen is marked, and the floor is drawn as lines.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    across = list(speedups) if speedups else [100 * point.kept_share for point in curve]
+    curve, chosen, speedups = outcome.search.curve, outcome.search.chosen, outcome.speedups
+    floor = Floor(**outcome.fidelity.floor)
+    across = speedups or [100 * point.excluded_share for point in curve]
     label = "speed, times float32" if speedups else "multiply-adds in higher precision, %"
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -2,83 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import onnx
 
 from tame_deploy.artifact.directory import Artifact, create_artifact, file_sha256, open_artifact
-from tame_deploy.artifact.manifest import FidelityReport, Manifest
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.calibration.graph import metadata_of, set_metadata
-from tame_deploy.calibration.observing.calibrate import copy_files, summary_of
-from tame_deploy.calibration.observing.choice import Choice
 from tame_deploy.calibration.observing.record import CALIBRATION_FILE, Calibration
+from tame_deploy.calibration.report.outcome import Outcome
 from tame_deploy.calibration.report.pictures import draw_before_after, draw_curve
-from tame_deploy.calibration.search.repair import RepairStep
-from tame_deploy.calibration.search.sensitivity import CurvePoint, Sensitivity
-from tame_deploy.calibration.search.workshop import Plan
 from tame_deploy.errors import BuildError
-from tame_deploy.metrics.answers import Answers, Questions
-from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
-__all__ = ["QUANTIZATION_FILE", "Judged", "Outcome", "write_quantized"]
+__all__ = ["QUANTIZATION_FILE", "write_quantized"]
 
 QUANTIZATION_FILE = "quantization.json"
-
-#: Pictures that judge, float32's answers to them, and the other graph's.
-Judged: TypeAlias = tuple[Questions, Answers, Answers]
 PICTURES_FILE = "before-after.png"
 CURVE_FILE = "curve.png"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a quantization came about.
-
-    Attributes:
-        plan: what was done.
-        kept_share: share of the multiply-adds in higher precision.
-        steps: the repairs and their gains.
-        curve: plans from all layers quantized upwards; `chosen` was taken.
-        chosen: its place on the curve.
-        sensitivities: what restoring each layer alone gains.
-        times: milliseconds beside float32's, by batch size; empty where it cannot run here.
-        speedups: of the curve's points at batch 1, where they were measured.
-        fidelity: on the pictures that judged.
-        judges: those pictures.
-    """
-
-    plan: Plan
-    kept_share: float
-    steps: list[RepairStep]
-    curve: list[CurvePoint]
-    chosen: int
-    sensitivities: list[Sensitivity]
-    times: dict[str, dict[str, float]]
-    speedups: list[float] | None
-    fidelity: FidelityReport
-    judges: Choice
-
-    def to_json(self) -> str:
-        """Return the text of quantization.json."""
-        described = asdict(self)
-        described["plan"] = _plain(described["plan"])
-        for point in described["curve"]:
-            point["plan"] = _plain(point["plan"])
-        judges = described.pop("judges")
-        described["judged_sha256"] = dict(zip(judges["names"], judges["sha256"], strict=True))
-        return json.dumps(described, indent=1, allow_nan=False) + "\n"
-
-
-def _plain(plan: dict[str, Any]) -> dict[str, Any]:
-    return {**plan, "kept": sorted(plan["kept"]), "exceptions": dict(plan["exceptions"])}
+_MODEL_FILES = ("model.onnx", "model.onnx.data")
 
 
 def write_quantized(
@@ -87,28 +34,31 @@ def write_quantized(
     model: onnx.ModelProto,
     calibration: Calibration,
     outcome: Outcome,
-    shown: Judged,
+    *,
     overwrite: bool,
 ) -> Artifact:
     """Write the artifact and return it, opened and checked.
+
+    Args:
+        parent: the float32 artifact.
+        output: directory of the new one.
+        model: its graph.
+        calibration: which ranges the graph was made with.
+        outcome: how it came about.
+        overwrite: whether an artifact that is there may be replaced.
 
     Raises:
         ArtifactError: if the output exists or cannot be written.
     """
     with create_artifact(output, overwrite=overwrite) as staging:
-        copy_files(parent, staging, but_model=True)
+        parent.copy_files(staging, but=(*_MODEL_FILES, CALIBRATION_FILE))
         name = Path(os.path.abspath(output)).name
         manifest = _manifest(parent, name, model, calibration, outcome)
         metadata = {**metadata_of(model), "tame.manifest": manifest.identity()}
         set_metadata(model, metadata)
         model.producer_name, model.producer_version = "tame-deploy", metadata["tame.version"]
         onnx.save(model, staging / "model.onnx")
-        (staging / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
-        (staging / QUANTIZATION_FILE).write_text(outcome.to_json(), encoding="utf-8")
-        draw_before_after(*shown, staging / PICTURES_FILE, outcome.plan.precision)
-        if len(outcome.curve) > 1:
-            floor = Floor(**outcome.fidelity.floor)
-            draw_curve(outcome.curve, outcome.speedups, outcome.chosen, floor, staging / CURVE_FILE)
+        _write_records(staging, calibration, outcome)
         names = sorted(path.name for path in staging.iterdir() if not path.name.startswith("."))
         manifest = replace(manifest, files={name: file_sha256(staging / name) for name in names})
         if PARITY_FILE in manifest.files:
@@ -117,6 +67,14 @@ def write_quantized(
         Manifest.from_json(text)  # what cannot be read back is not kept
         (staging / "manifest.json").write_text(text, encoding="utf-8")
     return open_artifact(output)
+
+
+def _write_records(folder: Path, calibration: Calibration, outcome: Outcome) -> None:
+    (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
+    (folder / QUANTIZATION_FILE).write_text(outcome.to_json(), encoding="utf-8")
+    draw_before_after(outcome.comparison, folder / PICTURES_FILE, outcome.search.plan.precision)
+    if len(outcome.search.curve) > 1:
+        draw_curve(outcome, folder / CURVE_FILE)
 
 
 def _manifest(
@@ -129,9 +87,9 @@ def _manifest(
         name=name,
         files={},
         graph=replace(before.graph, opset=opset),
-        precision=outcome.plan.precision,
-        target=outcome.plan.target,
-        calibration=summary_of(calibration),
+        precision=outcome.search.plan.precision,
+        target=outcome.search.plan.target,
+        calibration=calibration.summary(),
         fidelity=outcome.fidelity,
         parity=None,
         parents=(*before.parents, f"{before.name} {before.identity()}"),

@@ -1,7 +1,7 @@
-"""Sensitivity search: the fewest layers kept in higher precision that reach the floor.
+"""Excluding layers: the fewest that must stay in higher precision to reach the floor.
 
-Greedy with re-measuring: what hurts most beside what it costs is restored first, then all that
-look promising are measured again together with it.
+The search is greedy and measures again: the layers whose quantization hurts most for what they
+cost are excluded first, then all that look promising are measured anew together with them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tame_deploy.calibration.search.workshop import Plan, Score, Workshop
+from tame_deploy.calibration.search.plan import Plan, Score
+from tame_deploy.calibration.search.trials import Trials
 from tame_deploy.metrics.fidelity import Floor
 
-__all__ = ["CurvePoint", "Sensitivity", "measure_sensitivity", "search_layers"]
+__all__ = ["CurvePoint", "Sensitivity", "exclude_layers", "measure_sensitivity"]
 
 #: How many of the promising are measured again in each round.
 _BEAM = 5
 #: The curve ends where this share of the multiply-adds is in higher precision.
-MAX_KEPT_SHARE = 0.35
+MAX_EXCLUDED_SHARE = 0.35
 MAX_POINTS = 10
 #: A module of more layers is no single choice.
 _MAX_GROUP = 8
@@ -31,19 +32,19 @@ _LEAST_COST = 0.005
 class CurvePoint:
     """A plan on the way to higher precision, and what it is worth.
 
-    `added` names the layers that were restored here, `kept_share` is the share of the
+    `added` names the layers that were excluded here, `excluded_share` is the share of the
     multiply-adds in higher precision so far.
     """
 
     plan: Plan
     score: Score
-    kept_share: float
+    excluded_share: float
     added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What restoring a layer, or a module's layers, alone takes off the joint error."""
+    """What excluding a layer, or a module's layers, alone takes off the joint error."""
 
     name: str
     layers: tuple[str, ...]
@@ -51,8 +52,8 @@ class Sensitivity:
     gain: float
 
 
-def search_layers(
-    workshop: Workshop,
+def exclude_layers(
+    trials: Trials,
     plan: Plan,
     floor: Floor,
     *,
@@ -64,7 +65,7 @@ def search_layers(
     The curve goes on beyond the floor while there is time, to show what more would cost.
 
     Args:
-        workshop: builds and scores plans.
+        trials: builds and scores plans.
         plan: where to start.
         floor: what must be reached.
         deadline: `time.monotonic()` after which no more trial is begun.
@@ -73,42 +74,42 @@ def search_layers(
     Raises:
         BuildError: if a plan cannot be built.
     """
-    curve = [CurvePoint(plan, workshop.confirm(plan), workshop.kept_share(plan))]
-    groups = _groups(workshop)
-    found = measure_sensitivity(workshop, plan, deadline, advance)
+    curve = [CurvePoint(plan, trials.validate(plan), trials.excluded_share(plan))]
+    groups = _groups(trials)
+    found = measure_sensitivity(trials, plan, deadline, advance)
     gains = {one.name: one.gain for one in found if one.gain > 0}
     while gains and len(curve) <= MAX_POINTS and time.monotonic() < deadline:
-        point = _next_point(workshop, curve[-1], groups, gains, deadline, advance)
+        point = _next_point(trials, curve[-1], groups, gains, deadline, advance)
         if point is None:
             break
-        if point.kept_share > MAX_KEPT_SHARE and curve[-1].score.reaches(floor):
+        if point.excluded_share > MAX_EXCLUDED_SHARE and curve[-1].score.reaches(floor):
             break
         curve.append(point)
     return curve, found
 
 
 def measure_sensitivity(
-    workshop: Workshop, plan: Plan, deadline: float, advance: Callable[[str], None]
+    trials: Trials, plan: Plan, deadline: float, advance: Callable[[str], None]
 ) -> list[Sensitivity]:
-    """Return what restoring each layer or small module alone gains, the most first.
+    """Return what excluding each layer or small module alone gains, the most first.
 
     Raises:
         BuildError: if a plan cannot be built.
     """
-    before = workshop.score(plan).error
+    before = trials.score(plan).error
     found: list[Sensitivity] = []
-    for name, layers in _groups(workshop).items():
+    for name, layers in _groups(trials).items():
         if time.monotonic() > deadline:
             break
         advance(f"Sensitivity of {name}")
-        error = workshop.score(replace(plan, kept=plan.kept | layers)).error
+        error = trials.score(replace(plan, excluded=plan.excluded | layers)).error
         found.append(Sensitivity(name, tuple(sorted(layers)), error, before - error))
     return sorted(found, key=lambda one: -one.gain)
 
 
-def _groups(workshop: Workshop) -> dict[str, frozenset[str]]:
-    """Return what may be restored: each layer, and the layers of each small module."""
-    graph = workshop.graph
+def _groups(trials: Trials) -> dict[str, frozenset[str]]:
+    """Return what may be excluded: each layer, and the layers of each small module."""
+    graph = trials.graph
     groups = {graph.layer_name(layer): frozenset({str(layer.name)}) for layer in graph.layers}
     modules: dict[str, set[str]] = defaultdict(set)
     for layer in graph.layers:
@@ -121,36 +122,39 @@ def _groups(workshop: Workshop) -> dict[str, frozenset[str]]:
 
 
 def _next_point(
-    workshop: Workshop,
+    trials: Trials,
     last: CurvePoint,
     groups: dict[str, frozenset[str]],
     gains: dict[str, float],
     deadline: float,
     advance: Callable[[str], None],
 ) -> CurvePoint | None:
-    """Return the plan with the group restored that pays best, or None if none pays.
+    """Return the plan that also excludes the group that pays best, or None if none pays.
 
     The gains of the groups that are measured again replace their old ones.
     """
     plan = last.plan
 
     def worth(name: str) -> float:
-        more = workshop.kept_share(replace(plan, kept=groups[name] | plan.kept)) - last.kept_share
+        more = (
+            trials.excluded_share(replace(plan, excluded=groups[name] | plan.excluded))
+            - last.excluded_share
+        )
         return gains[name] / (more + _LEAST_COST)
 
-    left = [name for name in gains if not groups[name] <= plan.kept]
+    left = [name for name in gains if not groups[name] <= plan.excluded]
     promising = sorted(left, key=worth, reverse=True)[:_BEAM]
     for name in promising:
         if time.monotonic() > deadline:
             return None
-        advance(f"Restoring {name}")
-        tried = replace(plan, kept=plan.kept | groups[name])
-        gains[name] = workshop.score(plan).error - workshop.score(tried).error
+        advance(f"Excluding {name}")
+        tried = replace(plan, excluded=plan.excluded | groups[name])
+        gains[name] = trials.score(plan).error - trials.score(tried).error
     paying = [name for name in promising if gains[name] > 0]
     if not paying:
         return None
     best = max(paying, key=worth)
-    chosen = replace(plan, kept=plan.kept | groups[best])
-    added = tuple(sorted(groups[best] - plan.kept))
+    chosen = replace(plan, excluded=plan.excluded | groups[best])
+    added = tuple(sorted(groups[best] - plan.excluded))
     del gains[best]
-    return CurvePoint(chosen, workshop.confirm(chosen), workshop.kept_share(chosen), added)
+    return CurvePoint(chosen, trials.validate(chosen), trials.excluded_share(chosen), added)

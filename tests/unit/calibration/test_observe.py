@@ -4,29 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tame_deploy.artifact.types import ImageSpec, TensorSpec
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing import observe as module
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures
 from tame_deploy.calibration.observing.observe import observe
-from tame_deploy.calibration.observing.record import Calibration, CalibrationSubject
+from tame_deploy.calibration.observing.record import Calibration, CalibrationInputs
 from tame_deploy.data.labelled import DrawnPictures
 from tame_deploy.errors import InputError, ManifestError
 from tests.unit.calibration.graphs import SIDE, small_graph
 
 IMAGE = ImageSpec(SIDE, SIDE, SIDE, dtype="float32", layout="NCHW", normalise="caller")
-INPUTS = (TensorSpec("images", "float32", ("batch", 3, SIDE, SIDE)),)
 SOURCE = PicturesToChooseFrom(DrawnPictures(0, 40), "demo:40", IMAGE)
 
 
-def subject(count=20, seed=0, model="a" * 64):
+def inputs(count=20, seed=0, model="a" * 64):
     chosen, _ = choose_pictures(SOURCE, count, seed)
-    return CalibrationSubject(model, "demo:40", seed, chosen, IMAGE)
+    return CalibrationInputs(model, "demo:40", seed, chosen, IMAGE)
 
 
 def test_an_interrupted_calibration_goes_on_and_ends_the_same(tmp_path, monkeypatch):
-    graph, of = small_graph(), subject()
-    whole = observe(graph, of, SOURCE, INPUTS)
+    graph, of = small_graph(), inputs()
+    whole = observe(graph, of, SOURCE)
     batches = []
     watch_batch = module._watch_batch
 
@@ -38,39 +37,39 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(tmp_path, monkeypa
 
     monkeypatch.setattr(module, "_watch_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        observe(graph, of, SOURCE, INPUTS, cache=tmp_path)
+        observe(graph, of, SOURCE, cache=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f"{of.key}.partial.npz"]
     monkeypatch.undo()
     done = []
-    again = observe(graph, of, SOURCE, INPUTS, cache=tmp_path, advance=done.append)
+    again = observe(graph, of, SOURCE, cache=tmp_path, advance=done.append)
     assert done[0] == sum(batches) == 16
     assert again == whole
     assert [path.name for path in tmp_path.iterdir()] == [f"{of.key}.json"]
 
 
 def test_a_finished_calibration_is_not_repeated(tmp_path, monkeypatch):
-    graph, of = small_graph(), subject()
-    first = observe(graph, of, SOURCE, INPUTS, cache=tmp_path)
+    graph, of = small_graph(), inputs()
+    first = observe(graph, of, SOURCE, cache=tmp_path)
     monkeypatch.setattr(module, "_watch_batch", None)
-    assert observe(graph, of, SOURCE, INPUTS, cache=tmp_path) == first
+    assert observe(graph, of, SOURCE, cache=tmp_path) == first
 
 
 @pytest.mark.parametrize("other", [{"model": "b" * 64}, {"seed": 1}, {"count": 19}])
 def test_the_cache_of_another_model_or_other_pictures_is_not_taken(tmp_path, other):
     graph = small_graph()
-    kept = observe(graph, subject(), SOURCE, INPUTS, cache=tmp_path)
-    of = subject(**other)
-    assert of.key != kept.key
+    first = observe(graph, inputs(), SOURCE, cache=tmp_path)
+    of = inputs(**other)
+    assert of.key != first.key
     # Even under the right name it is refused by the key that it bears.
-    (tmp_path / f"{of.key}.json").write_text(kept.to_json())
-    assert observe(graph, of, SOURCE, INPUTS, cache=tmp_path).key == of.key
+    (tmp_path / f"{of.key}.json").write_text(first.to_json())
+    assert observe(graph, of, SOURCE, cache=tmp_path).key == of.key
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nothing", b"x" * 5000])
 def test_a_damaged_unfinished_run_is_begun_anew(tmp_path, damage):
-    graph, of = small_graph(), subject()
+    graph, of = small_graph(), inputs()
     (tmp_path / f"{of.key}.partial.npz").write_bytes(damage)
-    assert observe(graph, of, SOURCE, INPUTS, cache=tmp_path) == observe(graph, of, SOURCE, INPUTS)
+    assert observe(graph, of, SOURCE, cache=tmp_path) == observe(graph, of, SOURCE)
 
 
 def test_an_activation_that_is_nan_is_named_with_its_picture():
@@ -80,12 +79,12 @@ def test_an_activation_that_is_nan_is_named_with_its_picture():
             values = np.full(4, np.nan, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     with pytest.raises(InputError, match=r"activation relu4 .* is NaN or infinite for drawn"):
-        observe(Graph(graph.model), subject(), SOURCE, INPUTS)
+        observe(Graph(graph.model), inputs(), SOURCE)
 
 
 @pytest.fixture(scope="module")
 def record():
-    return observe(small_graph(), subject(8), SOURCE, INPUTS)
+    return observe(small_graph(), inputs(8), SOURCE)
 
 
 def test_the_record_comes_back_from_its_file(record):

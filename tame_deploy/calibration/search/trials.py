@@ -1,8 +1,7 @@
-"""From a plan of lower precision to its graph, and to how far that is from float32."""
+"""Trying plans: each is built as the graph that would be deployed, run, and held to float32."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,86 +9,38 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tame_deploy.artifact.manifest import Precision
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.observing.ranges import RangeMethod
 from tame_deploy.calibration.observing.record import Calibration
 from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.passes.equalization import equalize
 from tame_deploy.calibration.passes.half import QDQ_HALF_OPSET, at_least_opset, halve
 from tame_deploy.calibration.passes.pixels import PIXELS, SPAN, fold_pixels, pixel_means
-from tame_deploy.calibration.passes.placement import Placement, Target, quantize_graph
+from tame_deploy.calibration.passes.placement import Placement, quantize_graph
+from tame_deploy.calibration.search.plan import HOPELESS, Plan, Score
 from tame_deploy.errors import BackendError
-from tame_deploy.metrics.answers import (
-    Answers,
-    Questions,
-    correlations,
-    overlaps,
-    squared_error,
-)
-from tame_deploy.metrics.fidelity import Floor
+from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
+from tame_deploy.metrics.similarity import correlations, overlaps, squared_error
 
-__all__ = ["Examples", "Plan", "Score", "Workshop", "model_sha256"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a graph is brought to lower precision.
-
-    Attributes:
-        precision: what the layers become.
-        target: whose kernels will run it.
-        method: how ranges are set.
-        exceptions: (activation, method) where another method serves better.
-        strength: of cross-layer equalisation; None for none.
-        corrected: whether biases make up for rounded weights.
-        kept: names of the layers that stay in higher precision.
-    """
-
-    precision: Precision
-    target: Target
-    method: RangeMethod = "minmax"
-    exceptions: tuple[tuple[str, RangeMethod], ...] = ()
-    strength: float | None = None
-    corrected: bool = False
-    kept: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Score:
-    """How far a plan's answers are from float32's.
-
-    `error` joins logits and maps (`squared_error`); the others are those of the floor.
-    """
-
-    error: float
-    top1: float
-    iou15: float
-    pearson5: float
-
-    def reaches(self, floor: Floor) -> bool:
-        """Whether the floor is reached."""
-        return (
-            self.top1 >= floor.top1
-            and self.iou15 >= floor.iou15
-            and self.pearson5 >= floor.pearson5
-        )
+__all__ = ["Examples", "Trials"]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures to score by, and what float32 answers to them."""
+    """Pictures to score by, and what float32 predicts for them."""
 
-    questions: Questions
-    reference: Answers
-
-
-#: What a graph that gives NaN is worth.
-HOPELESS = Score(1e6, 0.0, 0.0, -1.0)
+    pictures: EvaluationSet
+    reference: NormalisedPredictions
 
 
-class Workshop:
-    """Builds and scores plans; what was made for one is kept for the next."""
+class Trials:
+    """Builds and scores plans; what was made for one is kept for the next.
+
+    Args:
+        graph: in float32, as it was exported.
+        calibrate: returns what the activations of a graph span.
+        few: the pictures that compare trials.
+        many: the pictures that a plan is held to the floor on.
+    """
 
     def __init__(
         self,
@@ -101,31 +52,31 @@ class Workshop:
         self.graph = graph
         self._calibrate = calibrate
         self._few, self._many = few, many
-        self._prepared: dict[float | None, tuple[Graph, Calibration]] = {}
+        self._equalized: dict[float | None, tuple[Graph, Calibration]] = {}
         self._shifts: dict[float | None, dict[str, NDArray[np.float64]]] = {}
         self._scores: dict[Plan, Score] = {}
-        self._confirmed: dict[Plan, Score] = {}
+        self._validated: dict[Plan, Score] = {}
 
-    def prepared(self, strength: float | None) -> tuple[Graph, Calibration]:
-        """Return the graph equalised by a strength, and its calibration.
+    def equalized(self, strength: float | None) -> tuple[Graph, Calibration]:
+        """Return the graph equalized by a strength, and its calibration.
 
         Raises:
             InputError: if the graph cannot be calibrated.
         """
-        if strength not in self._prepared:
+        if strength not in self._equalized:
             graph: Graph | None = self.graph
             if strength is not None:
-                tensors = self.prepared(None)[1].tensors
+                tensors = self.equalized(None)[1].tensors
                 peaks = {name: tensor.channel_peaks for name, tensor in tensors.items()}
                 graph = equalize(self.graph, peaks, strength)
-            self._prepared[strength] = (
-                self._prepared[None] if graph is None else (graph, self._calibrate(graph))
+            self._equalized[strength] = (
+                self._equalized[None] if graph is None else (graph, self._calibrate(graph))
             )
-        return self._prepared[strength]
+        return self._equalized[strength]
 
     def can_equalize(self) -> bool:
         """Whether any channel can be rescaled."""
-        return self.prepared(0.5)[0] is not self.prepared(None)[0]
+        return self.equalized(0.5)[0] is not self.equalized(None)[0]
 
     def build(self, plan: Plan) -> onnx.ModelProto:
         """Return a plan's model.
@@ -135,7 +86,7 @@ class Workshop:
         """
         if plan.precision == "fp16":
             return halve(self.graph)
-        graph, calibration = self.prepared(plan.strength)
+        graph, calibration = self.equalized(plan.strength)
         ranges = calibration.ranges(plan.method)
         for name, method in plan.exceptions:
             ranges[name] = calibration.tensors[name].ranges[method]
@@ -143,19 +94,19 @@ class Workshop:
             graph, ranges = folded, {**ranges, PIXELS: SPAN}
         if plan.corrected:
             shifts = self._bias_shifts(graph, plan.strength)
-            graph = correct_biases(graph, shifts, plan.kept)
+            graph = correct_biases(graph, shifts, plan.excluded)
         mixed = plan.precision == "int8+fp16"
         if mixed:
             graph = at_least_opset(graph, QDQ_HALF_OPSET)
-        model = quantize_graph(graph, Placement(plan.target, ranges, plan.kept))
+        model = quantize_graph(graph, Placement(plan.target, ranges, plan.excluded))
         if not mixed:
             return model
         return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
 
     def _bias_shifts(self, graph: Graph, strength: float | None) -> dict[str, NDArray[np.float64]]:
-        """Return the shifts of a graph that is as prepared, or that with its pixels folded."""
+        """Return the shifts of a graph that is equalized, or that with its pixels folded."""
         if strength not in self._shifts:
-            unfolded, calibration = self.prepared(strength)
+            unfolded, calibration = self.equalized(strength)
             means = {name: seen.channel_means for name, seen in calibration.tensors.items()}
             colours = pixel_means(unfolded, means)
             if colours is not None:
@@ -173,26 +124,26 @@ class Workshop:
             self._scores[plan] = _measure(self.build(plan), self._few)
         return self._scores[plan]
 
-    def confirm(self, plan: Plan) -> Score:
+    def validate(self, plan: Plan) -> Score:
         """Return how far a plan is from float32 on many pictures: enough to hold it to a floor.
 
         Raises:
             BuildError: if it cannot be built.
         """
-        if plan not in self._confirmed:
-            self._confirmed[plan] = _measure(self.build(plan), self._many)
-        return self._confirmed[plan]
+        if plan not in self._validated:
+            self._validated[plan] = _measure(self.build(plan), self._many)
+        return self._validated[plan]
 
-    def kept_share(self, plan: Plan) -> float:
+    def excluded_share(self, plan: Plan) -> float:
         """Return which share of the multiply-adds of all layers stays in higher precision."""
         costs = {str(layer.name): self.graph.multiply_adds(layer) for layer in self.graph.layers}
-        return sum(costs[name] for name in plan.kept) / max(sum(costs.values()), 1)
+        return sum(costs[name] for name in plan.excluded) / max(sum(costs.values()), 1)
 
 
 def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
     expected = examples.reference
     try:
-        found = examples.questions.ask(model.SerializeToString(), expected.class_ids)
+        found = examples.pictures.predict_graph(model.SerializeToString(), expected.class_ids)
     except BackendError as error:
         if "NaN" in str(error):
             return HOPELESS
@@ -208,8 +159,3 @@ def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
         float(overlaps(expected, found, 0.15).mean()),
         float(np.percentile(correlations(expected, found), 5)),
     )
-
-
-def model_sha256(graph: Graph) -> str:
-    """Return the sha256 of a graph in memory."""
-    return hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()

@@ -1,0 +1,58 @@
+"""How far the predictions of two graphs for the same pictures are apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.metrics.evaluation_set import NormalisedPredictions
+
+__all__ = ["correlations", "overlaps", "squared_error"]
+
+
+def correlations(
+    expected: NormalisedPredictions, found: NormalisedPredictions
+) -> NDArray[np.float64]:
+    """Return Pearson's correlation of each pair of maps (N); two flat maps agree, one does not."""
+    a, b = (_centred(predictions.maps) for predictions in (expected, found))
+    norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    values = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
+    either = expected.flat | found.flat
+    return np.where(either, (expected.flat & found.flat).astype(float), values)
+
+
+def _centred(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    centred: NDArray[np.float64] = flat - flat.mean(axis=1, keepdims=True)
+    return centred
+
+
+def overlaps(
+    expected: NormalisedPredictions, found: NormalisedPredictions, share: float
+) -> NDArray[np.float64]:
+    """Return the intersection over union (N) of the highest `share` of two maps' area."""
+    tops = []
+    for predictions in (expected, found):
+        flat = predictions.maps.reshape(len(predictions.maps), -1)
+        count = max(1, round(share * flat.shape[1]))
+        highest = np.argsort(-flat, axis=1, kind="stable")[:, :count]
+        top = np.zeros(flat.shape, bool)
+        np.put_along_axis(top, highest, True, axis=1)
+        tops.append(top)
+    both, either = (tops[0] & tops[1]).sum(axis=1), (tops[0] | tops[1]).sum(axis=1)
+    shares: NDArray[np.float64] = both / either
+    return shares
+
+
+def squared_error(expected: NormalisedPredictions, found: NormalisedPredictions) -> float:
+    """Return the joint error of logits and maps: the share of the signal's power that is lost.
+
+    Each part is 0 for equal predictions and about 1 for unrelated ones: squared differences of
+    logits by the variance of the expected ones (what softmax ignores, a common shift, left out),
+    and 1 - r^2 of the maps.
+    """
+    difference = _centred(found.logits - expected.logits)
+    variance = (_centred(expected.logits) ** 2).sum(axis=1)
+    of_logits = (difference**2).sum(axis=1) / np.maximum(variance, 1e-12)
+    of_maps = 1 - np.maximum(correlations(expected, found), 0) ** 2
+    return float(np.mean(of_logits + of_maps))
