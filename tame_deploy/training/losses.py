@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tame_deploy.errors import InputError
 
-__all__ = ["LossConfig", "LossTerms", "area", "map_losses", "variation"]
+__all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "area", "map_losses", "variation"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class LossConfig:
             raise InputError(f"loss.maps is {self.maps!r}; expected batch or own")
         if not 0 <= self.area_warmup <= 1:
             raise InputError(f"loss.area_warmup is {self.area_warmup}; expected 0 to 1")
+
+
+#: What the terms of `LossTerms` are called where they are shown, in their order.
+LOSS_NAMES = ("loss", "cross_entropy", "area", "variation")
 
 
 class LossTerms(NamedTuple):
