@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tame_deploy.artifact.decoding import read_toml
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.files import replaced_file
 from tame_deploy.model.checkpoint import HeadCheckpoint, write_head
@@ -22,7 +23,6 @@ from tame_deploy.training.recipe import (
     Recipe,
     decode_recipe,
     differences,
-    read_toml,
     write_toml,
 )
 

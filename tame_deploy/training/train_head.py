@@ -62,7 +62,7 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         labels=model.labels,
         seed=recipe.run.seed,
     )
-    head = HeadRequest(model.head, model.variant, model.tokens, recipe.run.seed)
+    head = HeadRequest(model.head, variant=model.variant, tokens=model.tokens, seed=recipe.run.seed)
     network = build_network(load_backbone(request, progress), head, model.layers, progress)
     if model.head == "random" and model.initial_bias:
         assert network.head.fuser.bias is not None
