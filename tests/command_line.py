@@ -23,7 +23,7 @@ from pathlib import Path
 #: What commands import of others; what is missing here only costs time. ONNX Runtime and OpenVINO
 #: must be missing: they start threads when imported, which a fork would wait for and not have.
 LIBRARIES = (
-    "lightning.pytorch",
+    "lightning.fabric",
     "matplotlib.pyplot",
     "onnx",
     "onnxscript.function_libs.torch_lib.ops",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.artifact.types import MAX_UNREADABLE
 from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import PictureSource, open_pictures
@@ -21,10 +22,8 @@ from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import (
     Recipe,
-    decode,
     decode_recipe,
     differences,
-    read_toml,
     recipe_table,
 )
 from tame_deploy.training.train_head import build_recipe_network, train_head
@@ -105,13 +104,13 @@ class ScoredOn:
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
-            raise InputError("evaluation.limit and evaluation.batch_size: expected at least 1")
+            raise InputError("limit and batch_size: expected at least 1")
 
 
 def _scored_on(table: Any, recipe: Recipe) -> ScoredOn:
     if not isinstance(table, Mapping):
         raise InputError(f"evaluation is {table!r}; expected a table")
-    scored: ScoredOn = decode(ScoredOn, table, "evaluation.")
+    scored: ScoredOn = decode(ScoredOn, table, "evaluation", TOML)
     data, root = scored.data or recipe.data.validation, scored.root or recipe.data.root
     if data is None:
         raise InputError("evaluation.data is missing; expected the pictures to score maps on")
@@ -179,7 +178,9 @@ def _check_folder(folder: Path, study: Study) -> None:
 
 def _pictures(study: Study, network: ExplainedNetwork) -> Pictures:
     on = study.scored_on
-    source = PictureSource(str(on.data), on.root, on.masks, on.boxes, on.max_unreadable)
+    source = PictureSource(
+        str(on.data), on.root, masks=on.masks, boxes=on.boxes, max_unreadable=on.max_unreadable
+    )
     return open_pictures(source, network.head.config.classes, network.backbone.labels)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,6 +22,9 @@ from tame_deploy.cli.options import (
 )
 from tame_deploy.cli.screen import console
 from tame_deploy.errors import require_extra
+
+if TYPE_CHECKING:
+    from tame_deploy.model.features import FeatureMap
 
 
 def layers(
@@ -50,24 +54,29 @@ def layers(
         proposed = probe_layers(tap, backbone.example)
     else:
         proposed = propose(candidates)
-    names = [feature.layer for feature in proposed]
     if not every:
         candidates = last_of_each_size(candidates)
     listed = candidates + [f for f in proposed if f.layer not in {c.layer for c in candidates}]
+    _show_layers(model, listed, [feature.layer for feature in proposed], json=json)
+
+
+def _show_layers(
+    model: str, listed: Sequence[FeatureMap], proposed: Sequence[str], *, json: bool
+) -> None:
     if json:
         rows = [
             {"layer": f.layer, "channels": f.channels, "height": f.height, "width": f.width}
             for f in listed
         ]
-        console.print_json(json_format.dumps({"layers": rows, "proposed": names}))
+        console.print_json(json_format.dumps({"layers": rows, "proposed": list(proposed)}))
         return
     table = Table("layer", "channels", "height x width", "", title=f"layers of {model}")
     for feature in listed:
-        mark = "[green]proposed[/]" if feature.layer in names else ""
+        mark = "[green]proposed[/]" if feature.layer in proposed else ""
         size = f"{feature.height} x {feature.width}"
         table.add_row(feature.layer, str(feature.channels), size, mark)
     console.print(table)
-    console.print(f"--layers {','.join(names)}")
+    console.print(f"--layers {','.join(proposed)}")
 
 
 def import_checkpoint(

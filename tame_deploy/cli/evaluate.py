@@ -263,7 +263,7 @@ def _pictures(
 
     if not data:
         raise InputError("found no --data; expected a folder, a list file, or demo-held-out:300")
-    source = PictureSource(data, root, masks, boxes, max_unreadable)
+    source = PictureSource(data, root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
     pictures = open_pictures(source, len(subject.labels), subject.labels)
     for line in getattr(pictures, "missing", ()):
         notes.print(f"left out: {printable(line)}", markup=False)

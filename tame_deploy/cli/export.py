@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -20,6 +20,7 @@ from tame_deploy.cli.options import (
     TokensOption,
     VariantOption,
     WeightsOption,
+    given_options,
     parse_size,
     parse_triple,
     split_layers,
@@ -34,8 +35,12 @@ from tame_deploy.cli.screen import (
 )
 from tame_deploy.errors import InputError, require_extra
 
+if TYPE_CHECKING:
+    from tame_deploy.artifact.directory import Artifact
+
 
 def export(
+    context: typer.Context,
     backbone: BackboneOption,
     weights: WeightsOption = "default",
     head: Annotated[
@@ -69,7 +74,7 @@ def export(
         Literal["minmax", "sigmoid", "logits"], typer.Option(help="How maps are finished.")
     ] = "minmax",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 or later.")] = 18,
-    seed: Annotated[int | None, typer.Option(help="Seed of random weights, 0.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an artifact that is there.")] = False,
 ) -> None:
     """Fuse backbone and head into one ONNX graph, held to PyTorch, and keep it as an artifact."""
@@ -82,23 +87,23 @@ def export(
     from tame_deploy.model.network import HeadRequest, build_network
     from tame_deploy.model.pretrained import HEAD_LICENCE
 
-    if seed is not None and "random" not in (weights, head):
+    if "seed" in given_options(context) and "random" not in (weights, head):
         raise InputError("--seed has no meaning without random weights or a random head")
     target = output or str(Path("build") / backbone.replace(":", "-"))
     check_output(target, overwrite=overwrite)
     request = BackboneRequest(
         backbone,
         weights,
-        classes,
-        parse_size(image_size),
-        crop,
-        parse_triple("mean", mean),
-        parse_triple("std", std),
-        labels,
-        seed or 0,
+        classes=classes,
+        image_size=parse_size(image_size),
+        crop=crop,
+        mean=parse_triple("mean", mean),
+        std=parse_triple("std", std),
+        labels=labels,
+        seed=seed,
     )
-    head_request = HeadRequest(head, variant, tokens, seed or 0)
-    options = ExportOptions(explain, top_k, graph_input, maps, opset)
+    head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
+    options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)
     with download_bar(f"{backbone} weights") as progress:
         loaded = load_backbone(request, progress)
     with download_bar(f"{backbone} head") as progress:
@@ -107,6 +112,10 @@ def export(
         notes.print(f"[yellow]head:[/] {HEAD_LICENCE}")
     with step_spinner() as report:
         artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
+    _show(artifact)
+
+
+def _show(artifact: Artifact) -> None:
     assert artifact.manifest.parity is not None
     show_parity(artifact.manifest.parity)
     warn_speed_only(artifact.manifest)

@@ -104,16 +104,16 @@ class SubjectChoice:
         request = BackboneRequest(
             str(self.backbone),
             self.weights,
-            self.classes,
-            parse_size(self.image_size),
-            self.crop,
-            parse_triple("mean", self.mean),
-            parse_triple("std", self.std),
-            self.labels,
+            classes=self.classes,
+            image_size=parse_size(self.image_size),
+            crop=self.crop,
+            mean=parse_triple("mean", self.mean),
+            std=parse_triple("std", self.std),
+            labels=self.labels,
         )
         with download_bar(f"{self.backbone} weights") as progress:
             loaded = load_backbone(request, progress)
-            head = HeadRequest(self.head, self.variant, self.tokens)
+            head = HeadRequest(self.head, variant=self.variant, tokens=self.tokens)
             return build_network(loaded, head, split_layers(self.layers), progress)
 
     def _subject(self, network: ExplainedNetwork | None) -> Subject:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,32 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tame_deploy.cli.options import DataRootOption
+from tame_deploy.cli.options import DataRootOption, given_options, split_layers
 from tame_deploy.cli.screen import console, download_bar, notes, printable
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from tame_deploy.training.recipe import ModelConfig
+    from tame_deploy.training.find_lr import RangeTest
+    from tame_deploy.training.recipe import ModelConfig, Recipe
+    from tame_deploy.training.train_head import TrainedHead
+
+#: What a shell says of a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
+#: Which key of the recipe an option is for.
+_RECIPE_KEYS = {
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "layers": "model.layers",
+    "data": "data.train",
+    "validation": "data.validation",
+    "data_root": "data.root",
+    "epochs": "run.epochs",
+    "batch_size": "run.batch_size",
+    "lr": "optimizer.max_lr",
+    "precision": "run.precision",
+    "seed": "run.seed",
+}
 
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
 TrainBackboneOption = Annotated[
@@ -41,6 +62,7 @@ SetOption = Annotated[
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeOption = None,
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
@@ -63,50 +85,51 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Start anew in a folder with a run.")] = False,
 ) -> None:
     """Train an attention head on a frozen backbone; under torchrun, on many devices at once."""
-    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "tensorboard")
-    from tame_deploy.training.recipe import decode_recipe, read_toml
-    from tame_deploy.training.train_head import train_head
-
     if resume and overwrite:
         raise InputError("found both --resume and --overwrite; expected one of them")
-    changes = {
-        "model.backbone": backbone,
-        "model.weights": weights,
-        "model.layers": layers and [name.strip() for name in layers.split(",")],
-        "data.train": data,
-        "data.validation": validation,
-        "data.root": data_root,
-        "run.epochs": epochs,
-        "run.batch_size": batch_size,
-        "optimizer.max_lr": lr,
-        "run.precision": precision,
-        "run.seed": seed,
-    }
-    stored = Path(output or "") / "recipe.toml"
-    if resume and recipe is None and backbone is None:
-        if not (output and stored.is_file()):
-            raise InputError(f"there is no run to resume in {output or 'no --output'}")
-        table = _changed(read_toml(stored), changes, settings)
-    else:
-        table = _recipe_table(recipe, changes, settings)
-    chosen = decode_recipe(table)
-    folder = output or str(Path("runs") / chosen.model.backbone.replace(":", "-"))
-    first = os.environ.get("RANK", "0") == "0"
-    with download_bar(f"{chosen.model.backbone} weights") as progress:
+    _require_extra("tensorboard")
+    changes = _changes(
+        context,
+        settings,
+        backbone=backbone,
+        weights=weights,
+        layers=split_layers(layers),
+        data=data,
+        validation=validation,
+        data_root=data_root,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        precision=precision,
+        seed=seed,
+    )
+    with _explained_interrupt():
+        if resume and recipe is None and backbone is None:
+            chosen = _stored_recipe(output, changes)
+        else:
+            chosen = _recipe(recipe, changes)
+        folder = output or str(Path("runs") / chosen.model.backbone.replace(":", "-"))
+        _train(chosen, folder, resume=resume, overwrite=overwrite)
+
+
+def _train(recipe: Recipe, folder: str, *, resume: bool, overwrite: bool) -> None:
+    from tame_deploy.training.train_head import train_head
+
+    with download_bar(f"{recipe.model.backbone} weights") as progress:
         trained = train_head(
-            chosen,
+            recipe,
             folder,
             resume=resume,
             overwrite=overwrite,
-            show_progress=first and sys.stdout.isatty(),
-            report=lambda line: notes.print(printable(line), markup=False),
+            show_progress=_is_first_process() and sys.stdout.isatty(),
+            report=_report,
             progress=progress,
         )
-    if first:
-        _show_trained(trained, chosen.model)
+    if _is_first_process():
+        _show_trained(trained, recipe.model)
 
 
-def _show_trained(trained: Any, model: Any) -> None:
+def _show_trained(trained: TrainedHead, model: ModelConfig) -> None:
     for reason in trained.unreadable:
         notes.print(f"not read, another in its place: {printable(reason)}", markup=False)
     if 0 < trained.seen_classes < trained.classes:
@@ -138,6 +161,7 @@ def export_command(model: ModelConfig, head: Path) -> str:
 
 
 def find_lr(
+    context: typer.Context,
     recipe: RecipeOption = None,
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
@@ -153,20 +177,36 @@ def find_lr(
     output: Annotated[str, typer.Option("--output", "-o", help="The plot.")] = "find-lr.png",
 ) -> None:
     """Find the learning rate: raise it until the loss bursts, and plot what happened."""
-    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "matplotlib")
-    from tame_deploy.training.find_lr import find_lr as run_test
-    from tame_deploy.training.recipe import decode_recipe
+    _require_extra("matplotlib")
+    changes = _changes(
+        context,
+        settings,
+        backbone=backbone,
+        weights=weights,
+        layers=split_layers(layers),
+        data=data,
+        data_root=data_root,
+        batch_size=batch_size,
+        precision=precision,
+    )
+    with _explained_interrupt():
+        chosen = _recipe(recipe, changes)
+        found = _find_lr(chosen, (lowest, highest), steps)
+        path = found.draw(Path(output))
+    if chosen.model.weights == "random":
+        notes.print(
+            "[yellow]speed only:[/] the backbone has random weights; the rate means nothing"
+        )
+    console.print(
+        f"[green]suggested[/] --lr {found.suggestion:.1e} (the loss falls fastest there; it is "
+        f"lowest at {found.lowest:.1e})"
+    )
+    console.print(f"look at   {escape(str(path))}")
 
-    changes = {
-        "model.backbone": backbone,
-        "model.weights": weights,
-        "model.layers": layers and [name.strip() for name in layers.split(",")],
-        "data.train": data,
-        "data.root": data_root,
-        "run.batch_size": batch_size,
-        "run.precision": precision,
-    }
-    chosen = decode_recipe(_recipe_table(recipe, changes, settings))
+
+def _find_lr(recipe: Recipe, rates: tuple[float, float], steps: int | None) -> RangeTest:
+    from tame_deploy.training.find_lr import find_lr as run_test
+
     columns = (
         TextColumn("Raising the rate"),
         BarColumn(),
@@ -174,28 +214,18 @@ def find_lr(
         TimeRemainingColumn(),
     )
     with (
-        download_bar(f"{chosen.model.backbone} weights") as progress,
+        download_bar(f"{recipe.model.backbone} weights") as progress,
         Progress(*columns, console=notes, disable=not notes.is_terminal) as bar,
     ):
         task = bar.add_task("", total=None)
-        found = run_test(
-            chosen,
-            lowest=lowest,
-            highest=highest,
+        return run_test(
+            recipe,
+            lowest=rates[0],
+            highest=rates[1],
             steps=steps,
             advance=lambda done, of: bar.update(task, completed=done, total=of),
             progress=progress,
         )
-    if chosen.model.weights == "random":
-        notes.print(
-            "[yellow]speed only:[/] the backbone has random weights; the rate means nothing"
-        )
-    path = found.draw(Path(output))
-    console.print(
-        f"[green]suggested[/] --lr {found.suggestion:.1e} (the loss falls fastest there; it is "
-        f"lowest at {found.lowest:.1e})"
-    )
-    console.print(f"look at   {escape(str(path))}")
 
 
 def ablate(
@@ -205,17 +235,15 @@ def ablate(
     ] = "runs/ablation",
 ) -> None:
     """Train and evaluate variants, layer sets and losses side by side; goes on after a kill."""
-    require_extra("train", "torch", "torchvision", "safetensors", "lightning", "matplotlib")
+    _require_extra("tensorboard", "matplotlib")
     from tame_deploy.ablation.study import read_study, run_study
     from tame_deploy.ablation.tables import study_markdown, study_rows
     from tame_deploy.cli.screen import print_table, score_table
 
-    rows = run_study(
-        read_study(study),
-        output,
-        show_progress=sys.stdout.isatty(),
-        report=lambda line: notes.print(printable(line), markup=False),
-    )
+    with _explained_interrupt():
+        rows = run_study(
+            read_study(study), output, show_progress=sys.stdout.isatty(), report=_report
+        )
     headings, lines = study_rows(rows)
     print_table(score_table(f"ablation of {study}", headings, lines))
     table = Path(output) / "ablation.md"
@@ -226,35 +254,75 @@ def ablate(
     console.print(f"[green]wrote[/] {escape(str(table))}")
 
 
-def _recipe_table(
-    name: str | None, changes: Mapping[str, Any], settings: list[str] | None
-) -> dict[str, Any]:
-    from tame_deploy.training.recipe import recipe_table
-
-    table = {"model": {}} if name is None else recipe_table(name)
-    backbone = changes.get("model.backbone")
-    if name is None and backbone is None and not any("model.backbone" in s for s in settings or ()):
-        raise InputError("found neither --recipe nor --backbone; expected one of them")
-    recipes_own = table.get("model", {}).get("backbone")
-    if backbone is not None and recipes_own not in (None, backbone):
-        table = {**table, "model": {}}  # its layers and head are the other backbone's
-    return _changed(table, changes, settings)
+def _require_extra(*modules: str) -> None:
+    common = ("torch", "torchvision", "safetensors", "lightning", "tomli_w")
+    require_extra("train", *common, *modules)
 
 
-def _changed(
-    table: Mapping[str, Any], changes: Mapping[str, Any], settings: list[str] | None
-) -> dict[str, Any]:
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _report(line: str) -> None:
+    notes.print(printable(line), markup=False)
+
+
+@contextmanager
+def _explained_interrupt() -> Iterator[None]:
+    """Say what Ctrl-C left, and end with the exit status of an interrupted program."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if _is_first_process():
+            reason = str(interrupt) or "interrupted before anything was written"
+            notes.print(f"[yellow]stopped:[/] {escape(printable(reason))}")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _changes(context: typer.Context, settings: list[str] | None, **options: Any) -> dict[str, Any]:
+    """Return what the options that were given say of the recipe, by key."""
     from tame_deploy.training.recipe import parse_value
 
-    given = {key: value for key, value in changes.items() if value is not None}
+    given = given_options(context)
+    changes = {_RECIPE_KEYS[name]: value for name, value in options.items() if name in given}
     for setting in settings or ():
         key, sign, value = setting.partition("=")
         if not sign or key.strip().count(".") != 1:
             raise InputError(f"found --set {setting!r}; expected section.key=value")
-        given[key.strip()] = parse_value(value.strip())
+        changes[key.strip()] = parse_value(value.strip())
+    return changes
+
+
+def _stored_recipe(output: str | None, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of the run that is to go on, changed as the options say."""
+    from tame_deploy.artifact.decoding import read_toml
+
+    stored = Path(output or "") / "recipe.toml"
+    if not (output and stored.is_file()):
+        raise InputError(f"there is no run to resume in {output or 'no --output'}")
+    return _changed(read_toml(stored), changes)
+
+
+def _recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
+    """Return a shipped recipe or that of a file, changed as the options say."""
+    from tame_deploy.training.recipe import recipe_table
+
+    table = {"model": {}} if name is None else recipe_table(name)
+    backbone = changes.get("model.backbone")
+    if name is None and backbone is None:
+        raise InputError("found neither --recipe nor --backbone; expected one of them")
+    recipes_own = table.get("model", {}).get("backbone")
+    if backbone is not None and recipes_own not in (None, backbone):
+        table = {**table, "model": {}}  # its layers and head are the other backbone's
+    return _changed(table, changes)
+
+
+def _changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    from tame_deploy.training.recipe import decode_recipe
+
     merged = {section: dict(v) if isinstance(v, dict) else v for section, v in table.items()}
-    for key, value in given.items():
+    for key, value in changes.items():
         section, _, name = key.partition(".")
-        if isinstance(merged.setdefault(section, {}), dict):  # else the recipe is refused later
+        if isinstance(merged.setdefault(section, {}), dict):  # else the recipe is refused below
             merged[section][name] = value
-    return merged
+    return decode_recipe(merged)

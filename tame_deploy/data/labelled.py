@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -67,6 +67,7 @@ class FilePictures:
 
     paths: tuple[Path, ...]
     labels: tuple[int | None, ...]
+    _: KW_ONLY
     regions: Mapping[Path, Region] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 

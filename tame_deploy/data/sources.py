@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class PictureSource:
 
     data: str
     root: str | None = None
+    _: KW_ONLY
     masks: str | None = None
     boxes: str | None = None
     max_unreadable: float = MAX_UNREADABLE
@@ -79,7 +80,7 @@ def open_pictures(
         )
     root = path if path.is_dir() else Path(source.root or path.parent)
     regions = find_regions(found.paths, root, source.masks, source.boxes)
-    return FilePictures(found.paths, found.labels, regions, found.missing)
+    return FilePictures(found.paths, found.labels, regions=regions, missing=found.missing)
 
 
 def check_share(problems: Sequence[str], count: int, limit: float) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class BackboneRequest:
 
     name: str
     weights: str = "default"
+    _: KW_ONLY
     classes: int | None = None
     image_size: tuple[int, int] | None = None
     crop: str | None = None
@@ -74,7 +75,7 @@ def shape_request(
     Nothing is downloaded for it.
     """
     weights = "default" if ":" in name or name == demo.NAME else "random"
-    return BackboneRequest(name, weights, classes, image_size)
+    return BackboneRequest(name, weights, classes=classes, image_size=image_size)
 
 
 @dataclass(frozen=True)

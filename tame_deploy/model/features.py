@@ -33,7 +33,7 @@ Arrangement = Literal["channels-first", "channels-last", "tokens", "class-token-
 _UNNAMED = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureMap:
     """What one layer of a backbone gives out for one picture."""
 
@@ -200,7 +200,9 @@ def _describe(layer: str, output: Any, images: Tensor) -> FeatureMap | None:
         return None
     if height * width < 2:
         return None
-    return FeatureMap(layer, arrangement, channels, height, width)
+    return FeatureMap(
+        layer=layer, arrangement=arrangement, channels=channels, height=height, width=width
+    )
 
 
 def _distortion(height: int, width: int, images: Tensor) -> float:

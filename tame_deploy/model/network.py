@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ class HeadRequest:
     """Which head: "default" (public), "random" or a file; what is None is read off the file."""
 
     head: str = "default"
+    _: KW_ONLY
     variant: str | None = None
     tokens: TokenUse | None = None
     seed: int = 0

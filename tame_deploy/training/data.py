@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,8 +165,14 @@ def make_loader(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
+        worker_init_fn=_ignore_interrupts,
     )
     return loader
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    # A terminal sends Ctrl-C to every process; what becomes of workers is for the first to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(items: Sequence[tuple[Tensor, int, list[tuple[int, str]]]]) -> Batch:

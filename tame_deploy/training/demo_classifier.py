@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tame_deploy.data.labelled import DrawnPictures
 from tame_deploy.model.demo import IMAGE, LABELS, DemoNet
-from tame_deploy.training.denormals import flushed_denormals
+from tame_deploy.training.device import flushed_denormals
 
 __all__ = ["train_demo_classifier"]
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning.fabric import Fabric
@@ -22,16 +23,11 @@ from tame_deploy.training.data import (
     make_loader,
     open_training_data,
 )
-from tame_deploy.training.denormals import flushed_denormals
-from tame_deploy.training.module import make_optimizer
+from tame_deploy.training.device import deferred_interrupt, flushed_denormals, open_fabric
+from tame_deploy.training.optimizer import make_optimizer
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
-from tame_deploy.training.train_head import (
-    build_recipe_network,
-    choose_accelerator,
-    explained_device,
-    quiet_lightning,
-)
+from tame_deploy.training.train_head import build_recipe_network
 
 __all__ = ["RangeTest", "find_lr"]
 
@@ -39,7 +35,7 @@ __all__ = ["RangeTest", "find_lr"]
 STOP_AT = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RangeTest:
     """Learning rates tried and the smoothed loss at each; `suggestion` is where it falls fastest.
 
@@ -107,6 +103,7 @@ def find_lr(
     """
     if not 0 < lowest < highest:
         raise InputError(f"found rates {lowest} to {highest}; expected 0 < lowest < highest")
+    fabric = open_fabric(recipe.run)
     network = build_recipe_network(recipe, progress)
     training, _ = open_training_data(recipe, network)
     count = steps or len(training) // recipe.run.batch_size
@@ -115,12 +112,13 @@ def find_lr(
             f"a range test of {count} steps says nothing; expected at least 50 (--steps)"
         )
     rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
-    with quiet_lightning(), flushed_denormals():
-        losses = _raise_rate(recipe, network, training, rates, advance)
+    with flushed_denormals():
+        losses = _raise_rate(fabric, recipe, network, training, rates, advance)
     return _judge(rates, losses, count)
 
 
 def _raise_rate(
+    fabric: Fabric,
     recipe: Recipe,
     network: ExplainedNetwork,
     training: PictureTensors,
@@ -128,36 +126,35 @@ def _raise_rate(
     advance: Callable[[int, int], None],
 ) -> list[float]:
     """Take a step at each rate until the loss bursts, and return the losses."""
-    accelerator = choose_accelerator(recipe.run)
-    with explained_device():
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]
-    head = network.head.requires_grad_(True).train()
-    masked = MaskedStep(network, recipe.loss)
-    optimizer, peaks = make_optimizer(head, recipe.optimizer)
-    _, optimizer = fabric.setup(head, optimizer)
-    masked.to(fabric.device)
+    head = network.head.requires_grad_(True).train().to(fabric.device)
+    masked = MaskedStep(network, recipe.loss).to(fabric.device)
+    raw, peaks = make_optimizer(head, recipe.optimizer)
+    optimizer: Any = fabric.setup_optimizers(raw)
     losses: list[float] = []
     unreadable: dict[int, str] = {}
     best = float("inf")
-    for rate, batch in zip(rates, _endless(training, recipe), strict=False):
-        unreadable.update(batch.problems)
-        check_share(list(unreadable.values()), len(training), recipe.data.max_unreadable)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = rate * peak / peaks[0]  # biases keep their factor
-        with fabric.autocast():
-            loss = masked.losses(batch.pixels.to(fabric.device))[0].total
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            break
-        losses.append(value)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
-        advance(len(losses), len(rates))
-        latest = _smoothed(losses[-2000:], len(rates))[-1]
-        best = min(best, latest)
-        if latest > STOP_AT * best:
-            break
+    with deferred_interrupt() as interrupt:
+        for rate, batch in zip(rates, _endless(training, recipe), strict=False):
+            if interrupt.is_set():
+                raise KeyboardInterrupt
+            unreadable.update(batch.problems)
+            check_share(list(unreadable.values()), len(training), recipe.data.max_unreadable)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = rate * peak / peaks[0]  # biases keep their factor
+            with fabric.autocast():
+                loss = masked.losses(batch.pixels.to(fabric.device))[0].total
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                break
+            losses.append(value)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            advance(len(losses), len(rates))
+            latest = _smoothed(losses[-2000:], len(rates))[-1]
+            best = min(best, latest)
+            if latest > STOP_AT * best:
+                break
     return losses
 
 
@@ -191,8 +188,8 @@ def _judge(rates: list[float], losses: list[float], count: int) -> RangeTest:
     skipped = min(len(slopes) - 1, count // 20)  # the running mean settles first
     steepest = skipped + int(slopes[skipped:].argmin())
     return RangeTest(
-        tuple(rates[: len(smooth)]),
-        tuple(float(value) for value in smooth),
-        rates[steepest],
-        rates[best],
+        rates=tuple(rates[: len(smooth)]),
+        losses=tuple(float(value) for value in smooth),
+        suggestion=rates[steepest],
+        lowest=rates[best],
     )

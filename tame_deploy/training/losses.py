@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from tame_deploy.errors import InputError
 
-__all__ = ["LossConfig", "LossTerms", "area", "map_losses", "variation"]
+__all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "area", "map_losses", "variation"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights of the loss (TAME, section III-B; values of the published code).
 
@@ -37,13 +37,17 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name in ("cross_entropy", "area", "variation", "area_offset", "border"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"loss.{name} is {getattr(self, name)}; expected 0 or more")
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not 0 < self.area_exponent <= 10:
-            raise InputError(f"loss.area_exponent is {self.area_exponent}; expected 0 to 10")
+            raise InputError(f"area_exponent is {self.area_exponent}; expected 0 to 10")
         if self.maps not in ("batch", "own"):
-            raise InputError(f"loss.maps is {self.maps!r}; expected batch or own")
+            raise InputError(f"maps is {self.maps!r}; expected batch or own")
         if not 0 <= self.area_warmup <= 1:
-            raise InputError(f"loss.area_warmup is {self.area_warmup}; expected 0 to 1")
+            raise InputError(f"area_warmup is {self.area_warmup}; expected 0 to 1")
+
+
+#: What the terms of `LossTerms` are called where they are shown, in their order.
+LOSS_NAMES = ("loss", "cross_entropy", "area", "variation")
 
 
 class LossTerms(NamedTuple):

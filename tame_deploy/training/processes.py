@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tame_deploy.model.head import AttentionHead
 
-__all__ = ["gather_labels", "synchronise_batch_norm"]
+__all__ = ["average_gradients", "gather_labels", "synchronise_batch_norm"]
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -82,3 +82,15 @@ def gather_labels(labels: Tensor) -> tuple[Tensor, int]:
     parts = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, labels)
     return torch.cat(parts), dist.get_rank() * len(labels)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Replace a module's gradients by their means over processes.
+
+    A head's gradients come last in the backward pass, behind the whole backbone's, so that there
+    would be nothing to do meanwhile.
+    """
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= dist.get_world_size()
+            dist.all_reduce(parameter.grad)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+import tomli_w
+
+from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.artifact.types import MAX_UNREADABLE, TokenUse
 from tame_deploy.errors import InputError
 from tame_deploy.training.losses import LossConfig
@@ -26,11 +27,9 @@ __all__ = [
     "OptimizerConfig",
     "Recipe",
     "RunConfig",
-    "decode",
     "decode_recipe",
     "differences",
     "parse_value",
-    "read_toml",
     "recipe_table",
     "write_toml",
 ]
@@ -41,7 +40,7 @@ RECIPES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes"
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Backbone and head, as the options of `tame-deploy export`; `head` is what to start from.
 
@@ -64,7 +63,7 @@ class ModelConfig:
     initial_bias: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Pictures (as `PictureSource.data`) and how they are varied.
 
@@ -86,10 +85,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("validation_share", "max_unreadable"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"data.{name} is {getattr(self, name)}; expected 0 to 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Optimizer and one-cycle schedule (TAME, section IV, and the published code).
 
@@ -110,17 +109,17 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adamw"):
-            raise InputError(f"optimizer.name is {self.name!r}; expected sgd or adamw")
+            raise InputError(f"name is {self.name!r}; expected sgd or adamw")
         if not 0 < self.max_lr <= 100:
-            raise InputError(f"optimizer.max_lr is {self.max_lr}; expected above 0, at most 100")
+            raise InputError(f"max_lr is {self.max_lr}; expected above 0, at most 100")
         for name in ("base_momentum", "max_momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}; expected 0 to 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         if self.weight_decay < 0 or self.bias_lr_factor < 0:
-            raise InputError("optimizer.weight_decay and bias_lr_factor: expected 0 or more")
+            raise InputError("weight_decay and bias_lr_factor: expected 0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How long, how large, on what.
 
@@ -143,18 +142,16 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"run.{name} is {getattr(self, name)}; expected at least 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.workers < 0 or self.seed < 0:
-            raise InputError("run.workers and run.seed: expected 0 or more")
+            raise InputError("workers and seed: expected 0 or more")
         if self.precision not in PRECISIONS:
-            raise InputError(
-                f"run.precision is {self.precision!r}; expected {', '.join(PRECISIONS)}"
-            )
+            raise InputError(f"precision is {self.precision!r}; expected {', '.join(PRECISIONS)}")
         if self.accelerator not in ("auto", "cpu", "gpu"):
-            raise InputError(f"run.accelerator is {self.accelerator!r}; expected auto, cpu or gpu")
+            raise InputError(f"accelerator is {self.accelerator!r}; expected auto, cpu or gpu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides what a training run gives."""
 
@@ -163,21 +160,6 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return a TOML file's table.
-
-    Raises:
-        InputError: if it cannot be read or is not TOML.
-    """
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    return table
 
 
 def parse_value(text: str) -> Any:
@@ -206,89 +188,18 @@ def decode_recipe(table: Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: naming the key that is wrong, and what was meant.
     """
-    recipe: Recipe = decode(Recipe, table, "")
+    recipe: Recipe = decode(Recipe, table, "", TOML)
     return recipe
-
-
-def decode(kind: type, table: Mapping[str, Any], path: str) -> Any:
-    """Return a dataclass from a table, strictly; `path` stands before the names of its keys.
-
-    Raises:
-        InputError: for a key that is unknown, missing, or of the wrong type.
-    """
-    hints = get_type_hints(kind)
-    known = {item.name: item for item in fields(kind)}
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {path}{near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise InputError(f"unknown key {path}{key}{hint}")
-    for name, item in known.items():
-        if name not in table and item.default is MISSING and item.default_factory is MISSING:
-            raise InputError(f"{path}{name} is missing")
-    values = {key: _field(hints[key], value, f"{path}{key}") for key, value in table.items()}
-    return kind(**values)
-
-
-def _field(hint: Any, value: Any, path: str) -> Any:
-    if not is_dataclass(hint):
-        return _value(hint, value, path)
-    if not isinstance(value, Mapping):
-        raise InputError(f"{path} is {value!r}; expected a table")
-    return decode(hint, value, f"{path}.")  # type: ignore[arg-type]
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in get_args(hint) if option is not type(None))
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise InputError(f"{path} is {value!r}; expected {' or '.join(get_args(hint))}")
-        return value
-    if get_origin(hint) is tuple:
-        return _tuple(hint, value, path)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise InputError(f"{path} is {value!r}; expected {_TYPE_NAMES[hint]}")
-    return value
-
-
-_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        sample = "[64, 64]" if get_args(hint)[0] is int else '["a", "b"]'
-        raise InputError(f"{path} is {value!r}; expected a list such as {sample}")
-    inner = get_args(hint)
-    if inner[-1] is not Ellipsis and len(value) != len(inner):
-        raise InputError(f"{path} has {len(value)} entries; expected {len(inner)}")
-    return tuple(_value(inner[0], item, f"{path}[{index}]") for index, item in enumerate(value))
 
 
 def write_toml(recipe: Recipe) -> str:
     """Return the recipe as TOML that `decode_recipe` reads back equal."""
-    lines = []
-    for section, values in asdict(recipe).items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {_literal(v)}" for key, v in values.items() if v is not None]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_literal(item) for item in value)}]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        escaped = "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped)
-        return f'"{escaped}"'
-    return repr(value)
+    return tomli_w.dumps(
+        {
+            section: {key: value for key, value in values.items() if value is not None}
+            for section, values in asdict(recipe).items()
+        }
+    )
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:

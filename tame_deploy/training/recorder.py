@@ -1,19 +1,29 @@
-"""What is kept and shown while training runs: metrics, checkpoints, heads, pictures of maps."""
+"""What a run leaves on disk and shows while it goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
 
+from tame_deploy.closing import Closing
 from tame_deploy.model.head import resize_map
 from tame_deploy.picture.overlay import blend, contact_sheet
-from tame_deploy.training.keeping import MetricsFile, RunFolder
-from tame_deploy.training.module import HeadTraining
+from tame_deploy.training.checkpoints import MetricsFile, RunFolder
+from tame_deploy.training.head_training import HeadTraining
 
 __all__ = ["Recorder"]
 
@@ -23,98 +33,122 @@ EARLY_STEPS = (1, 10, 30, 100, 300, 1000, 3000)
 DRAWN = 10
 
 
-class Recorder(Callback):
-    """Writes the run's folder; only the first process does."""
+class Recorder(Closing):
+    """Writes a run's checkpoints, heads, metrics and pictures of maps, and draws its bar.
 
-    def __init__(self, folder: RunFolder, first_step: int, report: Callable[[str], None]) -> None:
-        self.folder = folder
-        self.first_step = first_step
-        self.report = report
-        self.last_step = first_step
+    Args:
+        folder: where they go.
+        training: the run.
+        report: told a line about every validation.
+        show_progress: draw the bar.
+    """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open metrics.csv, and draw the maps that training starts from."""
-        if trainer.is_global_zero:
-            self.metrics = MetricsFile(self.folder.metrics, self.first_step)
-            if self.first_step == 0:
-                self._draw(trainer, cast(HeadTraining, pl_module))
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
+    def __init__(
+        self,
+        folder: RunFolder,
+        training: HeadTraining,
+        report: Callable[[str], None],
+        *,
+        show_progress: bool,
     ) -> None:
-        """Note a step, and keep or draw what is due."""
-        module = cast(HeadTraining, pl_module)
-        step = module.step
-        if step == self.last_step:  # gradients are being accumulated
-            return
-        self.last_step = step
-        self._note(trainer, module, "training")
-        if not trainer.is_global_zero:
-            return
-        # After an epoch's last step validation comes first, so that a resumed run has it behind it.
-        if step % module.recipe.run.checkpoint_every == 0 and step % module.steps_per_epoch:
-            self.folder.keep(module.state(), module.network[0])
-        if step in EARLY_STEPS:
-            self._draw(trainer, module)
+        self._folder, self._training, self._report = folder, training, report
+        self._started = time.monotonic()
+        self._metrics = MetricsFile(folder.metrics, training.step)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self._bar = Progress(*columns, transient=True, disable=not show_progress)
+        self._task = self._bar.add_task("", loss="")
+        with ExitStack() as stack:
+            self._tensorboard = SummaryWriter(
+                str(folder.path / "tensorboard"), purge_step=training.step or None
+            )
+            stack.callback(self._tensorboard.close)
+            stack.enter_context(self._bar)
+            self._opened = stack.pop_all()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the validation, and keep the head if it is the best so far."""
-        module = cast(HeadTraining, pl_module)
-        row = module.row
-        self._note(trainer, module, "validation")
-        better = row["loss"] < module.best
-        module.best = min(module.best, row["loss"])
-        if not trainer.is_global_zero:
-            return
-        if better:
-            self.folder.keep_head(module.network[0], self.folder.best_head)
-        self.folder.keep(module.state(), module.network[0])
-        self._draw(trainer, module)
-        self.report(
-            f"epoch {module.epoch + 1}/{module.recipe.run.epochs}: validation loss "
+    def close(self) -> None:
+        """Take the bar away, and write what TensorBoard's writer still holds."""
+        self._opened.close()
+
+    def begin_epoch(self) -> None:
+        """Set the bar to where the epoch is."""
+        epoch, done = divmod(self._training.step, self._training.steps_per_epoch)
+        title = f"Epoch {epoch + 1}/{self._training.recipe.run.epochs}"
+        total = self._training.steps_per_epoch
+        self._bar.reset(self._task, description=title, total=total, completed=done, loss="")
+
+    def record_step(self, row: Mapping[str, float]) -> None:
+        """Note the loss of a step."""
+        self._note(row, "training")
+        self._bar.update(self._task, advance=1, loss=f"loss {row['loss']:.4f}")
+        if self._training.step in EARLY_STEPS:
+            self.draw_maps()
+
+    def save_checkpoint(self) -> None:
+        """Write what `--resume` goes on from, and the head as it is now.
+
+        Raises:
+            TrainingError: if the head is spoiled or the disk takes no more.
+        """
+        self._folder.save_checkpoint(self._training.state(), self._training.network)
+
+    def record_validation(self, row: Mapping[str, float], *, is_best: bool) -> None:
+        """Note a validation, write a checkpoint, and the head as the best one if it is.
+
+        Raises:
+            TrainingError: if the head is spoiled or the disk takes no more.
+        """
+        self._note(row, "validation")
+        if is_best:
+            self._folder.save_head(self._training.network, self._folder.best_head)
+        self.save_checkpoint()
+        self.draw_maps()
+        self._report(
+            f"epoch {self._epoch()}/{self._training.recipe.run.epochs}: validation loss "
             f"{row['loss']:.4f}, average drop {row['average_drop']:.1f} %, increase in confidence "
-            f"{row['increase_in_confidence']:.1f} %{', the best so far' if better else ''}"
+            f"{row['increase_in_confidence']:.1f} %{', the best so far' if is_best else ''}"
         )
 
-    def _note(self, trainer: Trainer, module: HeadTraining, split: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        facts = {
-            "step": module.step,
-            "epoch": (module.step - 1) // module.steps_per_epoch + 1,
-            "split": split,
-            "seconds": module.seconds(),
-        }
-        if split == "training":
-            facts["lr"] = module.rate
-        self.metrics.add(module.row | facts)
-        if trainer.logger is not None:
-            named = {f"{split}/{name}": value for name, value in module.row.items()}
-            trainer.logger.log_metrics(named, module.step)
+    def _epoch(self) -> int:
+        """Return the epoch of the last step, from 1."""
+        return (self._training.step - 1) // self._training.steps_per_epoch + 1
 
-    def _draw(self, trainer: Trainer, module: HeadTraining) -> None:
+    def _note(self, row: Mapping[str, float], split: str) -> None:
+        step = self._training.step
+        seconds = time.monotonic() - self._started
+        self._metrics.add(
+            {**row, "step": step, "epoch": self._epoch(), "split": split, "seconds": seconds}
+        )
+        for name, value in row.items():
+            if name != "lr":
+                self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+    def draw_maps(self) -> None:
         """Write maps over the first validation pictures, as they are at this step."""
-        pictures = module.validation_pictures
+        training = self._training
+        pictures, masked = training.validation_pictures, training.masked
         shown = [pictures[0, index][0] for index in range(min(DRAWN, len(pictures)))]
-        was_training = module.head.training
-        module.head.eval()
+        training.head.eval()
         with torch.no_grad():
-            pixels = torch.stack(shown).to(module.device)
-            features, labels = module.masked.look(pixels.float() / 255)
-            maps = torch.sigmoid(module.head.class_maps(features, labels[:, None]).float())
-            maps = resize_map(maps, module.masked.size)[:, 0].cpu()
-        module.head.train(was_training)
-        names = module.network[0].backbone.labels
+            pixels = torch.stack(shown).to(training.fabric.device)
+            features, labels = masked.look(pixels.float() / 255)
+            maps = torch.sigmoid(training.head.class_maps(features, labels[:, None]).float())
+            maps = resize_map(maps, masked.size)[:, 0].cpu()
+        training.head.train()
+        names = training.network.backbone.labels
         cells = []
         for picture, heat, label in zip(shown, maps.numpy(), labels.tolist(), strict=True):
             image = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()))
             caption = f"{names[label] if names else label}, mean {heat.mean():.2f}"
             cells.append((blend(image, heat), caption))
         sheet = contact_sheet(cells)
-        folder = self.folder.path / "maps"
+        folder = self._folder.path / "maps"
         folder.mkdir(exist_ok=True)
-        sheet.save(folder / f"step-{module.step:06d}.jpg", quality=90)
-        if trainer.logger is not None:
-            trainer.logger.experiment.add_image(  # type: ignore[attr-defined]
-                "maps", np.asarray(sheet), module.step, dataformats="HWC"
-            )
+        sheet.save(folder / f"step-{training.step:06d}.jpg", quality=90)
+        self._tensorboard.add_image("maps", np.asarray(sheet), training.step, dataformats="HWC")

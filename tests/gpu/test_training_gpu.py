@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
-from tame_deploy.errors import TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.rivals import make_rival
 from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.model.torch_backend import TorchBackend
+from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.find_lr import find_lr
 from tame_deploy.training.train_head import build_recipe_network, train_head
 from tests.integration.test_training import losses, recipe
@@ -27,19 +27,17 @@ def test_a_gpu_gives_the_losses_of_a_cpu(tmp_path, precision):
 
 
 def test_a_run_on_a_gpu_resumes(tmp_path, monkeypatch):
-    from tame_deploy.training import keeping
-
-    kept = keeping.RunFolder.keep
+    save = RunFolder.save_checkpoint
     chosen = recipe(run__accelerator="gpu", run__precision="16-mixed")
 
     def stop_at_four(self, state, network):
-        kept(self, state, network)
+        save(self, state, network)
         if state.step == 4:
             raise KeyboardInterrupt
 
     whole = train_head(chosen, tmp_path / "whole")
-    monkeypatch.setattr(keeping.RunFolder, "keep", stop_at_four)
-    with pytest.raises(TrainingError, match="interrupted"):
+    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_at_four)
+    with pytest.raises(KeyboardInterrupt, match="interrupted"):
         train_head(chosen, tmp_path / "broken")
     monkeypatch.undo()
     train_head(chosen, tmp_path / "broken", resume=True)

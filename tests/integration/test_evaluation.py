@@ -131,7 +131,7 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(subject, tmp_path):
     PICTURES.image(0).save(tmp_path / "a.png")
     Image.new("L", (5, 5), 255).save(tmp_path / "mask.png")
     path = tmp_path / "a.png"
-    pictures = FilePictures((path,), (None,), {path: tmp_path / "mask.png"})
+    pictures = FilePictures((path,), (None,), regions={path: tmp_path / "mask.png"})
     with pytest.raises(InputError, match="its mask is 5x5, the picture 128x128"):
         evaluate(subject, pictures, QUICK)
 

@@ -194,18 +194,20 @@ def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path):
 
 
 def test_a_run_resumed_in_one_process_is_bit_for_bit_the_same(tmp_path, monkeypatch):
-    from tame_deploy.training import keeping
+    from tame_deploy.training.checkpoints import RunFolder
 
-    kept = keeping.RunFolder.keep
+    save = RunFolder.save_checkpoint
 
     def stop_at_four(self, state, network):
-        kept(self, state, network)
+        save(self, state, network)
         if state.step == 4:
             raise KeyboardInterrupt
 
     whole = train_head(recipe(), tmp_path / "whole")
-    monkeypatch.setattr(keeping.RunFolder, "keep", stop_at_four)
-    with pytest.raises(TrainingError, match="interrupted; go on .* --resume -o"):
+    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_at_four)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"interrupted; the checkpoint of step 4 .* --resume"
+    ):
         train_head(recipe(), tmp_path / "broken")
     monkeypatch.undo()
     train_head(recipe(), tmp_path / "broken", resume=True)

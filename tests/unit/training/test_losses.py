@@ -65,11 +65,11 @@ def test_every_weight_counts():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"area": -1.0}, "loss.area is -1.0; expected 0 or more"),
-        ({"variation": float("nan")}, "loss.variation is nan"),
-        ({"area_exponent": 0.0}, "loss.area_exponent is 0.0"),
-        ({"maps": "all"}, "loss.maps is 'all'; expected batch or own"),
-        ({"area_warmup": 2.0}, "loss.area_warmup is 2.0"),
+        ({"area": -1.0}, "area is -1.0; expected 0 or more"),
+        ({"variation": float("nan")}, "variation is nan"),
+        ({"area_exponent": 0.0}, "area_exponent is 0.0"),
+        ({"maps": "all"}, "maps is 'all'; expected batch or own"),
+        ({"area_warmup": 2.0}, "area_warmup is 2.0"),
     ],
 )
 def test_weights_that_make_no_loss_are_refused(values, message):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tame_deploy.artifact.decoding import read_toml
 from tame_deploy.errors import InputError
 from tame_deploy.training.losses import LossConfig
 from tame_deploy.training.recipe import (
@@ -16,7 +17,6 @@ from tame_deploy.training.recipe import (
     decode_recipe,
     differences,
     parse_value,
-    read_toml,
     recipe_table,
     write_toml,
 )
@@ -25,22 +25,24 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 shares = st.floats(0, 0.99)
 recipes = st.builds(
     Recipe,
-    st.builds(
+    model=st.builds(
         ModelConfig,
-        texts,
-        texts,
-        st.none() | st.lists(texts, min_size=1, max_size=3).map(tuple),
-        st.none() | st.sampled_from(["tame", "no-skip"]),
+        backbone=texts,
+        weights=texts,
+        layers=st.none() | st.lists(texts, min_size=1, max_size=3).map(tuple),
+        variant=st.none() | st.sampled_from(["tame", "no-skip"]),
         tokens=st.none() | st.sampled_from(["patch", "patch-times-class"]),
         image_size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
         initial_bias=st.floats(-5, 5),
     ),
-    st.builds(DataConfig, st.none() | texts, root=st.none() | texts, validation_share=shares),
-    st.builds(LossConfig, area=st.floats(0, 1e6), maps=st.sampled_from(["batch", "own"])),
-    st.builds(
+    data=st.builds(
+        DataConfig, train=st.none() | texts, root=st.none() | texts, validation_share=shares
+    ),
+    loss=st.builds(LossConfig, area=st.floats(0, 1e6), maps=st.sampled_from(["batch", "own"])),
+    optimizer=st.builds(
         OptimizerConfig, max_lr=st.floats(1e-12, 100), name=st.sampled_from(["sgd", "adamw"])
     ),
-    st.builds(RunConfig, epochs=st.integers(1, 10**6), seed=st.integers(0, 9)),
+    run=st.builds(RunConfig, epochs=st.integers(1, 10**6), seed=st.integers(0, 9)),
 )
 
 
@@ -62,7 +64,10 @@ def test_the_published_recipes_hold_the_published_choices():
     assert (vgg16.optimizer.max_lr, vgg16.run.epochs, vgg16.run.batch_size) == (1e-2, 8, 32)
     assert (resnet50.optimizer.max_lr, resnet50.run.epochs) == (1e-4, 4)
     for recipe in (vgg16, resnet50):
-        assert recipe.loss == LossConfig(1.5, 2.0, 0.01, 0.0005, 0.3, 0.3, "batch", 0.0)
+        assert recipe.loss == LossConfig(
+            cross_entropy=1.5, area=2.0, variation=0.01, area_offset=0.0005, area_exponent=0.3,
+            border=0.3, maps="batch", area_warmup=0.0,
+        )  # fmt: skip
         assert recipe.optimizer.bias_lr_factor == 2
         assert recipe.optimizer.weight_decay == 5e-4
 
@@ -78,14 +83,20 @@ def test_the_published_recipes_hold_the_published_choices():
         ({"model": {"backbone": 3}}, "model.backbone is 3; expected a string"),
         ({"model": {"backbone": "a", "layers": "b"}}, "model.layers is 'b'; expected a list"),
         ({"model": {"backbone": "a", "image_size": [1]}}, "model.image_size has 1 entries"),
-        ({"model": {"backbone": "a", "tokens": "x"}}, "model.tokens is 'x'; expected patch or"),
-        ({"model": {"backbone": "a"}, "run": {"epochs": 0}}, "run.epochs is 0"),
+        ({"model": {"backbone": "a", "tokens": "x"}}, "model.tokens is 'x'; expected one of patch"),
+        ({"model": {"backbone": "a"}, "run": {"epochs": 0}}, "run: epochs is 0"),
         ({"model": {"backbone": "a"}, "run": {"epochs": 1.5}}, "run.epochs is 1.5; expected a who"),
         ({"model": {"backbone": "a"}, "run": {"epochs": True}}, "run.epochs is True"),
-        ({"model": {"backbone": "a"}, "run": {"precision": "8"}}, "run.precision is '8'; expected"),
-        ({"model": {"backbone": "a"}, "data": {"validation_share": 1}}, "data.validation_share"),
-        ({"model": {"backbone": "a"}, "optimizer": {"max_lr": 0}}, "optimizer.max_lr is 0.0"),
-        ({"model": {"backbone": "a"}, "optimizer": {"name": "lion"}}, "optimizer.name is 'lion'"),
+        (
+            {"model": {"backbone": "a"}, "run": {"precision": "8"}},
+            "run: precision is '8'; expected",
+        ),
+        ({"model": {"backbone": "a"}, "data": {"validation_share": 1}}, "data: validation_share"),
+        ({"model": {"backbone": "a"}, "optimizer": {"max_lr": 0}}, "optimizer: max_lr is 0.0"),
+        (
+            {"model": {"backbone": "a"}, "optimizer": {"name": "lion"}},
+            "optimizer.name is 'lion'; expected one of sgd",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_recipe_is_said(table, message):

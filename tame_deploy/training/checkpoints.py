@@ -1,38 +1,40 @@
-"""What a run keeps on disk, whole at any moment: checkpoint, heads, recipe, metrics."""
+"""The folder of a run, whole at any moment: checkpoint, heads, recipe, metrics."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tame_deploy.artifact.decoding import read_toml
 from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.files import replaced_file
 from tame_deploy.model.checkpoint import HeadCheckpoint, write_head
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.recipe import (
     Recipe,
     decode_recipe,
     differences,
-    read_toml,
     write_toml,
 )
 
-__all__ = ["MetricsFile", "RunFolder", "RunState"]
+__all__ = ["MetricsFile", "RunFolder", "TrainingState"]
 
-#: Choices that a resumed run may make anew: they change no number of what it gives.
-_FREE = ("run.workers", "run.checkpoint_every", "data.root", "data.max_unreadable")
+#: Keys of the recipe that a resumed run may change: they change no number of what it gives.
+_CHANGEABLE = ("run.workers", "run.checkpoint_every", "data.root", "data.max_unreadable")
 
 
-@dataclass
-class RunState:
-    """Where a run is: everything beyond the recipe that decides what comes next.
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a checkpoint holds: everything beyond the recipe that decides what comes next.
 
     `step` counts optimizer steps; `best` is the lowest validation loss so far; `world` is the
     number of processes; `data` is a hash of the pictures' names.
@@ -59,6 +61,7 @@ class RunFolder:
         self.last_head = self.path / "head-last.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.recipe = self.path / "recipe.toml"
+        self.step: int | None = None  # of the checkpoint, once this process has met it
 
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
         """Make the folder and note the recipe.
@@ -70,7 +73,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if any(not _is_torn(entry) for entry in self.path.iterdir()):
                 self._clear(overwrite)
-            write_whole(self.recipe, write_toml(recipe).encode())
+            _replace(self.recipe, write_toml(recipe).encode())
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
@@ -97,27 +100,25 @@ class RunFolder:
             raise InputError(f"there is no run to resume in {self.path}")
         return decode_recipe(read_toml(self.recipe))
 
-    def resume(self, recipe: Recipe, world: int, data: str = "") -> RunState | None:
-        """Return the state to go on from, or None if the run was ended before it kept any.
+    def resume(self, recipe: Recipe, world: int, data: str = "") -> TrainingState | None:
+        """Return the state to go on from, or None if the run has no checkpoint yet.
 
         Raises:
             InputError: if the run in the folder has another recipe, other pictures or another
                 number of processes, or its checkpoint is damaged.
         """
         changed = differences(self.stored_recipe(), recipe)
-        changed = [line for line in changed if line.partition(":")[0] not in _FREE]
+        changed = [line for line in changed if line.partition(":")[0] not in _CHANGEABLE]
         if changed:
             raise InputError(
                 f"the run in {self.path} has another recipe ({'; '.join(changed)}); resume it with "
                 "its own, or choose another --output"
             )
-        for leftover in self.path.glob(".partial-*"):  # of a run that was killed while writing
-            shutil.rmtree(leftover, ignore_errors=True)
         if not self.checkpoint.is_file():
             return None
         try:
             loaded = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            state = RunState(**loaded)
+            state = TrainingState(**loaded)
         # Arbitrary bytes make the restricted unpickler raise nearly anything.
         except Exception as error:
             raise InputError(
@@ -134,14 +135,23 @@ class RunFolder:
                 f"the run in {self.path} was on other pictures than are there now; bring them "
                 "back, or start anew with --overwrite"
             )
+        self.step = state.step
         return state
 
-    def keep(self, state: RunState, network: ExplainedNetwork) -> None:
+    def clear_torn(self) -> None:
+        """Remove what a kill left of files that were being written."""
+        for path in self.path.iterdir():
+            if path.name.startswith(".partial-"):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _is_torn(path):
+                path.unlink(missing_ok=True)
+
+    def save_checkpoint(self, state: TrainingState, network: ExplainedNetwork) -> None:
         """Write the checkpoint and the head as it is now; each is replaced whole or not at all.
 
         Raises:
-            TrainingError: if the head is spoiled or the disk takes no more; what was kept before is
-                intact.
+            TrainingError: if the head is spoiled or the disk takes no more; the previous checkpoint
+                is intact.
         """
         if not all(bool(torch.isfinite(value).all()) for value in state.head.values()):
             raise TrainingError(
@@ -149,11 +159,18 @@ class RunFolder:
                 "checkpoint is kept (a lower --lr may help; see tame-deploy find-lr)"
             )
         buffer = io.BytesIO()
-        torch.save(asdict(state), buffer)
-        self._keep(self.checkpoint, buffer.getvalue())
-        self.keep_head(network, self.last_head)
+        torch.save({item.name: getattr(state, item.name) for item in fields(state)}, buffer)
+        try:
+            _replace(self.checkpoint, buffer.getvalue())
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.checkpoint}: {error.strerror or error}; the previous "
+                "checkpoint is intact. Make room and go on with --resume"
+            ) from error
+        self.step = state.step
+        self.save_head(network, self.last_head)
 
-    def keep_head(self, network: ExplainedNetwork, path: Path) -> None:
+    def save_head(self, network: ExplainedNetwork, path: Path) -> None:
         """Write the head as safetensors.
 
         Raises:
@@ -165,34 +182,30 @@ class RunFolder:
                 HeadCheckpoint(network.head, network.backbone.name, layers), path, overwrite=True
             )
         except InputError as error:
-            raise TrainingError(f"{error}; what was kept before is intact") from error
+            raise TrainingError(f"{error}; the previous one is intact") from error
 
-    def _keep(self, path: Path, data: bytes) -> None:
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {path}: {error.strerror or error}; what was kept before is intact. "
-                "Make room and go on with --resume"
-            ) from error
+    def how_to_resume(self) -> str:
+        """Return what is there to go on from, and the command that does."""
+        command = f"tame-deploy train --resume -o {shlex.quote(str(self.path))}"
+        if self.checkpoint.is_file():
+            step = "" if self.step is None else f" of step {self.step}"
+            return f"the checkpoint{step} is {self.checkpoint}; go on from it with {command}"
+        if self.recipe.is_file():
+            return f"no checkpoint was written yet; begin again with {command}"
+        return f"nothing was written to {self.path} yet"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by new contents, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file by new contents, whole or not at all, also where the power fails."""
+    with replaced_file(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _is_torn(path: Path) -> bool:
     """Whether a file is what a kill leaves of one of ours."""
-    return path.name.startswith(".partial-") or path.name.endswith(".part")
+    return path.name.startswith(".partial-") or path.name.endswith(".partial")
 
 
 class MetricsFile:
@@ -208,12 +221,12 @@ class MetricsFile:
         rows = []
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if _whole(row, step)]
+                rows = [row for row in csv.DictReader(file) if _is_taken(row, step)]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(path, text.getvalue().encode())
+        _replace(path, text.getvalue().encode())
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; numbers keep seven digits."""
@@ -222,7 +235,7 @@ class MetricsFile:
             csv.DictWriter(file, self.COLUMNS).writerow(rounded)
 
 
-def _whole(row: Mapping[str, str | None], step: int) -> bool:
+def _is_taken(row: Mapping[str, str | None], step: int) -> bool:
     """Whether a row is of a step that the checkpoint has taken; the last one may be torn."""
     text = row.get("step") or ""
     return text.isdecimal() and int(text) <= step and row.get("seconds") is not None

@@ -10,7 +10,7 @@ from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.model.network import HeadRequest, build_network
-from tame_deploy.training.keeping import MetricsFile, RunFolder, RunState
+from tame_deploy.training.checkpoints import MetricsFile, RunFolder, TrainingState
 from tame_deploy.training.recipe import decode_recipe
 
 
@@ -20,7 +20,10 @@ def network():
 
 
 def state(network, step):
-    return RunState(step, 1.5, 1, network.head.state_dict(), {}, {}, {})
+    return TrainingState(
+        step=step, best=1.5, world=1, head=network.head.state_dict(),
+        optimizer={}, scheduler={}, scaler={},
+    )  # fmt: skip
 
 
 def recipe(**sections):
@@ -35,7 +38,7 @@ def folder(tmp_path):
 
 
 def test_a_kept_state_comes_back(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     found = folder.resume(recipe(), world=1)
     assert (found.step, found.best) == (7, 1.5)
     assert torch.equal(found.head["fuser.weight"], network.head.fuser.weight)
@@ -47,15 +50,15 @@ def test_a_run_that_kept_nothing_starts_from_its_beginning(folder):
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_intact(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     before = folder.checkpoint.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(TrainingError, match=r"cannot write .*last.ckpt: .*intact.*--resume"):
-            folder.keep(state(network, 8), network)
+            folder.save_checkpoint(state(network, 8), network)
         with pytest.raises(TrainingError, match=r"head-last.safetensors.*intact"):
-            folder.keep_head(network, folder.last_head)
+            folder.save_head(network, folder.last_head)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert folder.checkpoint.read_bytes() == before
@@ -67,7 +70,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(folder, network):
 
 
 def test_another_recipe_does_not_resume(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     other = recipe(loss={"area": 1.0}, run={"epochs": 9})
     with pytest.raises(InputError, match=r"another recipe \(loss.area: 2.0 then, 1.0 now; run.ep"):
         folder.resume(other, world=1)
@@ -75,28 +78,28 @@ def test_another_recipe_does_not_resume(folder, network):
 
 
 def test_another_number_of_processes_does_not_resume(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     with pytest.raises(InputError, match="had 1 processes and now has 2"):
         folder.resume(recipe(), world=2)
 
 
 def test_a_run_on_other_pictures_does_not_resume(folder, network):
-    folder.keep(dataclasses.replace(state(network, 7), data="these"), network)
+    folder.save_checkpoint(dataclasses.replace(state(network, 7), data="these"), network)
     assert folder.resume(recipe(), world=1, data="these").step == 7
     with pytest.raises(InputError, match="was on other pictures than are there now"):
         folder.resume(recipe(), world=1, data="others")
 
 
 def test_a_spoiled_head_is_never_kept(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     spoiled = {**network.head.state_dict(), "fuser.bias": torch.full((6,), torch.nan)}
     with pytest.raises(TrainingError, match="holds NaN or infinity after step 8; .* is kept"):
-        folder.keep(dataclasses.replace(state(network, 8), head=spoiled), network)
+        folder.save_checkpoint(dataclasses.replace(state(network, 8), head=spoiled), network)
     assert folder.resume(recipe(), world=1).step == 7
 
 
 def test_what_a_kill_leaves_of_a_start_is_no_obstacle(tmp_path):
-    (tmp_path / ".recipe.toml.part").write_text("[mod")
+    (tmp_path / ".recipe.toml.1.partial").write_text("[mod")
     RunFolder(tmp_path).start(recipe(), overwrite=False)
 
 
@@ -108,7 +111,7 @@ def test_a_damaged_checkpoint_is_said_to_be(folder, network, data):
 
 
 def test_a_folder_with_a_run_is_not_started_anew_unasked(folder, network):
-    folder.keep(state(network, 7), network)
+    folder.save_checkpoint(state(network, 7), network)
     with pytest.raises(InputError, match="not empty; pass --resume .* --overwrite"):
         folder.start(recipe(), overwrite=False)
     folder.start(recipe(), overwrite=True)

@@ -1,0 +1,40 @@
+"""The optimizer of a head and its one-cycle schedule."""
+
+from __future__ import annotations
+
+from torch import nn, optim
+
+from tame_deploy.training.recipe import OptimizerConfig
+
+__all__ = ["make_optimizer", "make_schedule"]
+
+
+def make_optimizer(head: nn.Module, config: OptimizerConfig) -> tuple[optim.Optimizer, list[float]]:
+    """Return the optimizer of a head and the highest rate of each of its groups.
+
+    Biases are not decayed and have a rate of their own (TAME's code: twice the weights').
+    """
+    biases = [p for name, p in head.named_parameters() if name.endswith("bias")]
+    weights = [p for name, p in head.named_parameters() if not name.endswith("bias")]
+    rates = [config.max_lr, config.max_lr * config.bias_lr_factor]
+    groups = [
+        {"params": weights, "lr": rates[0], "weight_decay": config.weight_decay},
+        {"params": biases, "lr": rates[1], "weight_decay": 0.0},
+    ]
+    if config.name == "sgd":
+        return optim.SGD(groups, momentum=config.max_momentum, nesterov=True), rates
+    return optim.AdamW(groups), rates
+
+
+def make_schedule(
+    optimizer: optim.Optimizer, rates: list[float], config: OptimizerConfig, steps: int
+) -> optim.lr_scheduler.OneCycleLR:
+    """Return the rates of a whole run, a value a step and one more that comes after the last."""
+    return optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=rates,
+        total_steps=steps + 1,
+        pct_start=config.warmup + 1e-9,  # it divides by warm-up steps less one
+        base_momentum=config.base_momentum,
+        max_momentum=config.max_momentum,
+    )
