@@ -367,6 +367,7 @@ def test_what_is_below_the_floor_at_one_batch_size_is_refused(demo_copy):
         """Right one by one, wrong in batches: it has been seen on devices."""
 
         name, inputs, outputs = "wrong", artifact.manifest.inputs, artifact.manifest.outputs
+        max_batch = None
 
         def __init__(self, backend):
             self.backend = backend
