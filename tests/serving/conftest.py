@@ -27,8 +27,8 @@ def serve(demo_export, tmp_path_factory):
             key = tuple(map(str, options))
             if key not in started or started[key].process.poll() is not None:
                 folder = tmp_path_factory.mktemp("server")
-                asked = running(folder, f"demo={demo_export}", *PLAIN, *options)
-                started[key] = stack.enter_context(asked)
+                one = running(folder, f"demo={demo_export}", *PLAIN, *options)
+                started[key] = stack.enter_context(one)
             return started[key]
 
         yield server_with

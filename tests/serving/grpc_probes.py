@@ -19,7 +19,7 @@ class Probe:
     """A request, as a message or as bytes, and what it should come to."""
 
     name: str
-    asked: Any
+    request: Any
     code: str = INVALID
     says: str = ""
     method: str = "ModelInfer"
@@ -30,25 +30,25 @@ class Probe:
 
     @property
     def data(self) -> bytes:
-        return self.asked if isinstance(self.asked, bytes) else self.asked.SerializeToString()
+        return self.request if isinstance(self.request, bytes) else self.request.SerializeToString()
 
 
 def good_request() -> Any:
     """Return a request for the logits of a black picture."""
-    asked = message("ModelInferRequest")(model_name="demo")
-    asked.inputs.add(name="images", datatype="UINT8", shape=ONE)
-    asked.outputs.add(name="logits")
-    asked.raw_input_contents.append(PIXELS)
-    return asked
+    request = message("ModelInferRequest")(model_name="demo")
+    request.inputs.add(name="images", datatype="UINT8", shape=ONE)
+    request.outputs.add(name="logits")
+    request.raw_input_contents.append(PIXELS)
+    return request
 
 
 def spoiled(
     name: str, spoil: Callable[[Any], object], code: str = INVALID, says: str = ""
 ) -> Probe:
     """Return a good request with something done to it."""
-    asked = good_request()
-    spoil(asked)
-    return Probe(name, asked, code, says)
+    request = good_request()
+    spoil(request)
+    return Probe(name, request, code, says)
 
 
 def shaped(
@@ -62,10 +62,10 @@ def shaped(
 ) -> Probe:
     """Return a probe with one raw input."""
 
-    def spoil(asked: Any) -> None:
-        del asked.inputs[:], asked.raw_input_contents[:]
-        asked.inputs.add(name=of, datatype=datatype, shape=shape)
-        asked.raw_input_contents.append(raw)
+    def spoil(request: Any) -> None:
+        del request.inputs[:], request.raw_input_contents[:]
+        request.inputs.add(name=of, datatype=datatype, shape=shape)
+        request.raw_input_contents.append(raw)
 
     return spoiled(name, spoil, says=says)
 
@@ -73,11 +73,11 @@ def shaped(
 def typed(name: str, datatype: str, says: str = "", **contents: Any) -> Probe:
     """Return a probe with its picture as typed contents."""
 
-    def spoil(asked: Any) -> None:
-        del asked.raw_input_contents[:]
-        asked.inputs[0].datatype = datatype
+    def spoil(request: Any) -> None:
+        del request.raw_input_contents[:]
+        request.inputs[0].datatype = datatype
         for place, values in contents.items():
-            getattr(asked.inputs[0].contents, place).extend(values)
+            getattr(request.inputs[0].contents, place).extend(values)
 
     return spoiled(name, spoil, says=says)
 
@@ -87,10 +87,10 @@ def classed(
 ) -> Probe:
     """Return a probe with classes beside its picture."""
 
-    def spoil(asked: Any) -> None:
-        asked.inputs.add(name="class_ids", datatype=datatype, shape=shape)
+    def spoil(request: Any) -> None:
+        request.inputs.add(name="class_ids", datatype=datatype, shape=shape)
         kind = "q" if datatype == "INT64" else "i"
-        asked.raw_input_contents.append(struct.pack(f"<{len(ids)}{kind}", *ids))
+        request.raw_input_contents.append(struct.pack(f"<{len(ids)}{kind}", *ids))
 
     return spoiled(name, spoil, says=says)
 
@@ -101,9 +101,9 @@ def pictured(name: str, *files: bytes, says: str = "", shape: list[int] | None =
 
 
 def output(name: str, of: str, code: str = INVALID, says: str = "", **parameters: Any) -> Probe:
-    def spoil(asked: Any) -> None:
-        asked.outputs[0].name = of
-        _set(asked.outputs[0].parameters, parameters)
+    def spoil(request: Any) -> None:
+        request.outputs[0].name = of
+        _set(request.outputs[0].parameters, parameters)
 
     return spoiled(name, spoil, code, says)
 
@@ -140,28 +140,28 @@ INPUTS = (
     shaped("nine-pictures", "UINT8", [9, *ONE[1:]], PIXELS * 9, says="takes 1 to 8"),
     shaped("too-few-bytes", "UINT8", ONE, PIXELS[:-1], says="49151 bytes"),
     shaped("too-many-bytes", "UINT8", ONE, PIXELS + b"x", says="49153 bytes"),
-    spoiled("no-inputs", lambda asked: asked.inputs.__delitem__(slice(None))),
+    spoiled("no-inputs", lambda request: request.inputs.__delitem__(slice(None))),
     spoiled("images-twice",
-            lambda asked: (asked.inputs.append(asked.inputs[0]),
-                           asked.raw_input_contents.append(PIXELS)), says="named twice"),
+            lambda request: (request.inputs.append(request.inputs[0]),
+                           request.raw_input_contents.append(PIXELS)), says="named twice"),
     spoiled("images-and-image",
-            lambda asked: (asked.inputs.add(name="image", datatype="BYTES", shape=[1, 1]),
-                           asked.raw_input_contents.append(b"\1\0\0\0x")), says="both images"),
+            lambda request: (request.inputs.add(name="image", datatype="BYTES", shape=[1, 1]),
+                           request.raw_input_contents.append(b"\1\0\0\0x")), says="both images"),
     spoiled("an-input-too-many",
-            lambda asked: (asked.inputs.add(name="more", datatype="UINT8", shape=[1]),
-                           asked.raw_input_contents.append(b"x")), says="'more'"),
+            lambda request: (request.inputs.add(name="more", datatype="UINT8", shape=[1]),
+                           request.raw_input_contents.append(b"x")), says="'more'"),
     spoiled("more-raw-contents-than-inputs",
-            lambda asked: asked.raw_input_contents.append(PIXELS), says="2 raw_input_contents"),
+            lambda request: request.raw_input_contents.append(PIXELS), says="2 raw_input_contents"),
     spoiled("fewer-raw-contents-than-inputs",
-            lambda asked: asked.inputs.add(name="class_ids", datatype="INT64", shape=[1, 1]),
+            lambda request: request.inputs.add(name="class_ids", datatype="INT64", shape=[1, 1]),
             says="1 raw_input_contents"),
     spoiled("raw-and-typed-contents",
-            lambda asked: asked.inputs[0].contents.uint_contents.extend(PIXELS),
+            lambda request: request.inputs[0].contents.uint_contents.extend(PIXELS),
             says="both contents and raw"),
     spoiled("one-raw-and-one-typed",
-            lambda asked: asked.inputs.add(name="class_ids", datatype="INT64", shape=[1, 1],
+            lambda request: request.inputs.add(name="class_ids", datatype="INT64", shape=[1, 1],
                                            contents={"int64_contents": [0]})),
-    spoiled("no-contents", lambda asked: asked.raw_input_contents.__delitem__(0)),
+    spoiled("no-contents", lambda request: request.raw_input_contents.__delitem__(0)),
     typed("another-kind-of-contents", "UINT8", says="uint_contents",
           fp32_contents=[0.0] * len(PIXELS)),
     typed("two-kinds-of-contents", "UINT8", uint_contents=PIXELS, int_contents=[1]),
@@ -172,8 +172,8 @@ INPUTS = (
     typed("too-many-values", "UINT8", uint_contents=[0] * (len(PIXELS) + 1)),
     typed("contents-of-an-unknown-datatype", "UINT9", uint_contents=PIXELS),
     spoiled("input-in-shared-memory",
-            lambda asked: (_set(asked.inputs[0].parameters, {"shared_memory_region": "r"}),
-                           asked.raw_input_contents.__delitem__(0)), "UNIMPLEMENTED", "shared"),
+            lambda request: (_set(request.inputs[0].parameters, {"shared_memory_region": "r"}),
+                           request.raw_input_contents.__delitem__(0)), "UNIMPLEMENTED", "shared"),
     classed("class-too-large", [1, 1], 6, says="expected -1 to 5"),
     classed("class-too-small", [1, 1], -2, says="expected -1 to 5"),
     classed("classes-without-a-batch", [1], 0, says="expected INT64 [1, -1]"),
@@ -197,7 +197,7 @@ INPUTS = (
 REST = (
     output("unknown-output", "scores", says="'scores'"),
     output("output-without-a-name", ""),
-    spoiled("output-twice", lambda asked: asked.outputs.add(name="logits"), says="named twice"),
+    spoiled("output-twice", lambda request: request.outputs.add(name="logits"), says="named twice"),
     output("classification-of-maps", "maps", says="classification", classification=2),
     output("classification-negative", "logits", says="classification", classification=-1),
     output("classification-of-too-many", "logits", says="expected 1 to 6", classification=7),
@@ -205,17 +205,17 @@ REST = (
     output("classification-is-true", "logits", says="classification", classification=True),
     output("output-in-shared-memory", "logits", "UNIMPLEMENTED", "shared memory",
            shared_memory_region="r", shared_memory_byte_size=24),
-    spoiled("id-is-too-long", lambda asked: setattr(asked, "id", "x" * 257), says="257"),
-    spoiled("timeout-as-text", lambda asked: _set(asked.parameters, {"timeout": "soon"}),
+    spoiled("id-is-too-long", lambda request: setattr(request, "id", "x" * 257), says="257"),
+    spoiled("timeout-as-text", lambda request: _set(request.parameters, {"timeout": "soon"}),
             says="timeout"),
-    spoiled("timeout-negative", lambda asked: _set(asked.parameters, {"timeout": -1}),
+    spoiled("timeout-negative", lambda request: _set(request.parameters, {"timeout": -1}),
             says="timeout"),
-    spoiled("unknown-model", lambda asked: setattr(asked, "model_name", "other"), "NOT_FOUND",
+    spoiled("unknown-model", lambda request: setattr(request, "model_name", "other"), "NOT_FOUND",
             "'other'"),
-    spoiled("no-model", lambda asked: setattr(asked, "model_name", ""), "NOT_FOUND"),
-    spoiled("unknown-version", lambda asked: setattr(asked, "model_version", "2"), "NOT_FOUND",
+    spoiled("no-model", lambda request: setattr(request, "model_name", ""), "NOT_FOUND"),
+    spoiled("unknown-version", lambda request: setattr(request, "model_version", "2"), "NOT_FOUND",
             "version"),
-    spoiled("a-version-that-is-text", lambda asked: setattr(asked, "model_version", "new"),
+    spoiled("a-version-that-is-text", lambda request: setattr(request, "model_version", "new"),
             "NOT_FOUND"),
     Probe("an-empty-message", b"", "NOT_FOUND"),
     Probe("a-request-of-nothing-but-a-model", _PARTS, says="no inputs"),

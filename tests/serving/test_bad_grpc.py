@@ -75,9 +75,9 @@ def test_where_we_differ_from_triton_is_on_purpose():
 
 
 def test_a_message_that_is_too_large_is_refused(unharmed):
-    asked = good_request()
-    asked.raw_input_contents[0] = bytes(65 * _MIB)
-    error = failure(lambda: unharmed.unary_unary(_INFER)(asked.SerializeToString(), timeout=20))
+    request = good_request()
+    request.raw_input_contents[0] = bytes(65 * _MIB)
+    error = failure(lambda: unharmed.unary_unary(_INFER)(request.SerializeToString(), timeout=20))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert_tells_no_secrets(error)
 
@@ -100,9 +100,9 @@ def test_a_deadline_that_is_over_at_once_is_told(unharmed):
 
 
 def test_a_time_in_the_request_that_is_over_at_once_is_told(unharmed):
-    asked = good_request()
-    asked.parameters["timeout"].int64_param = 1
-    error = failure(lambda: unharmed.unary_unary(_INFER)(asked.SerializeToString(), timeout=20))
+    request = good_request()
+    request.parameters["timeout"].int64_param = 1
+    error = failure(lambda: unharmed.unary_unary(_INFER)(request.SerializeToString(), timeout=20))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "time" in error.details()
 
@@ -145,20 +145,20 @@ def test_a_stream_without_requests_ends(unharmed):
 
 @pytest.mark.parametrize("service", ["", SERVICE])
 def test_health_says_that_it_serves(channel, service):
-    asked = health_pb2.HealthCheckRequest(service=service)
-    answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=20)
+    request = health_pb2.HealthCheckRequest(service=service)
+    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_health_of_an_unknown_service_is_not_found(channel):
-    asked = health_pb2.HealthCheckRequest(service="other")
-    error = failure(lambda: health_pb2_grpc.HealthStub(channel).Check(asked, timeout=20))
+    request = health_pb2.HealthCheckRequest(service="other")
+    error = failure(lambda: health_pb2_grpc.HealthStub(channel).Check(request, timeout=20))
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
-def _reflected(channel, **asked):
+def _reflected(channel, **fields):
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    request = reflection_pb2.ServerReflectionRequest(**asked)
+    request = reflection_pb2.ServerReflectionRequest(**fields)
     (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=20)
     return answer
 

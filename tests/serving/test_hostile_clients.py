@@ -63,15 +63,15 @@ def test_large_pictures_are_not_kept(server):
     ).encode()  # fmt: skip
     highest = before = server.resident_mib
     with ThreadPoolExecutor(3) as pool:
-        asked = [
+        requests = [
             pool.submit(httpx.post, f"{server.http}/v2/models/demo/infer", content=told + raw,
                         headers={"inference-header-content-length": str(len(told))}, timeout=60)
             for _ in range(3)
         ]  # fmt: skip
-        while not all(one.done() for one in asked):
+        while not all(one.done() for one in requests):
             highest = max(highest, server.resident_mib)
             time.sleep(0.02)
-        assert {one.result().status_code for one in asked} == {200}
+        assert {one.result().status_code for one in requests} == {200}
     assert highest - before < 400  # all 24 would be 860 MB
 
 

@@ -130,14 +130,14 @@ def test_files_that_are_dropped_or_pasted_are_explained(here, how):
 
 def test_another_class_has_another_map_which_is_fetched_once(here):
     here.sample()
-    asked = []
-    here.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    urls = []
+    here.page.on("request", lambda request: urls.append(request.url.rpartition("/")[2]))
     first = here.pixels
     for name in ("star", "ring", "star"):
         here.page.locator("#classes label", has_text=name).click()
         here.settles(name)
         assert (here.pixels == first) == (name == "ring")
-    assert [url for url in asked if url.startswith("explain")] == [
+    assert [url for url in urls if url.startswith("explain")] == [
         "explain?maps=png&top=6&class_id=3"
     ]
 

@@ -42,7 +42,7 @@ def test_a_file_is_explained(client):
 
 def test_json_in_and_out(client):
     images = np.zeros((2, 128, 128, 3), np.uint8)
-    asked = {
+    request = {
         "id": "seven",
         "inputs": [
             {"name": "images", "shape": [2, 128, 128, 3], "datatype": "UINT8",
@@ -51,7 +51,7 @@ def test_json_in_and_out(client):
         ],
         "outputs": [{"name": "explained"}],
     }  # fmt: skip
-    found = client.post("/v2/models/demo/infer", content=json.dumps(asked)).json()
+    found = client.post("/v2/models/demo/infer", content=json.dumps(request)).json()
     assert found["id"] == "seven"
     assert found["outputs"] == [
         {"name": "explained", "datatype": "INT64", "shape": [2, 2], "data": [0, 1, 2, 3]}

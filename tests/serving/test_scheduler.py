@@ -76,13 +76,13 @@ def test_batches_keep_to_rows_and_to_requests_of_one_shape():
     async def main():
         engine = Engine(held=True)
         scheduler = Scheduler(engine, max_batch=4)
-        asked = [rows(1), rows(2, 3, 4), rows(5, 6), rows(7, width=2), rows(8)]
-        tasks = await submitted(scheduler, *asked)
+        jobs = [rows(1), rows(2, 3, 4), rows(5, 6), rows(7, width=2), rows(8)]
+        tasks = await submitted(scheduler, *jobs)
         engine.go.set()
         found = await asyncio.gather(*tasks)
         # 1 and 2, 3, 4 fill a batch; then 5, 6 with 8; 7 is of another shape.
         assert engine.batches == [4, 3, 1]
-        for job, one in zip(asked, found, strict=True):
+        for job, one in zip(jobs, found, strict=True):
             np.testing.assert_array_equal(one.outputs["y"], job["x"] * 2)
         await scheduler.close()
 

@@ -35,6 +35,7 @@ def test_several_models_and_a_file_of_options(demo_export, tmp_path):
     [
         (["--token-file", "nowhere"], "cannot read tokens nowhere"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
+        (["--no-grpc", "--grpc-port", 9], "found both --grpc-port and --no-grpc"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(demo_export, tmp_path, arguments, words):

@@ -85,9 +85,9 @@ def test_json_of_any_kind_is_a_tensor_or_refused(datatype, values):
 
 
 @given(st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters"]), anything))
-def test_any_json_is_a_request_or_refused(asked):
+def test_any_json_is_a_request_or_refused(request):
     with contextlib.suppress(RequestError):
-        decode_request(json.dumps(asked).encode(), None, model="m")
+        decode_request(json.dumps(request).encode(), None, model="m")
 
 
 @given(st.binary(max_size=60), st.none() | st.text(max_size=5))
@@ -132,10 +132,10 @@ def test_an_answer_is_the_same_on_both_transports():
 
 
 def test_typed_contents_of_a_message_are_read():
-    asked = message("ModelInferRequest")(model_name="m")
-    tensor = asked.inputs.add(name="x", datatype="INT64", shape=[2, 1])
+    request = message("ModelInferRequest")(model_name="m")
+    tensor = request.inputs.add(name="x", datatype="INT64", shape=[2, 1])
     tensor.contents.int64_contents.extend([5, -1])
-    np.testing.assert_array_equal(decode_message(asked).inputs[0].array, [[5], [-1]])
+    np.testing.assert_array_equal(decode_message(request).inputs[0].array, [[5], [-1]])
     tensor.contents.fp32_contents.append(1)
     with pytest.raises(RequestError, match="expected int64_contents"):
-        decode_message(asked)
+        decode_message(request)

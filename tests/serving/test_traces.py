@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from tests.serving.running import running
+from tests.serving.running import PLAIN, running
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
@@ -28,8 +28,8 @@ def test_a_request_is_a_span_of_its_clients_trace(demo_export, tmp_path):
     with HTTPServer(("127.0.0.1", 0), Collector) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
-        asked = ("--backend", "onnxruntime", "--no-grpc", "--traces", endpoint)
-        with running(tmp_path, f"demo={demo_export}", *asked) as server:
+        traced = (*PLAIN, "--no-grpc", "--traces", endpoint)
+        with running(tmp_path, f"demo={demo_export}", *traced) as server:
             trace = "0af7651916cd43dd8448eb211c80319c"
             headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
             httpx.get(f"{server.http}/v2/models/demo", headers=headers).raise_for_status()

@@ -330,13 +330,13 @@ def typed_contents(b: Bench) -> None:
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-    asked = service_pb2.ModelInferRequest(model_name="demo")
-    tensor = asked.inputs.add(name="images", datatype="UINT8", shape=[1, 128, 128, 3])
+    request = service_pb2.ModelInferRequest(model_name="demo")
+    tensor = request.inputs.add(name="images", datatype="UINT8", shape=[1, 128, 128, 3])
     tensor.contents.uint_contents.extend(b.expected["images"][0].ravel().tolist())
-    chosen = asked.inputs.add(name="class_ids", datatype="INT64", shape=[1, 2])
+    chosen = request.inputs.add(name="class_ids", datatype="INT64", shape=[1, 2])
     chosen.contents.int64_contents.extend(b.expected["explained_chosen"][0].tolist())
     with grpc.insecure_channel(b.address) as channel:
-        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(asked)
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
     b.same(b.lib.InferResult(answer), suffix="_chosen")
 
 
