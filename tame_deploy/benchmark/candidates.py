@@ -15,11 +15,11 @@ from tame_deploy.runtime.backends.openvino import OpenVinoBackend, computes_bflo
 from tame_deploy.runtime.backends.protocol import CPU, CUDA, Backend, BackendOptions
 from tame_deploy.runtime.selection.selection import open_backend, prospects
 
-__all__ = ["Subject", "relatives", "subjects_of"]
+__all__ = ["Candidate", "candidates_of", "relatives"]
 
 
-@dataclass(frozen=True)
-class Subject:
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
     """One artifact on one backend.
 
     Attributes:
@@ -47,7 +47,7 @@ class Subject:
         """Whether its classifier can be run alone: an engine holds both."""
         return self.backend in ("onnxruntime", "openvino") and _has_onnx()
 
-    def without_explanation(self) -> Subject:
+    def without_explanation(self) -> Candidate:
         """Return the classifier alone, on the same backend."""
         return replace(self, plain=True)
 
@@ -67,7 +67,9 @@ class Subject:
         return kind(model, inputs, outputs, self.options)
 
 
-def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]) -> list[Subject]:
+def candidates_of(
+    artifact: Artifact, threads: int | None, backends: Sequence[str]
+) -> list[Candidate]:
     """Return an artifact on every backend that can run it here.
 
     Args:
@@ -79,9 +81,9 @@ def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]
         InputError: if none is left.
     """
     found = [
-        subject
-        for subject in _every_subject(artifact, threads)
-        if not backends or subject.backend in backends
+        candidate
+        for candidate in _every_candidate(artifact, threads)
+        if not backends or candidate.backend in backends
     ]
     if not found:
         raise InputError(
@@ -91,24 +93,29 @@ def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]
     return found
 
 
-def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]:
-    precision = artifact.manifest.precision
+def _every_candidate(artifact: Artifact, threads: int | None) -> Iterator[Candidate]:
+    own = artifact.manifest.precision
+
+    def candidate(backend: str, options: BackendOptions) -> Candidate:
+        lower = options.precision
+        precision = own if lower is None else lower if own == "fp32" else f"{own}, {lower}"
+        return Candidate(artifact=artifact, backend=backend, precision=precision, options=options)
+
     for prospect in prospects(artifact, BackendOptions()):
         if prospect.refusal is not None:
             continue
         if prospect.backend == "openvino":
-            options = BackendOptions(threads)
-            yield Subject(artifact, "openvino", precision, options)
+            options = BackendOptions(threads=threads)
+            yield candidate("openvino", options)
             if computes_bfloat16():
                 faster = replace(options, precision="bf16")
-                word = "bf16" if precision == "fp32" else f"{precision}, bf16"
-                yield Subject(artifact, "openvino", word, faster)
+                yield candidate("openvino", faster)
         elif prospect.provider == CPU:
-            yield Subject(artifact, "onnxruntime", precision, BackendOptions(threads))
+            yield candidate("onnxruntime", BackendOptions(threads=threads))
         elif prospect.provider == CUDA:
-            yield Subject(artifact, "onnxruntime", precision, BackendOptions(providers=(CUDA, CPU)))
+            yield candidate("onnxruntime", BackendOptions(providers=(CUDA, CPU)))
         else:
-            yield Subject(artifact, prospect.backend, precision, BackendOptions())
+            yield candidate(prospect.backend, BackendOptions())
 
 
 def relatives(artifact: Artifact) -> list[Artifact]:
