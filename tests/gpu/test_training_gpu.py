@@ -48,7 +48,7 @@ def test_a_run_on_a_gpu_resumes(tmp_path, monkeypatch):
     assert all(torch.allclose(one[key], other[key], rtol=1e-2, atol=1e-3) for key in one)
 
 
-def test_metrics_and_rivals_on_a_gpu_agree_with_a_cpu():
+def test_metrics_and_baselines_on_a_gpu_agree_with_a_cpu():
     options = EvaluationOptions(metrics=("ad-ic",), batch_size=4)
     pictures = DrawnPictures(HELD_OUT_SEED, 4)
     found = {}
