@@ -158,7 +158,7 @@ def test_a_model_that_gives_nan_is_an_error(model):
 def compared(network, model):
     baselines = [make_baseline(name, model, network, rise_masks=60) for name in BASELINES]
     options = EvaluationOptions(metrics=("ad-ic", "localisation"))
-    return compare(model, DrawnPictures(HELD_OUT_SEED, 6), [None, *baselines], options)
+    return compare(model, DrawnPictures(HELD_OUT_SEED, 3), [None, *baselines], options)
 
 
 def test_every_baseline_is_scored_and_its_passes_are_counted(compared, network):
