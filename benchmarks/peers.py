@@ -30,7 +30,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ from rich.table import Table
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import BackendError
-from tame_deploy.evaluation.rivals import make_rival
+from tame_deploy.evaluation.baselines import make_baseline
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
@@ -132,26 +131,27 @@ def add_published(contest: Contest) -> None:
     contest.peers[TAME] = explain
 
 
-class PlainSubject:
+class PlainClassifier:
     """The classifier alone in PyTorch, as RISE asks it."""
 
     def __init__(self, network: ExplainedNetwork) -> None:
         self._plain = Plain(network).eval()
 
-    def answer(self, pixels: NDArray[np.float32]) -> Any:
+    def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return probabilities (B, C) of pictures (B, H, W, 3) in [0, 1]."""
         with torch.inference_mode():
             logits = self._plain(torch.from_numpy(pixels * np.float32(255)))
-            return SimpleNamespace(probabilities=logits.softmax(1).numpy())
+            probabilities: NDArray[np.float32] = logits.softmax(1).numpy()
+            return probabilities
 
 
-def add_rivals(contest: Contest, rise_masks: int, slow: bool) -> None:
+def add_baselines(contest: Contest, rise_masks: int, slow: bool) -> None:
     """Enter the methods of grad-cam, and RISE."""
-    subject: Any = PlainSubject(contest.network)
+    model: Any = PlainClassifier(contest.network)
     floats = contest.pixels.astype(np.float32) / 255
 
     def add(name: str, title: str) -> None:
-        method = make_rival(name, subject, contest.network, rise_masks=rise_masks)
+        method = make_baseline(name, model, contest.network, rise_masks=rise_masks)
         contest.peers[title] = lambda i: method.explain(
             floats[i : i + 1], contest.class_ids[i : i + 1]
         )
@@ -314,7 +314,7 @@ def compete(backbone: str, options: argparse.Namespace) -> dict[str, Any]:
         contest = make_contest(backbone)
         add_ours(contest, open_artifact(path), options.threads, stack)
         add_published(contest)
-        add_rivals(contest, options.rise_masks, slow=options.slow_rounds > 0)
+        add_baselines(contest, options.rise_masks, slow=options.slow_rounds > 0)
         add_captum(contest)
         add_openvino_xai(contest, options.threads)
         differences = map_differences(contest)

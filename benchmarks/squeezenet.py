@@ -1,4 +1,4 @@
-"""TAME beside its rivals on a real ImageNet classifier and real pictures.
+"""TAME beside baseline methods on a real ImageNet classifier and real pictures.
 
     python benchmarks/squeezenet.py            # needs the data that CONTRIBUTING.md tells of
 
@@ -26,10 +26,10 @@ from rich.table import Table
 
 from tame_deploy.data.labelled import Subset
 from tame_deploy.data.sources import PictureSource, open_pictures
+from tame_deploy.evaluation.baselines import make_baseline
 from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid
 from tame_deploy.evaluation.evaluate import EvaluationOptions
-from tame_deploy.evaluation.rivals import make_rival
-from tame_deploy.metrics.subject import subject_of_network
+from tame_deploy.metrics.evaluated_model import evaluated_network
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import decode_recipe
 from tame_deploy.training.train_head import build_recipe_network, train_head
@@ -112,12 +112,14 @@ def main() -> None:
     model = replace(recipe.model, head=str(trained.best_head))
     network = build_recipe_network(replace(recipe, model=model))
     pictures = held_out_pictures(held_out, options.pictures)
-    with subject_of_network(TorchBackend(network)) as subject:
-        rivals = [None if m == "tame" else make_rival(m, subject, network) for m in options.methods]
+    with evaluated_network(TorchBackend(network)) as model:
+        baselines = [
+            None if m == "tame" else make_baseline(m, model, network) for m in options.methods
+        ]
         found = compare(
-            subject, pictures, rivals, EvaluationOptions(("ad-ic",)), started=console.print
+            model, pictures, baselines, EvaluationOptions(metrics=("ad-ic",)), started=console.print
         )
-        draw_grid(subject, pictures, rivals, options.output / "grid.jpg")
+        draw_grid(model, pictures, baselines, options.output / "grid.jpg")
     facts = machine_facts("tame-deploy", "torch", "grad-cam")
     rows = [{k: v for k, v in one.as_json().items() if k != "unreadable"} for one in found]
     names = ("epochs", "lr", "maps", "initial_bias", "area_warmup")

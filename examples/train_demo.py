@@ -19,7 +19,7 @@ import safetensors.torch
 from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.data.shapes import LABELS, draw_picture
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
-from tame_deploy.metrics.subject import subject_of_network
+from tame_deploy.metrics.evaluated_model import evaluated_network
 from tame_deploy.model import demo
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.demo_classifier import train_demo_classifier
@@ -68,11 +68,11 @@ def judge(recipe: Recipe, trained: TrainedHead) -> None:
     """Print how good the maps are on held-out pictures."""
     model = replace(recipe.model, head=str(trained.best_head))
     network = build_recipe_network(replace(recipe, model=model))
-    with subject_of_network(TorchBackend(network)) as subject:
+    with evaluated_network(TorchBackend(network)) as model:
         found = evaluate(
-            subject,
+            model,
             DrawnPictures(HELD_OUT_SEED, EVALUATED),
-            EvaluationOptions(("ad-ic", "localisation")),
+            EvaluationOptions(metrics=("ad-ic", "localisation")),
         )
     for name, score in found.estimates().items():
         print(f"{name}: {score.mean:.2f} ({score.low:.2f} to {score.high:.2f})")

@@ -16,8 +16,8 @@ from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.result import Estimate
+from tame_deploy.metrics.evaluated_model import evaluated_network
 from tame_deploy.metrics.families import METRICS, check_metrics
-from tame_deploy.metrics.subject import subject_of_network
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import (
@@ -195,9 +195,14 @@ def _scores(
     if stored is not None:
         return stored, parameters
     report("evaluating")
-    options = EvaluationOptions(on.metrics, on.limit, on.batch_size, on.max_unreadable)
-    with subject_of_network(TorchBackend(network)) as subject:
-        found = evaluate(subject, _pictures(study, network), options)
+    options = EvaluationOptions(
+        metrics=on.metrics,
+        limit=on.limit,
+        batch_size=on.batch_size,
+        max_unreadable=on.max_unreadable,
+    )
+    with evaluated_network(TorchBackend(network)) as model:
+        found = evaluate(model, _pictures(study, network), options)
     found = replace(found, settings={**found.settings, "study": asked})
     found.save(folder)
     return found.estimates(), parameters

@@ -1,4 +1,4 @@
-"""How much memory a subject takes, and how long a fresh process needs to its first answer."""
+"""How much memory a candidate takes, and how long a fresh process needs to its first answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tame_deploy.benchmark.candidates import Candidate
 from tame_deploy.benchmark.rounds import feeds_of_parts
-from tame_deploy.benchmark.subjects import Subject
 
 __all__ = ["Footprint", "measure_footprint"]
 
@@ -23,18 +23,18 @@ class Footprint:
     first_answer_s: float
 
 
-def measure_footprint(subject: Subject, batch: int) -> Footprint | None:
-    """Run a subject once in a process of its own; None where that cannot be measured."""
+def measure_footprint(candidate: Candidate, batch: int) -> Footprint | None:
+    """Run a candidate once in a process of its own; None where that cannot be measured."""
     if sys.platform == "win32":
         return None
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(_run_once, subject, batch).result()
+        return pool.submit(_run_once, candidate, batch).result()
 
 
-def _run_once(subject: Subject, batch: int) -> Footprint:
+def _run_once(candidate: Candidate, batch: int) -> Footprint:
     started = time.perf_counter()
-    with subject.open() as backend:
+    with candidate.open() as backend:
         for feeds in feeds_of_parts(backend, batch):
             backend.run(feeds)
     elapsed = time.perf_counter() - started

@@ -52,5 +52,5 @@ def draw_benchmark(found: Benchmark, path: Path) -> Path | None:
 
 
 def _label(row: Row) -> str:
-    subject = row.timing.subject
-    return f"{subject.artifact.path.name}: {subject.name}, {subject.precision}"
+    candidate = row.timing.candidate
+    return f"{candidate.artifact.path.name}: {candidate.name}, {candidate.precision}"

@@ -20,7 +20,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A subject at a batch size.
+    """A candidate at a batch size.
 
     Attributes:
         timing: of the whole graph.
@@ -42,9 +42,9 @@ class Row:
     @property
     def map_fidelity(self) -> float | None:
         """IoU of the maps' top 15 % with float32's, as the manifest records it."""
-        subject = self.timing.subject
-        manifest = subject.artifact.manifest
-        if subject.precision != manifest.precision:
+        candidate = self.timing.candidate
+        manifest = candidate.artifact.manifest
+        if candidate.precision != manifest.precision:
             return None  # bfloat16 by the backend's doing, which nobody judged
         if manifest.precision == "fp32":
             return 1.0
@@ -52,8 +52,13 @@ class Row:
 
     def cells(self) -> list[str]:
         """Return the row for a table."""
-        timing, subject = self.timing, self.timing.subject
-        named = [subject.artifact.path.name, subject.name, subject.precision, str(timing.batch)]
+        timing, candidate = self.timing, self.timing.candidate
+        named = [
+            candidate.artifact.path.name,
+            candidate.name,
+            candidate.precision,
+            str(timing.batch),
+        ]
         if timing.failure:
             return [*named, "failed", *[""] * (len(HEADINGS) - len(named) - 1)]
         overhead, fidelity, footprint = self.overhead, self.map_fidelity, self.footprint
@@ -69,11 +74,11 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain JSON types."""
-        timing, subject = self.timing, self.timing.subject
+        timing, candidate = self.timing, self.timing.candidate
         described: dict[str, Any] = {
-            "artifact": subject.artifact.path.name,
-            "backend": subject.name,
-            "precision": subject.precision,
+            "artifact": candidate.artifact.path.name,
+            "backend": candidate.name,
+            "precision": candidate.precision,
             "batch": timing.batch,
         }
         if timing.failure:

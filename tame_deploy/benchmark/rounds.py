@@ -1,4 +1,4 @@
-"""Timing in turns: each round opens every subject once, in an order drawn anew, and times it."""
+"""Timing in turns: each round opens every candidate once, in an order drawn anew, and times it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.benchmark.subjects import Subject
+from tame_deploy.benchmark.candidates import Candidate
 from tame_deploy.errors import TameError
 from tame_deploy.runtime.backends.protocol import Backend
 
@@ -19,23 +19,23 @@ __all__ = ["Timing", "measure"]
 
 _WARM_UPS = 2
 _LEAST_RUNS = 3
-#: Medians of rounds further apart than this share say more of the machine than of the subject.
+#: Medians of rounds further apart than this share say more of the machine than of the candidate.
 NOISY = 0.15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a subject took for a batch.
+    """How long a candidate took for a batch.
 
     Attributes:
-        subject: what was timed.
+        candidate: what was timed.
         batch: pictures at a time.
         milliseconds: of every call that counts.
         medians: of the rounds.
         failure: why it could not be timed.
     """
 
-    subject: Subject
+    candidate: Candidate
     batch: int
     milliseconds: tuple[float, ...] = ()
     medians: tuple[float, ...] = ()
@@ -65,48 +65,48 @@ class Timing:
 
 
 def measure(
-    subjects: Sequence[Subject],
+    candidates: Sequence[Candidate],
     batch: int,
     *,
     rounds: int,
     seconds: float,
     advance: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
-    """Time subjects for a batch size; one that cannot be run is told with its reason.
+    """Time candidates for a batch size; one that cannot be run is told with its reason.
 
     Only one is open at a time: idle threads of another would take the cores.
 
     Args:
-        subjects: to be timed.
+        candidates: to be timed.
         batch: pictures at a time.
         rounds: how many times each is opened and timed.
-        seconds: for a subject in all, without opening it.
+        seconds: for a candidate in all, without opening it.
         advance: told what is timed next.
     """
-    found: dict[int, list[list[float]]] = {place: [] for place in range(len(subjects))}
+    found: dict[int, list[list[float]]] = {place: [] for place in range(len(candidates))}
     failures: dict[int, str] = {}
     generator = random.Random(0)  # noqa: S311  (an order, not a secret)
     for _ in range(rounds):
         for place in generator.sample(list(found), len(found)):
-            subject = subjects[place]
-            advance(f"{subject.artifact.manifest.name} on {subject.name}, batch {batch}")
+            candidate = candidates[place]
+            advance(f"{candidate.artifact.manifest.name} on {candidate.name}, batch {batch}")
             if place in failures:
                 continue
             try:
-                with subject.open() as backend:
+                with candidate.open() as backend:
                     found[place].append(_timed(backend, batch, seconds / rounds))
             except TameError as error:
                 failures[place] = str(error)
     return [
-        Timing(subject, batch, failure=failures[place])
+        Timing(candidate=candidate, batch=batch, failure=failures[place])
         if place in failures
         else Timing(
-            subject,
-            batch,
-            tuple(ms for one in found[place] for ms in one),
-            tuple(statistics.median(one) for one in found[place]),
+            candidate=candidate,
+            batch=batch,
+            milliseconds=tuple(ms for one in found[place] for ms in one),
+            medians=tuple(statistics.median(one) for one in found[place]),
         )
-        for place, subject in enumerate(subjects)
+        for place, candidate in enumerate(candidates)
     ]
 
 

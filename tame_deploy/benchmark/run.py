@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.benchmark.memory import measure_footprint
+from tame_deploy.benchmark.candidates import candidates_of, relatives
+from tame_deploy.benchmark.memory import Footprint, measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row
-from tame_deploy.benchmark.rounds import measure
-from tame_deploy.benchmark.subjects import relatives, subjects_of
+from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.installed import first_version
 from tame_deploy.runtime.backends.table import BACKENDS, backend_names
@@ -21,7 +21,7 @@ from tame_deploy.runtime.selection.backend_benchmark import processor_name
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
     """How it is measured.
 
@@ -29,8 +29,8 @@ class BenchmarkOptions:
         batches: pictures at a time.
         threads: for one operation on a CPU; None is one a core.
         backends: which to measure; all that can run it by default.
-        rounds: how many times each subject is opened and timed.
-        seconds: for each subject and batch size.
+        rounds: how many times each candidate is opened and timed.
+        seconds: for each candidate and batch size.
         relatives: whether artifacts beside it that were made of it are measured as well.
         footprint: whether memory and the first answer are measured, in processes of their own.
 
@@ -77,17 +77,26 @@ def run_benchmark(
     """
     family = [artifact, *(relatives(artifact) if options.relatives else [])]
     whole = [
-        subject for one in family for subject in subjects_of(one, options.threads, options.backends)
+        candidate
+        for one in family
+        for candidate in candidates_of(one, options.threads, options.backends)
     ]
     plain = {
-        place: subject.without_explanation()
-        for place, subject in enumerate(whole)
-        if subject.can_be_plain
+        place: candidate.without_explanation()
+        for place, candidate in enumerate(whole)
+        if candidate.can_be_plain
     }
     every = [*whole, *plain.values()]
     steps = len(options.batches) * (
         options.rounds * len(every) + options.footprint * len(whole)
     )  # fmt: skip
+
+    def footprint(timing: Timing) -> Footprint | None:
+        if not options.footprint:
+            return None
+        advance(f"memory of {timing.candidate.name}, batch {timing.batch}", steps)
+        return None if timing.failure else measure_footprint(timing.candidate, timing.batch)
+
     rows: list[Row] = []
     for batch in options.batches:
         timings = measure(
@@ -98,13 +107,10 @@ def run_benchmark(
             advance=lambda words: advance(words, steps),
         )
         beside = dict(zip(plain, timings[len(whole) :], strict=True))
-        for place, timing in enumerate(timings[: len(whole)]):
-            footprint = None
-            if options.footprint:
-                advance(f"memory of {timing.subject.name}, batch {batch}", steps)
-                if not timing.failure:
-                    footprint = measure_footprint(timing.subject, batch)
-            rows.append(Row(timing, beside.get(place), footprint))
+        rows += [
+            Row(timing, beside.get(place), footprint(timing))
+            for place, timing in enumerate(timings[: len(whole)])
+        ]
     return Benchmark(tuple(rows), machine(options.threads))
 
 

@@ -50,9 +50,14 @@ def benchmark(
 
     opened = open_artifact(artifact)
     warn_speed_only(opened.manifest)
-    batches = tuple(dict.fromkeys(batch or (1, 8)))
     options = BenchmarkOptions(
-        batches, threads, tuple(backend or ()), rounds, seconds, relatives, footprint
+        batches=tuple(dict.fromkeys(batch or (1, 8))),
+        threads=threads,
+        backends=tuple(backend or ()),
+        rounds=rounds,
+        seconds=seconds,
+        relatives=relatives,
+        footprint=footprint,
     )
     folder = prepare_output(output, overwrite=overwrite) if output else None
     columns = (
@@ -86,8 +91,8 @@ def _show(found: Benchmark) -> None:
     for row in found.rows:
         for timing in filter(None, (row.timing, row.plain)):
             if timing.failure:
-                what = "'s classifier alone" if timing.subject.plain else ""
-                name = f"{timing.subject.artifact.path.name}{what} on {timing.subject.name}"
+                what = "'s classifier alone" if timing.candidate.plain else ""
+                name = f"{timing.candidate.artifact.path.name}{what} on {timing.candidate.name}"
                 notes.print(f"[yellow]failed:[/] {escape(name)}: {escape(timing.failure)}")
     if not any(row.plain for row in found.rows):
         notes.print("[yellow]note:[/] what explanations cost needs pip install onnx")

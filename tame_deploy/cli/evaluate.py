@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tame_deploy.artifact.types import MAX_UNREADABLE
+from tame_deploy.cli.model_choice import ModelChoice
 from tame_deploy.cli.options import (
     BackendOption,
     ClassesOption,
@@ -27,17 +28,20 @@ from tame_deploy.cli.options import (
     TokensOption,
     VariantOption,
     WeightsOption,
+    given_options,
 )
 from tame_deploy.cli.screen import console, notes, print_table, printable, score_table
-from tame_deploy.cli.subject import SubjectChoice
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
+    from tame_deploy.data.labelled import Pictures
+    from tame_deploy.data.sources import PictureSource
+    from tame_deploy.evaluation.evaluate import EvaluationOptions, Method
     from tame_deploy.evaluation.result import Evaluation
-    from tame_deploy.metrics.subject import Subject
+    from tame_deploy.metrics.evaluated_model import EvaluatedModel
 
 ALL_METHODS = "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random"
-SubjectArgument = Annotated[
+ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
 ]
 TorchBackboneOption = Annotated[
@@ -69,7 +73,8 @@ OverwriteOption = Annotated[bool, typer.Option(help="Write into a folder that ho
 
 
 def evaluate(
-    artifact: SubjectArgument = None,
+    context: typer.Context,
+    artifact: ModelArgument = None,
     data: DataOption = "",
     backbone: TorchBackboneOption = None,
     weights: WeightsOption = "default",
@@ -109,14 +114,16 @@ def evaluate(
 
     if artifact and backbone:
         raise InputError("found both an artifact and --backbone; expected one of them")
-    choice = SubjectChoice(
-        artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
-        std, labels, device, threads, provider, backend, engine,
-        precision,
+    choice = ModelChoice(
+        artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
+        variant=variant, tokens=tokens, classes=classes, image_size=image_size, crop=crop,
+        mean=mean, std=std, labels=labels, device=device, threads=threads, provider=provider,
+        backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip
-    options = _options(metrics, limit, batch_size, max_unreadable)
-    with choice.open() as (subject, _):
-        pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
+    options = _options(metrics, limit, batch_size, max_unreadable=max_unreadable)
+    source = _source(data, root=data_root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
+    with choice.open() as (model, _):
+        pictures = _pictures(model, source)
         if metrics and "localisation" in options.metrics and not has_masks(pictures):
             raise InputError("localisation needs to know where objects are: --masks or --boxes")
         folder = prepare_output(output, overwrite=overwrite)
@@ -124,12 +131,12 @@ def evaluate(
         with _bar() as bar:
             task = bar.add_task("Evaluating", total=total)
             found = run_evaluation(
-                subject, pictures, options, advance=lambda count: bar.advance(task, count)
+                model, pictures, options, advance=lambda count: bar.advance(task, count)
             )
     found.save(folder)
     plot = draw_scores([found], folder / "evaluation.png")
     lines = _metric_lines(found)
-    title = f"{subject.name}, {len(found.names)} pictures"
+    title = f"{model.name}, {len(found.names)} pictures"
     print_table(score_table(title, ["metric", "mean", "95 % interval", "pictures"], lines))
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(plot))}")
     _show_unread(found.unreadable)
@@ -148,7 +155,8 @@ def _metric_lines(found: Evaluation) -> list[list[str]]:
 
 
 def compare(
-    artifact: SubjectArgument = None,
+    context: typer.Context,
+    artifact: ModelArgument = None,
     data: DataOption = "",
     backbone: TorchBackboneOption = None,
     weights: WeightsOption = "default",
@@ -191,27 +199,29 @@ def compare(
 ) -> None:
     """Put TAME beside Grad-CAM and its kin, RISE and chance, on one classifier and data set."""
     require_extra("evaluate", "pytorch_grad_cam", "matplotlib")
+    from tame_deploy.evaluation.baselines import make_baseline
     from tame_deploy.evaluation.compare import comparison_lines, save_comparison
-    from tame_deploy.evaluation.rivals import make_rival
     from tame_deploy.runtime.jobs.files import prepare_output
 
-    choice = SubjectChoice(
-        artifact, backbone, weights, head, layers, variant, tokens, classes, image_size, crop, mean,
-        std, labels, device, threads, provider, backend, engine,
-        precision,
+    choice = ModelChoice(
+        artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
+        variant=variant, tokens=tokens, classes=classes, image_size=image_size, crop=crop,
+        mean=mean, std=std, labels=labels, device=device, threads=threads, provider=provider,
+        backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip
-    options = _options(metrics, limit, batch_size, max_unreadable)
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    options = _options(metrics, limit, batch_size, max_unreadable=max_unreadable)
+    names = _method_names(methods, choice)
     if cam_layer is not None and not any("cam" in name for name in names):
         raise InputError("--cam-layer has no meaning without a CAM among --methods")
-    with choice.open() as (subject, network):
-        pictures = _pictures(subject, data, data_root, masks, boxes, max_unreadable)
-        rivals = [
+    source = _source(data, root=data_root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
+    with choice.open() as (model, network):
+        pictures = _pictures(model, source)
+        baselines = [
             None
             if name == "tame"
-            else make_rival(
+            else make_baseline(
                 name,
-                subject,
+                model,
                 network,
                 cam_layer=cam_layer,
                 rise_masks=rise_masks,
@@ -220,18 +230,25 @@ def compare(
             for name in names
         ]
         folder = prepare_output(output, overwrite=overwrite)
-        found, grid = _compare(subject, pictures, rivals, options, folder / "grid.jpg", rows)
+        grid = folder / "grid.jpg"
+        found = _compare(model, pictures, baselines, options, grid=grid, rows=rows)
     save_comparison(found, folder)
     headings, lines = comparison_lines(found)
-    title = f"{subject.name}, {len(found[0].names)} pictures"
+    title = f"{model.name}, {len(found[0].names)} pictures"
     print_table(score_table(title, headings, lines))
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(grid))}")
     _show_unread(found[0].unreadable)
 
 
 def _compare(
-    subject: Subject, pictures: Any, rivals: Sequence[Any], options: Any, grid: Path, rows: int
-) -> tuple[list[Evaluation], Path]:
+    model: EvaluatedModel,
+    pictures: Pictures,
+    methods: Sequence[Method | None],
+    options: EvaluationOptions,
+    *,
+    grid: Path,
+    rows: int,
+) -> list[Evaluation]:
     """Score and draw every method, with a bar for each."""
     from tame_deploy.evaluation.compare import compare as run_comparison
     from tame_deploy.evaluation.compare import draw_grid
@@ -240,37 +257,58 @@ def _compare(
     with _bar() as bar:
         task = bar.add_task("Comparing", total=total)
         found = run_comparison(
-            subject,
+            model,
             pictures,
-            rivals,
+            methods,
             options,
             started=lambda name: bar.reset(task, description=name, total=total),
             advance=lambda count: bar.advance(task, count),
         )
         bar.reset(task, description="drawing", total=None)
-        return found, draw_grid(subject, pictures, rivals, grid, rows=rows)
+        draw_grid(model, pictures, methods, grid, rows=rows)
+    return found
 
 
-def _pictures(
-    subject: Subject,
-    data: str,
-    root: str | None,
-    masks: str | None,
-    boxes: str | None,
-    max_unreadable: float,
-) -> Any:
-    from tame_deploy.data.sources import PictureSource, open_pictures
+def _method_names(methods: str, choice: ModelChoice) -> list[str]:
+    """Return the names in "a,b,c", each once.
+
+    Beside an artifact, the PyTorch network has its head only if the user names it: the sigmoid maps
+    of another head would stand in the table as the artifact's.
+    """
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    if "tame-sigmoid" in names and not choice.knows_head:
+        needed = (
+            "tame-sigmoid needs the head that the artifact was exported with; name it with --head"
+        )
+        if "methods" in choice.given:
+            raise InputError(needed)
+        notes.print(f"[yellow]left out:[/] {needed}")
+        names.remove("tame-sigmoid")
+    return names
+
+
+def _source(
+    data: str, *, root: str | None, masks: str | None, boxes: str | None, max_unreadable: float
+) -> PictureSource:
+    from tame_deploy.data.sources import PictureSource
 
     if not data:
         raise InputError("found no --data; expected a folder, a list file, or demo-held-out:300")
-    source = PictureSource(data, root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
-    pictures = open_pictures(source, len(subject.labels), subject.labels)
+    return PictureSource(data, root=root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
+
+
+def _pictures(model: EvaluatedModel, source: PictureSource) -> Pictures:
+    from tame_deploy.data.sources import open_pictures
+
+    pictures = open_pictures(source, len(model.labels), model.labels)
     for line in getattr(pictures, "missing", ()):
         notes.print(f"left out: {printable(line)}", markup=False)
     return pictures
 
 
-def _options(metrics: str | None, limit: int | None, batch_size: int, max_unreadable: float) -> Any:
+def _options(
+    metrics: str | None, limit: int | None, batch_size: int, *, max_unreadable: float
+) -> EvaluationOptions:
     from tame_deploy.evaluation.evaluate import EvaluationOptions
     from tame_deploy.metrics.families import METRICS, check_metrics
 
@@ -281,7 +319,9 @@ def _options(metrics: str | None, limit: int | None, batch_size: int, max_unread
     if "insertion-deletion" in names:
         require_extra("evaluate", "scipy")
     require_extra("evaluate", "matplotlib")
-    return EvaluationOptions(names, limit, batch_size, max_unreadable)
+    return EvaluationOptions(
+        metrics=names, limit=limit, batch_size=batch_size, max_unreadable=max_unreadable
+    )
 
 
 def _bar() -> Progress:

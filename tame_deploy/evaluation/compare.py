@@ -18,15 +18,15 @@ from tame_deploy.evaluation.evaluate import (
 )
 from tame_deploy.evaluation.plots import draw_scores
 from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
+from tame_deploy.metrics.evaluated_model import EvaluatedModel, probabilities_of
 from tame_deploy.metrics.masking import heat_of
-from tame_deploy.metrics.subject import Subject
 from tame_deploy.picture.overlay import blend, contact_sheet
 
 __all__ = ["compare", "comparison_lines", "draw_grid", "save_comparison"]
 
 
 def compare(
-    subject: Subject,
+    model: EvaluatedModel,
     pictures: Pictures,
     methods: Sequence[Method | None],
     options: EvaluationOptions,
@@ -37,26 +37,26 @@ def compare(
     """Score every method's maps of the same predictions on the same pictures.
 
     Args:
-        subject: the classifier.
+        model: the classifier.
         pictures: the data.
-        methods: rivals; None stands for the subject's own maps.
+        methods: baselines; None stands for the model's own maps.
         options: what to measure.
         started: told the name of each method as its turn comes.
         advance: told how many more pictures are dealt with.
 
     Raises:
         InputError: if pictures cannot be used.
-        BackendError: if the subject fails.
+        BackendError: if the model fails.
     """
     found = []
     for method in methods:
         started("tame" if method is None else method.name)
-        found.append(evaluate(subject, pictures, options, method=method, advance=advance))
+        found.append(evaluate(model, pictures, options, method=method, advance=advance))
     return found
 
 
 def draw_grid(
-    subject: Subject,
+    model: EvaluatedModel,
     pictures: Pictures,
     methods: Sequence[Method | None],
     path: Path,
@@ -74,16 +74,15 @@ def draw_grid(
     options = EvaluationOptions(batch_size=1, max_unreadable=1.0)
     for index in spread:
         one = Subset(pictures, (index,))
-        for batch in prepared_batches(one, subject.image, options, []):
-            answer = subject.answer(batch.pixels)
+        for batch in prepared_batches(one, model.image, options, []):
+            found = model.predict(batch.pixels)
+            class_ids = found.class_ids[:, 0]
             image = Image.fromarray(np.rint(batch.pixels[0] * 255).astype(np.uint8))
-            label = subject.labels[int(answer.class_ids[0])]
-            cells.append((image, f"{label} {answer.probabilities.max():.0%}"))
+            label = model.labels[int(class_ids[0])]
+            cells.append((image, f"{label} {probabilities_of(found).max():.0%}"))
             for method in methods:
                 maps = (
-                    answer.maps
-                    if method is None
-                    else method.explain(batch.pixels, answer.class_ids)
+                    found.maps[:, 0] if method is None else method.explain(batch.pixels, class_ids)
                 )
                 heat = heat_of(maps, image.height, image.width)[0]
                 cells.append((blend(image, heat), "tame" if method is None else method.name))
@@ -135,7 +134,7 @@ def save_comparison(evaluations: Sequence[Evaluation], folder: Path) -> None:
     rows = [headings, ["---"] * len(headings), *lines]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = (
-        f"{evaluations[0].subject}, {len(evaluations[0].names)} pictures. Passes and milliseconds "
+        f"{evaluations[0].model}, {len(evaluations[0].names)} pictures. Passes and milliseconds "
         "are those of one map, for TAME of prediction and map; the best of a column is starred, "
         "unless most share it."
     )

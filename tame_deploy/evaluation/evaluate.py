@@ -18,17 +18,24 @@ from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.result import Evaluation
-from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
-from tame_deploy.metrics.masking import heat_of
-from tame_deploy.metrics.subject import Answer, Subject
+from tame_deploy.metrics.evaluated_model import EvaluatedModel
+from tame_deploy.metrics.families import METRICS, check_metrics
 from tame_deploy.picture.preprocess import prepare
+from tame_deploy.runtime.predict.predictor import Predictions
 
 __all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """Which metrics, on how many pictures (all by default), how many at a time."""
+    """How pictures are evaluated.
+
+    Attributes:
+        metrics: names of families of metrics.
+        limit: how many pictures at most; all by default.
+        batch_size: how many at a time.
+        max_unreadable: share in [0, 1] that may be unreadable.
+    """
 
     metrics: Sequence[str] = tuple(METRICS)
     limit: int | None = None
@@ -111,7 +118,7 @@ def _prepare(
 
 
 def evaluate(
-    subject: Subject,
+    model: EvaluatedModel,
     pictures: Pictures,
     options: EvaluationOptions | None = None,
     *,
@@ -121,15 +128,15 @@ def evaluate(
     """Score the maps of a classifier's predictions.
 
     Args:
-        subject: the classifier; it is what perturbed pictures are shown to as well.
+        model: the classifier; it is what perturbed pictures are shown to as well.
         pictures: with labels for accuracy and masks for localisation, where there are any.
         options: what to measure.
-        method: whose maps to score; the subject's own by default.
+        method: whose maps to score; the model's own by default.
         advance: told how many more pictures are dealt with.
 
     Raises:
         InputError: if no picture can be read, or too many cannot.
-        BackendError: if the subject fails.
+        BackendError: if the model fails.
     """
     options = options or EvaluationOptions()
     families = [METRICS[name] for name in check_metrics(options.metrics)]
@@ -137,11 +144,13 @@ def evaluate(
     names: list[str] = []
     unreadable: list[str] = []
     times: list[float] = []
-    for batch in prepared_batches(pictures, subject.image, options, unreadable, advance):
-        answer, maps, milliseconds = _timed_maps(subject, batch, method)
+    for batch in prepared_batches(pictures, model.image, options, unreadable, advance):
+        predictions, maps, milliseconds = _timed_maps(model, batch, method)
         times.append(milliseconds / len(batch.indices))
-        explained = _explained(subject, batch, answer, maps, options.batch_size)
-        columns["accuracy"].append(_accuracy(pictures, batch, answer))
+        explained = model.explained(
+            batch.pixels, predictions, batch.indices, maps=maps, masks=batch.masks
+        )
+        columns["accuracy"].append(_accuracy(pictures, batch, predictions))
         for family in families:
             for name, values in family(explained).items():
                 columns[name].append(values)
@@ -149,74 +158,51 @@ def evaluate(
     if not names:
         raise InputError(f"none of the pictures can be read; the first: {unreadable[0]}")
     return Evaluation(
-        subject.name,
-        "tame" if method is None else method.name,
-        {name: np.concatenate(parts) for name, parts in columns.items()},
-        names,
-        unreadable,
-        _settings(subject, options, method),
-        1.0 if method is None else method.forward_passes / len(names),
-        0.0 if method is None else method.backward_passes / len(names),
-        statistics.median(times),
+        model=model.name,
+        method="tame" if method is None else method.name,
+        scores={name: np.concatenate(parts) for name, parts in columns.items()},
+        names=names,
+        unreadable=unreadable,
+        settings=_settings(model, options, method),
+        forward_passes=1.0 if method is None else method.forward_passes / len(names),
+        backward_passes=0.0 if method is None else method.backward_passes / len(names),
+        milliseconds=statistics.median(times),
     )
 
 
 def _timed_maps(
-    subject: Subject, batch: PreparedBatch, method: Method | None
-) -> tuple[Answer, NDArray[np.float32], float]:
-    """Return the answer, the maps to score, and how many milliseconds those maps took."""
+    model: EvaluatedModel, batch: PreparedBatch, method: Method | None
+) -> tuple[Predictions, NDArray[np.float32], float]:
+    """Return the predictions, the maps to score, and how many milliseconds those maps took."""
     started = time.perf_counter()
-    answer = subject.answer(batch.pixels)
-    maps = answer.maps
+    predictions = model.predict(batch.pixels)
+    maps = predictions.maps[:, 0]
     if method is not None:
         started = time.perf_counter()
-        maps = method.explain(batch.pixels, answer.class_ids)
-    return answer, maps, 1e3 * (time.perf_counter() - started)
+        maps = method.explain(batch.pixels, predictions.class_ids[:, 0])
+    return predictions, maps, 1e3 * (time.perf_counter() - started)
 
 
-def _explained(
-    subject: Subject,
-    batch: PreparedBatch,
-    answer: Answer,
-    maps: NDArray[np.float32],
-    batch_size: int,
-) -> ExplainedBatch:
-    def classify(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [
-            subject.answer(pixels[start : start + batch_size]).probabilities
-            for start in range(0, len(pixels), batch_size)
-        ]
-        return np.concatenate(parts)
-
-    return ExplainedBatch(
-        batch.pixels,
-        heat_of(maps, subject.image.height, subject.image.width),
-        answer.class_ids,
-        answer.probabilities[np.arange(len(maps)), answer.class_ids],
-        batch.masks,
-        batch.indices,
-        classify,
-    )
-
-
-def _accuracy(pictures: Pictures, batch: PreparedBatch, answer: Answer) -> NDArray[np.float64]:
+def _accuracy(
+    pictures: Pictures, batch: PreparedBatch, predictions: Predictions
+) -> NDArray[np.float64]:
     labels = [pictures.label(index) for index in batch.indices]
     return np.array(
         [
             np.nan if label is None else 100.0 * (label == predicted)
-            for label, predicted in zip(labels, answer.class_ids, strict=True)
+            for label, predicted in zip(labels, predictions.class_ids[:, 0], strict=True)
         ]
     )
 
 
 def _settings(
-    subject: Subject, options: EvaluationOptions, method: Method | None
+    model: EvaluatedModel, options: EvaluationOptions, method: Method | None
 ) -> dict[str, object]:
     settings: dict[str, object] = {
         "metrics": list(options.metrics),
-        "input": subject.image.dtype,
-        "speed_only": subject.speed_only,
+        "input": model.image.dtype,
+        "speed_only": model.speed_only,
     }
-    if method is None and subject.map_kind == "sigmoid":
+    if method is None and model.predictor.graph.maps == "sigmoid":
         settings["note"] = "maps are sigmoids, stretched to [0, 1]; the papers score map logits"
     return settings

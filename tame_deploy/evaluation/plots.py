@@ -57,7 +57,7 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
         axes = figure.add_subplot(grid[across, place % COLUMNS])
         _draw_curve(axes, curve, names, estimates)
     pictures = max(len(evaluation.names) for evaluation in evaluations)
-    title = f"{evaluations[0].subject}, {pictures} pictures, 95 % bootstrap intervals"
+    title = f"{evaluations[0].model}, {pictures} pictures, 95 % bootstrap intervals"
     figure.suptitle(title, fontsize=11)
     try:
         figure.savefig(path, dpi=110)

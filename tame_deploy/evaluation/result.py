@@ -78,13 +78,13 @@ def bootstrap(values: NDArray[np.float64], seed: int = 0) -> list[Estimate]:
     return estimates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One model and one method on one data set.
 
     Attributes:
-        subject: what was evaluated.
-        method: whose maps: "tame", or a rival's name.
+        model: what was evaluated.
+        method: whose maps: "tame", or a baseline's name.
         scores: a number a picture, NaN where it has none, by metric.
         names: the pictures.
         unreadable: pictures that were left out, and why.
@@ -94,7 +94,7 @@ class Evaluation:
         milliseconds: time of one map, the median over batches; of TAME's, prediction included.
     """
 
-    subject: str
+    model: str
     method: str
     scores: Mapping[str, NDArray[np.float64]]
     names: Sequence[str]
@@ -113,7 +113,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Return everything but the pictures' own numbers, for a JSON file."""
         return {
-            "subject": self.subject,
+            "model": self.model,
             "method": self.method,
             "pictures": len(self.names),
             "forward_passes": self.forward_passes,

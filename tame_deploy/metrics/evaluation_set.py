@@ -21,7 +21,7 @@ __all__ = ["BATCH", "EvaluationSet", "NormalisedPredictions"]
 BATCH = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NormalisedPredictions:
     """What a graph predicts for N pictures, in a form that graphs can be compared by.
 
@@ -45,11 +45,14 @@ class NormalisedPredictions:
     def rows(self, rows: NDArray[np.intp]) -> NormalisedPredictions:
         """Return the predictions for some of the pictures."""
         return NormalisedPredictions(
-            self.logits[rows], self.class_ids[rows], self.maps[rows], self.flat[rows]
+            logits=self.logits[rows],
+            class_ids=self.class_ids[rows],
+            maps=self.maps[rows],
+            flat=self.flat[rows],
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
     """Pictures that graphs of one contract are evaluated on.
 
@@ -105,4 +108,9 @@ class EvaluationSet:
         found = joined(parts)
         maps = found.maps[:, 0]
         flat = np.array([is_flat(one, self.manifest.graph.maps) for one in maps], bool)
-        return NormalisedPredictions(found.logits, found.class_ids[:, 0], normalise(maps), flat)
+        return NormalisedPredictions(
+            logits=found.logits,
+            class_ids=found.class_ids[:, 0],
+            maps=normalise(maps),
+            flat=flat,
+        )

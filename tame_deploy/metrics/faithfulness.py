@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact.manifest import FidelityReport
+from tame_deploy.metrics.evaluated_model import EvaluatedModel
 from tame_deploy.metrics.evaluation_set import BATCH, EvaluationSet, NormalisedPredictions
-from tame_deploy.metrics.families import SHARES, ExplainedBatch, average_drop_and_increase
+from tame_deploy.metrics.families import SHARES, average_drop_and_increase
 from tame_deploy.metrics.fidelity import measure_fidelity
-from tame_deploy.metrics.masking import heat_of
-from tame_deploy.metrics.subject import Subject
 from tame_deploy.runtime.backends.protocol import Backend
+from tame_deploy.runtime.predict.predictor import Predictor
 
 __all__ = ["Assessment", "assess", "drop_and_increase", "fidelity_report"]
 
@@ -92,27 +92,16 @@ def drop_and_increase(
     """
     manifest = evaluation_set.manifest
     sums: dict[str, float] = defaultdict(float)
-    subject = Subject(
-        manifest.name,
-        backend,
-        manifest.image,
-        (),
-        manifest.backbone,
-        manifest.graph.maps,
-        manifest.graph.explain,
+    model = EvaluatedModel(
+        name=manifest.name,
+        predictor=Predictor.of(manifest, backend),
+        labels=(),
+        backbone=manifest.backbone,
     )
     for start in range(0, len(evaluation_set.pixels), batch):
         pixels = evaluation_set.pixels[start : start + batch].astype(np.float32) / np.float32(255)
-        answer = subject.answer(pixels)
-        explained = ExplainedBatch(
-            pixels,
-            heat_of(answer.maps, manifest.image.height, manifest.image.width),
-            answer.class_ids,
-            answer.probabilities[np.arange(len(pixels)), answer.class_ids],
-            [None] * len(pixels),
-            range(start, start + len(pixels)),
-            lambda shown: subject.answer(shown).probabilities,
-        )
+        indices = range(start, start + len(pixels))
+        explained = model.explained(pixels, model.predict(pixels), indices)
         for name, values in average_drop_and_increase(explained).items():
             sums[name] += float(values.sum())
     return {name: total / len(evaluation_set.pixels) for name, total in sums.items()}

@@ -20,7 +20,7 @@ from tame_deploy.metrics.road import impute
 __all__ = ["METRICS", "ROAD_PERCENTS", "SHARES", "ExplainedBatch", "check_metrics"]
 
 Scores: TypeAlias = dict[str, NDArray[np.floating[Any]]]
-Classify: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Classify: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 #: Shares of pixels that AD and IC keep, in percent (TAME, section IV).
 SHARES = (100, 50, 15)
@@ -30,7 +30,7 @@ ROAD_PERCENTS = (10, 20, 30, 40, 50, 70, 90)
 PORTIONS = 28
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExplainedBatch:
     """Pictures, their maps, and a way to ask the classifier again.
 
@@ -47,7 +47,7 @@ class ExplainedBatch:
     pixels: NDArray[np.float32]
     heat: NDArray[np.float32]
     class_ids: NDArray[np.int64]
-    confidences: NDArray[np.float32]
+    confidences: NDArray[np.floating[Any]]
     masks: Sequence[NDArray[np.bool_] | None]
     indices: Sequence[int]
     classify: Classify

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,11 +122,8 @@ def _rank_correlations(
     expected: NormalisedPredictions, found: NormalisedPredictions
 ) -> NDArray[np.float64]:
     ranked = [
-        NormalisedPredictions(
-            predictions.logits,
-            predictions.class_ids,
-            rankdata(predictions.maps.reshape(len(predictions.maps), -1), axis=1),
-            predictions.flat,
+        replace(
+            predictions, maps=rankdata(predictions.maps.reshape(len(predictions.maps), -1), axis=1)
         )
         for predictions in (expected, found)
     ]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
+from tame_deploy.evaluation.baselines import make_baseline
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
-from tame_deploy.evaluation.rivals import make_rival
-from tame_deploy.metrics.subject import subject_of_network
+from tame_deploy.metrics.evaluated_model import evaluated_network
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.checkpoints import RunFolder
@@ -46,15 +46,15 @@ def test_a_run_on_a_gpu_resumes(tmp_path, monkeypatch):
     assert all(torch.allclose(one[key], other[key], rtol=1e-2, atol=1e-3) for key in one)
 
 
-def test_metrics_and_rivals_on_a_gpu_agree_with_a_cpu():
-    options = EvaluationOptions(("ad-ic",), batch_size=4)
+def test_metrics_and_baselines_on_a_gpu_agree_with_a_cpu():
+    options = EvaluationOptions(metrics=("ad-ic",), batch_size=4)
     pictures = DrawnPictures(HELD_OUT_SEED, 4)
     found = {}
     for device in ("cpu", "cuda"):
         network = build_recipe_network(recipe())
-        subject = subject_of_network(TorchBackend(network, device=device))
-        for method in (None, make_rival("grad-cam", subject, network)):
-            scores = evaluate(subject, pictures, options, method=method).scores
+        model = evaluated_network(TorchBackend(network, device=device))
+        for method in (None, make_baseline("grad-cam", model, network)):
+            scores = evaluate(model, pictures, options, method=method).scores
             found[device, method and method.name] = scores["average_drop_100"]
     for method in (None, "grad-cam"):
         assert np.allclose(found["cpu", method], found["cuda", method], atol=0.5)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.benchmark.candidates import Candidate, candidates_of, plain_graph, relatives
 from tame_deploy.benchmark.memory import measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row, pareto
 from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.benchmark.run import BenchmarkOptions, run_benchmark
-from tame_deploy.benchmark.subjects import Subject, plain_graph, relatives, subjects_of
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.selection.selection import open_backend
@@ -24,7 +24,9 @@ from tests.unit.runtime.backends.test_tensorrt import feeds_of
 
 def on(path, backend="onnxruntime"):
     artifact = open_artifact(path)
-    return Subject(artifact, backend, artifact.manifest.precision, BackendOptions(threads=1))
+    options = BackendOptions(threads=1)
+    precision = artifact.manifest.precision
+    return Candidate(artifact=artifact, backend=backend, precision=precision, options=options)
 
 
 def test_the_classifier_alone_gives_the_same_logits(demo_export):
@@ -38,13 +40,13 @@ def test_the_classifier_alone_gives_the_same_logits(demo_export):
     np.testing.assert_allclose(found["logits"], expected, atol=1e-5)
 
 
-def test_subjects_are_all_that_can_run_it(demo_export):
+def test_candidates_are_all_that_can_run_it(demo_export):
     artifact = open_artifact(demo_export)
-    names = {subject.backend for subject in subjects_of(artifact, 1, ())}
+    names = {candidate.backend for candidate in candidates_of(artifact, 1, ())}
     assert "onnxruntime" in names
-    assert {one.backend for one in subjects_of(artifact, 1, ("onnxruntime",))} == {"onnxruntime"}
+    assert {one.backend for one in candidates_of(artifact, 1, ("onnxruntime",))} == {"onnxruntime"}
     with pytest.raises(InputError, match="nothing here runs .* tensorrt; .*doctor says why"):
-        subjects_of(artifact, None, ("tensorrt",))
+        candidates_of(artifact, None, ("tensorrt",))
 
 
 def test_relatives_are_those_made_of_it(demo_copy, tmp_path):
@@ -63,31 +65,31 @@ def test_relatives_are_those_made_of_it(demo_copy, tmp_path):
 
 
 def test_each_is_opened_once_a_round_and_alone(demo_export, monkeypatch):
-    subjects = [on(demo_export), on(demo_export).without_explanation()]
+    candidates = [on(demo_export), on(demo_export).without_explanation()]
     open_now, order = [], []
-    really_open = Subject.open
+    really_open = Candidate.open
 
     class Watched:
-        def __init__(self, subject):
-            self.subject, self.backend = subject, really_open(subject)
+        def __init__(self, candidate):
+            self.candidate, self.backend = candidate, really_open(candidate)
             self.inputs, self.max_batch = self.backend.inputs, self.backend.max_batch
             self.run = self.backend.run
 
         def __enter__(self):
             open_now.append(self)
             assert len(open_now) == 1
-            order.append(self.subject.plain)
+            order.append(self.candidate.plain)
             return self
 
         def __exit__(self, *_):
             open_now.remove(self)
             self.backend.close()
 
-    def opens(subject):
-        return Watched(subject)
+    def opens(candidate):
+        return Watched(candidate)
 
-    monkeypatch.setattr(Subject, "open", opens)
-    timings = measure(subjects, 2, rounds=6, seconds=0)
+    monkeypatch.setattr(Candidate, "open", opens)
+    timings = measure(candidates, 2, rounds=6, seconds=0)
     assert sorted(order) == [False] * 6 + [True] * 6
     assert order != [False, True] * 6  # drawn anew
     for timing in timings:
@@ -99,14 +101,14 @@ def test_each_is_opened_once_a_round_and_alone(demo_export, monkeypatch):
 
 def test_what_fails_is_told_and_the_rest_goes_on(demo_export, monkeypatch):
     broken = on(demo_export).without_explanation()
-    really_open = Subject.open
+    really_open = Candidate.open
 
     def opens(self):
         if self.plain:
             raise BackendError("no more memory")
         return really_open(self)
 
-    monkeypatch.setattr(Subject, "open", opens)
+    monkeypatch.setattr(Candidate, "open", opens)
     good, bad = measure([on(demo_export), broken], 1, rounds=2, seconds=0)
     assert good.failure is None
     assert bad.failure == "no more memory"
@@ -123,7 +125,7 @@ def test_memory_is_that_of_a_process_of_its_own(demo_export):
 
 
 def timing_of(path, *medians):
-    return Timing(on(path), 1, tuple(medians), tuple(medians))
+    return Timing(candidate=on(path), batch=1, milliseconds=medians, medians=medians)
 
 
 def test_a_noisy_machine_is_called_one(demo_export):
@@ -137,8 +139,8 @@ def test_a_noisy_machine_is_called_one(demo_export):
 def test_bfloat16_of_the_backends_doing_has_no_fidelity(demo_export):
     exact = Row(timing_of(demo_export, 1.0), None, None)
     assert exact.map_fidelity == 1.0
-    subject = replace(exact.timing.subject, precision="bf16")
-    assert Row(replace(exact.timing, subject=subject), None, None).map_fidelity is None
+    candidate = replace(exact.timing.candidate, precision="bf16")
+    assert Row(replace(exact.timing, candidate=candidate), None, None).map_fidelity is None
 
 
 def test_the_pareto_line_has_what_nothing_beats():
@@ -160,7 +162,13 @@ def test_numbers_outside_their_range_are_refused():
 def test_progress_counts_every_step(demo_export):
     steps = []
     options = BenchmarkOptions(
-        (1, 2), 1, ("onnxruntime",), rounds=2, seconds=0, relatives=False, footprint=False
+        batches=(1, 2),
+        threads=1,
+        backends=("onnxruntime",),
+        rounds=2,
+        seconds=0,
+        relatives=False,
+        footprint=False,
     )
     found = run_benchmark(open_artifact(demo_export), options, lambda *now: steps.append(now))
     assert len(steps) == steps[0][1] == 8

@@ -63,7 +63,7 @@ def test_the_runtime_works_without_torch():
 def test_metrics_on_an_artifact_need_no_torch():
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None\n"
-        "import tame_deploy.evaluation.evaluate, tame_deploy.metrics.subject"
+        "import tame_deploy.evaluation.evaluate, tame_deploy.metrics.evaluated_model"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

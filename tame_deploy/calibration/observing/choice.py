@@ -198,7 +198,9 @@ def evaluation_set(
         InputError: if a picture has changed since it was chosen.
     """
     labels = [source.pictures.label(index) for index in choice.indices]
-    return EvaluationSet(manifest, prepared(source, choice), choice.names, labels)
+    return EvaluationSet(
+        manifest=manifest, pixels=prepared(source, choice), names=choice.names, labels=labels
+    )
 
 
 def _sha256(pixels: NDArray[np.uint8]) -> str:

@@ -91,4 +91,4 @@ def _checked(class_ids: ClassIds, classes: int, count: int, ranks: int) -> NDArr
             f"-1 stands in place {ranks + 1} or later; this artifact ranks {ranks} classes "
             "(export with a larger --top-k for more)"
         )
-    return np.ascontiguousarray(ids, dtype=np.int64)
+    return np.array(ids, np.int64, order="C")  # a copy: what is broadcast cannot be written

@@ -37,7 +37,13 @@ def test_pictures_without_a_number_do_not_count():
 
 def evaluation(**scores):
     columns = {name: np.array(values, float) for name, values in scores.items()}
-    return Evaluation("it", "tame", columns, ["a.png", "b.png"], ["c.png: broken"])
+    return Evaluation(
+        model="it",
+        method="tame",
+        scores=columns,
+        names=["a.png", "b.png"],
+        unreadable=["c.png: broken"],
+    )
 
 
 def test_what_no_picture_has_is_left_out():

@@ -28,13 +28,13 @@ def batch(pixels, heat, masks=None, class_ids=None):
     confidences = brightness_of_the_left(pixels)
     class_ids = confidences.argmax(1) if class_ids is None else np.array(class_ids)
     return ExplainedBatch(
-        pixels,
-        heat,
-        class_ids,
-        confidences[np.arange(len(pixels)), class_ids],
-        masks or [None] * len(pixels),
-        list(range(len(pixels))),
-        brightness_of_the_left,
+        pixels=pixels,
+        heat=heat,
+        class_ids=class_ids,
+        confidences=confidences[np.arange(len(pixels)), class_ids],
+        masks=masks or [None] * len(pixels),
+        indices=range(len(pixels)),
+        classify=brightness_of_the_left,
     )
 
 
@@ -51,10 +51,15 @@ def test_average_drop_and_increase_are_the_references():
     confidence = np.stack([after, 1 - after], axis=1)
     found = average_drop_and_increase(
         ExplainedBatch(
-            pixels, pixels[..., 0], np.zeros(50, int), before, [None] * 50, range(50),
-            lambda _: confidence,
+            pixels=pixels,
+            heat=pixels[..., 0],
+            class_ids=np.zeros(50, int),
+            confidences=before,
+            masks=[None] * 50,
+            indices=range(50),
+            classify=lambda _: confidence,
         )
-    )  # fmt: skip
+    )
     assert found["average_drop_100"].mean() == pytest.approx(float(golden["average_drop"]))
     assert found["increase_100"].mean() == pytest.approx(float(golden["increase_in_confidence"]))
 

@@ -18,7 +18,9 @@ def predictions(seed=0, noise=0.0):
     other = np.random.default_rng(99)
     logits += np.float32(noise) * other.standard_normal(logits.shape).astype(np.float32)
     maps += np.float32(noise) * other.random(maps.shape).astype(np.float32)
-    return NormalisedPredictions(logits, logits.argmax(axis=1), maps, np.zeros(COUNT, bool))
+    return NormalisedPredictions(
+        logits=logits, class_ids=logits.argmax(axis=1), maps=maps, flat=np.zeros(COUNT, bool)
+    )
 
 
 def measured(expected, found, labels=None):

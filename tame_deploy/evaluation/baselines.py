@@ -1,4 +1,4 @@
-"""Rival methods: the CAM family from the grad-cam library, RISE, and a random map."""
+"""Baseline methods: the CAM family from the grad-cam library, RISE, and a random map."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
-from tame_deploy.metrics.subject import Subject, subject_of_network
+from tame_deploy.metrics.evaluated_model import EvaluatedModel, as_images, evaluated_network
 from tame_deploy.model.features import as_map
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 
-__all__ = ["RIVALS", "CamMethod", "RandomMethod", "Rise", "make_rival"]
+__all__ = ["BASELINES", "CamMethod", "RandomMethod", "Rise", "make_baseline"]
 
 #: Names of the CAM methods and the library's classes for them.
 _CAMS = {
@@ -35,23 +35,23 @@ _CAMS = {
 #: Those that take one pass there and one back.
 _BY_GRADIENT = ("grad-cam", "grad-cam++", "layercam")
 
-RIVALS = ("tame-sigmoid", *_CAMS, "rise", "random")
+BASELINES = ("tame-sigmoid", *_CAMS, "rise", "random")
 
 
-def make_rival(
+def make_baseline(
     name: str,
-    subject: Subject,
+    model: EvaluatedModel,
     network: ExplainedNetwork | None,
     *,
     cam_layer: str | None = None,
     rise_masks: int = 4000,
     batch_size: int = 16,
 ) -> Method:
-    """Return a rival method.
+    """Return a baseline method.
 
     Args:
-        name: one of `RIVALS`.
-        subject: the classifier that is explained; RISE asks it.
+        name: one of `BASELINES`.
+        model: the classifier that is explained; RISE asks it.
         network: its PyTorch form, which the CAM family looks into.
         cam_layer: the module whose output CAMs weight; the head's last layer by default.
         rise_masks: how many masks RISE tries (its paper: 4000 to 8000).
@@ -63,11 +63,11 @@ def make_rival(
     if name == "random":
         return RandomMethod()
     if name == "rise":
-        return Rise(subject, rise_masks, batch_size)
+        return Rise(model, rise_masks, batch_size)
     if name == "tame-sigmoid" and network is not None:
         return SigmoidMaps(network)
-    if name not in RIVALS:
-        raise InputError(f"unknown method {name!r}; expected tame, {', '.join(RIVALS)}")
+    if name not in BASELINES:
+        raise InputError(f"unknown method {name!r}; expected tame, {', '.join(BASELINES)}")
     if network is None:
         raise InputError(f"{name} needs the PyTorch network; name it with --backbone")
     return CamMethod(name, network, cam_layer, batch_size)
@@ -81,16 +81,15 @@ class SigmoidMaps:
 
     def __init__(self, network: ExplainedNetwork) -> None:
         self.forward_passes = 0
-        self._subject = subject_of_network(TorchBackend(network, maps="sigmoid"))
+        self._model = evaluated_network(TorchBackend(network, maps="sigmoid"))
 
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return sigmoid maps (B, h, w) (see `Method.explain`)."""
         self.forward_passes += len(pixels)
-        feeds = {"images": self._subject.images(pixels), "class_ids": class_ids[:, None]}
-        maps: NDArray[np.float32] = self._subject.backend.run(feeds)["maps"][:, 0]
-        return maps
+        images = as_images(pixels, self._model.image)
+        return self._model.predictor.predict_one_class(images, class_ids).maps[:, 0]
 
 
 class RandomMethod:
@@ -121,12 +120,12 @@ class Rise:
     backward_passes = 0
 
     def __init__(
-        self, subject: Subject, masks: int, batch_size: int, *, cells: int = 7, seed: int = 0
+        self, model: EvaluatedModel, masks: int, batch_size: int, *, cells: int = 7, seed: int = 0
     ) -> None:
         if masks < 1:
             raise InputError(f"--rise-masks is {masks}; expected at least 1")
         self.forward_passes = 0
-        self._subject, self._count, self._batch, self._cells = subject, masks, batch_size, cells
+        self._model, self._count, self._batch, self._cells = model, masks, batch_size, cells
         self._seed = seed
 
     def explain(
@@ -138,8 +137,8 @@ class Rise:
         weight = np.zeros((len(pixels), 1, 1))
         for masks in self._masks(height, width):
             for row, (picture, class_id) in enumerate(zip(pixels, class_ids, strict=True)):
-                answer = self._subject.answer(picture[None] * masks[..., None])
-                scores = answer.probabilities[:, class_id]  # (M)
+                masked = picture[None] * masks[..., None]
+                scores = self._model.probabilities(masked)[:, class_id]  # (M)
                 total[row] += np.tensordot(scores, masks, axes=1)
                 weight[row] += scores.sum()
                 self.forward_passes += len(masks)

@@ -15,11 +15,11 @@ from tame_deploy.runtime.backends.table import backend_spec
 from tame_deploy.runtime.selection.auto import prospects
 from tame_deploy.runtime.selection.selection import open_backend
 
-__all__ = ["Subject", "relatives", "subjects_of"]
+__all__ = ["Candidate", "candidates_of", "relatives"]
 
 
-@dataclass(frozen=True)
-class Subject:
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
     """One artifact on one backend.
 
     Attributes:
@@ -48,7 +48,7 @@ class Subject:
         spec = backend_spec(self.backend, self.options)
         return spec.open_graph is not None and _has_onnx()
 
-    def without_explanation(self) -> Subject:
+    def without_explanation(self) -> Candidate:
         """Return the classifier alone, on the same backend."""
         return replace(self, plain=True)
 
@@ -68,7 +68,9 @@ class Subject:
         return open_graph(model, inputs, outputs, self.options)
 
 
-def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]) -> list[Subject]:
+def candidates_of(
+    artifact: Artifact, threads: int | None, backends: Sequence[str]
+) -> list[Candidate]:
     """Return an artifact on every backend that can run it here.
 
     Args:
@@ -80,9 +82,9 @@ def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]
         InputError: if none is left.
     """
     found = [
-        subject
-        for subject in _every_subject(artifact, threads)
-        if not backends or subject.backend in backends
+        candidate
+        for candidate in _every_candidate(artifact, threads)
+        if not backends or candidate.backend in backends
     ]
     if not found:
         raise InputError(
@@ -92,17 +94,22 @@ def subjects_of(artifact: Artifact, threads: int | None, backends: Sequence[str]
     return found
 
 
-def _every_subject(artifact: Artifact, threads: int | None) -> Iterator[Subject]:
-    precision = artifact.manifest.precision
+def _every_candidate(artifact: Artifact, threads: int | None) -> Iterator[Candidate]:
+    own = artifact.manifest.precision
+
+    def candidate(backend: str, options: BackendOptions) -> Candidate:
+        lower = options.precision
+        precision = own if lower is None else lower if own == "fp32" else f"{own}, {lower}"
+        return Candidate(artifact=artifact, backend=backend, precision=precision, options=options)
+
     for prospect in prospects(artifact, BackendOptions()):
         if prospect.refusal is not None:
             continue
         spec = prospect.spec
         options = spec.narrowed(BackendOptions(threads=threads if spec.on_cpu else None))
-        yield Subject(artifact, spec.name, precision, options)
+        yield candidate(spec.name, options)
         for lower in spec.lower_precisions():
-            word = lower if precision == "fp32" else f"{precision}, {lower}"
-            yield Subject(artifact, spec.name, word, replace(options, precision=lower))
+            yield candidate(spec.name, replace(options, precision=lower))
 
 
 def relatives(artifact: Artifact) -> list[Artifact]:

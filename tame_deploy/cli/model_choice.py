@@ -1,0 +1,198 @@
+"""Which model `evaluate` and `compare` look at: an artifact, a PyTorch network, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+from tame_deploy.artifact.types import TokenUse
+from tame_deploy.cli.options import parse_size, parse_triple, split_layers
+from tame_deploy.cli.screen import download_bar, notes
+from tame_deploy.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.metrics.evaluated_model import EvaluatedModel
+    from tame_deploy.model.network import ExplainedNetwork
+    from tame_deploy.runtime.backends.protocol import Backend
+
+__all__ = ["ModelChoice"]
+
+#: Options for an artifact's backend; the others are PyTorch's.
+_FOR_ARTIFACT = ("threads", "provider", "backend", "engine", "precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """The options that name what is evaluated; `given` has the names of those that the user set."""
+
+    artifact: str | None
+    backbone: str | None
+    weights: str
+    head: str
+    layers: str | None
+    variant: str | None
+    tokens: TokenUse | None
+    classes: int | None
+    image_size: str | None
+    crop: str | None
+    mean: str | None
+    std: str | None
+    labels: str | None
+    device: str
+    threads: int | None
+    provider: list[str] | None
+    backend: str
+    engine: str | None
+    precision: Literal["fp32", "bf16"] | None
+    given: frozenset[str]
+
+    @property
+    def knows_head(self) -> bool:
+        """Whether the PyTorch network has the head that is evaluated."""
+        return self.artifact is None or "head" in self.given
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[EvaluatedModel, ExplainedNetwork | None]]:
+        """Yield the model, and its PyTorch network where there is one.
+
+        Raises:
+            InputError: for options that name nothing, do nothing, or do not belong together.
+        """
+        self._check_given()
+        artifact, remote = self._artifact()
+        try:
+            network = self._network(artifact) if self.backbone else None
+            model = self._model(artifact, remote, network)
+        except BaseException:
+            if remote is not None:
+                remote.close()
+            raise
+        with model:
+            if model.speed_only:
+                notes.print("[yellow]speed only:[/] random weights; the scores mean nothing")
+            if artifact is not None and network is not None:
+                _check_same(model, network)
+            yield model, network
+
+    @property
+    def _served(self) -> bool:
+        return self.artifact is not None and "://" in self.artifact
+
+    def _check_given(self) -> None:
+        """Refuse options that would be ignored."""
+        if self.artifact is None and self.backbone is None:
+            raise InputError("found neither an artifact nor --backbone; expected one of them")
+        names = [field.name for field in fields(self)[2:] if field.name in self.given]
+        for name in names:
+            option = f"--{name.replace('_', '-')}"
+            if name in _FOR_ARTIFACT and self.artifact is None:
+                raise InputError(f"{option} is for an artifact's backend, not for PyTorch")
+            if name in _FOR_ARTIFACT and self._served:
+                raise InputError(f"{option} has no meaning for {self.artifact}; its server chose")
+            if name not in _FOR_ARTIFACT and self.backbone is None:
+                raise InputError(f"{option} has no meaning without --backbone")
+            if name == "device" and self.artifact is not None:
+                raise InputError("--device is where PyTorch runs; an artifact has --backend")
+
+    def _artifact(self) -> tuple[Artifact | None, Backend | None]:
+        """Return the artifact, and its backend if it is a server's."""
+        if self.artifact is None:
+            return None, None
+        if self._served:
+            from tame_deploy.runtime.backends.remote import open_remote
+
+            return open_remote(self.artifact)
+        from tame_deploy.artifact.directory import open_artifact
+
+        return open_artifact(self.artifact), None
+
+    def _network(self, artifact: Artifact | None) -> ExplainedNetwork:
+        """Return the PyTorch network.
+
+        Beside an artifact, CAMs look into the backbone at the artifact's layers, and the head is
+        random unless the user names it: nobody asks for its maps.
+        """
+        require_extra("train", "torch", "torchvision", "safetensors")
+        from tame_deploy.model.backbones import BackboneRequest, load_backbone
+        from tame_deploy.model.network import HeadRequest, build_network
+
+        request = BackboneRequest(
+            str(self.backbone),
+            weights=self.weights,
+            classes=self.classes,
+            image_size=parse_size(self.image_size),
+            crop=self.crop,
+            mean=parse_triple("mean", self.mean),
+            std=parse_triple("std", self.std),
+            labels=self.labels,
+        )
+        layers = split_layers(self.layers)
+        head = HeadRequest(self.head, variant=self.variant, tokens=self.tokens)
+        if artifact is not None and not self.knows_head:
+            layers = layers or artifact.manifest.feature_layers
+            head = HeadRequest("random", variant=self.variant, tokens=self.tokens or "patch")
+        with download_bar(f"{self.backbone} weights") as progress:
+            return build_network(load_backbone(request, progress), head, layers, progress)
+
+    def _model(
+        self, artifact: Artifact | None, remote: Backend | None, network: ExplainedNetwork | None
+    ) -> EvaluatedModel:
+        from tame_deploy.metrics.evaluated_model import evaluated_artifact, evaluated_network
+
+        if artifact is not None:
+            return evaluated_artifact(artifact, remote or self._backend(artifact))
+        assert network is not None
+        from tame_deploy.model.torch_backend import TorchBackend
+
+        return evaluated_network(TorchBackend(network, device=self.device))
+
+    def _backend(self, artifact: Artifact) -> Backend:
+        from tame_deploy.runtime.backends.protocol import BackendOptions
+        from tame_deploy.runtime.selection.selection import open_backend
+
+        options = BackendOptions(
+            threads=self.threads,
+            providers=tuple(self.provider) if self.provider else None,
+            engine=self.engine,
+            precision=self.precision,
+        )
+        return open_backend(artifact, self.backend, options)
+
+
+def _check_same(model: EvaluatedModel, network: ExplainedNetwork) -> None:
+    """Check that an artifact and the PyTorch network beside it are of one classifier."""
+    image = network.backbone.image.for_input(model.image.dtype)
+    classes = network.head.config.classes
+    if network.backbone.name != model.backbone:
+        raise InputError(
+            f"the artifact was exported from {model.backbone}; --backbone is "
+            f"{network.backbone.name}"
+        )
+    if image != model.image or classes != len(model.labels):
+        raise InputError(
+            f"the artifact takes {model.image.height}x{model.image.width} pictures and knows "
+            f"{len(model.labels)} classes; --backbone takes {image.height}x{image.width} and "
+            f"knows {classes}, or prepares pictures otherwise. Name what it was exported from"
+        )
+    _check_probabilities(model, network)
+
+
+def _check_probabilities(model: EvaluatedModel, network: ExplainedNetwork) -> None:
+    """Check that both say nearly the same of some noise; an INT8 engine may differ a little."""
+    import numpy as np
+
+    from tame_deploy.metrics.evaluated_model import evaluated_network
+    from tame_deploy.model.torch_backend import TorchBackend
+
+    shape = (4, model.image.height, model.image.width, 3)
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    other = evaluated_network(TorchBackend(network))
+    difference = np.abs(model.probabilities(noise) - other.probabilities(noise)).max()
+    if difference > 0.2:
+        raise InputError(
+            "the artifact and --backbone answer differently (probabilities differ by "
+            f"{difference:.2f}); name the --weights that it was exported with"
+        )

@@ -1,0 +1,147 @@
+"""What is evaluated: a classifier that explains itself, behind any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.closing import Closing
+from tame_deploy.metrics.families import ExplainedBatch
+from tame_deploy.metrics.masking import heat_of
+from tame_deploy.runtime.backends.protocol import Backend
+from tame_deploy.runtime.predict.predictor import Predictions, Predictor, softmax
+
+if TYPE_CHECKING:
+    from tame_deploy.model.torch_backend import TorchBackend
+
+__all__ = [
+    "EvaluatedModel",
+    "as_images",
+    "evaluated_artifact",
+    "evaluated_network",
+    "probabilities_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel(Closing):
+    """A predictor for pictures in [0, 1], and what is said of it in tables.
+
+    Attributes:
+        name: in tables.
+        predictor: what is asked: PyTorch, ONNX, an engine or a server.
+        labels: of the classes.
+        backbone: name of the classifier.
+        speed_only: whether weights are random, so that no score means anything.
+    """
+
+    name: str
+    predictor: Predictor
+    labels: tuple[str, ...]
+    backbone: str
+    speed_only: bool = False
+
+    @property
+    def image(self) -> ImageSpec:
+        """How pictures become the graph's `images`."""
+        return self.predictor.image
+
+    def predict(self, pixels: NDArray[np.float32]) -> Predictions:
+        """Return logits, and the map of the most likely class of each picture (K = 1).
+
+        Args:
+            pixels: float32 (B, H, W, 3) in [0, 1], resized and cropped.
+
+        Raises:
+            BackendError: if it cannot be run, or gives NaN or infinity.
+        """
+        return self.predictor.predict_one_class(as_images(pixels, self.image))
+
+    def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probabilities (B, C) of pictures (see `predict`)."""
+        return probabilities_of(self.predict(pixels))
+
+    def explained(
+        self,
+        pixels: NDArray[np.float32],
+        predictions: Predictions,
+        indices: Sequence[int],
+        *,
+        maps: NDArray[np.float32] | None = None,
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> ExplainedBatch:
+        """Return what metrics are computed of.
+
+        Args:
+            pixels: float32 (B, H, W, 3) in [0, 1].
+            predictions: what `predict` returns for them.
+            indices: numbers of the pictures.
+            maps: float32 (B, h, w) of the predicted classes; the model's own by default.
+            masks: where the objects are, bool (H, W) each, if that is known.
+        """
+        class_ids = predictions.class_ids[:, 0]
+        own = predictions.maps[:, 0]
+        rows = np.arange(len(pixels))
+        return ExplainedBatch(
+            pixels=pixels,
+            heat=heat_of(own if maps is None else maps, self.image.height, self.image.width),
+            class_ids=class_ids,
+            confidences=probabilities_of(predictions)[rows, class_ids],
+            masks=[None] * len(pixels) if masks is None else masks,
+            indices=indices,
+            classify=self.probabilities,
+        )
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.predictor.backend.close()
+
+
+def as_images(pixels: NDArray[np.float32], spec: ImageSpec) -> NDArray[Any]:
+    """Return pixels (B, H, W, 3) in [0, 1] as the `images` tensor of `spec`.
+
+    They need not be whole levels of brightness, as masked pictures are not; a graph that takes
+    uint8 gets them rounded.
+    """
+    if spec.dtype == "uint8":
+        return np.rint(pixels * 255).astype(np.uint8)
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    normalised = ((pixels - mean) / std).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(normalised, dtype=np.float32)
+
+
+def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
+    """Return the probabilities (B, C), in float64 from the logits on."""
+    return softmax(predictions.logits.astype(np.float64))
+
+
+def evaluated_artifact(artifact: Artifact, backend: Backend) -> EvaluatedModel:
+    """Return an artifact on a backend, to be evaluated."""
+    manifest = artifact.manifest
+    return EvaluatedModel(
+        name=manifest.name,
+        predictor=Predictor.of(manifest, backend),
+        labels=artifact.read_labels(),
+        backbone=manifest.backbone,
+        speed_only=manifest.speed_only,
+    )
+
+
+def evaluated_network(backend: TorchBackend) -> EvaluatedModel:
+    """Return a PyTorch network, to be evaluated."""
+    backbone, head = backend.network.backbone, backend.network.head
+    classes = head.config.classes
+    labels: Sequence[str] = backbone.labels or [str(i) for i in range(classes)]
+    return EvaluatedModel(
+        name=f"{backbone.name} (PyTorch)",
+        predictor=Predictor(backend, backend.graph, backend.image, classes),
+        labels=tuple(labels),
+        backbone=backbone.name,
+        speed_only=backbone.source.random or backend.network.head_source.random,
+    )
