@@ -118,7 +118,7 @@ def quantize_artifact(
     model = trials.build(search.plan)
     comparison = _compare(run, sets.held_out, model)
     fidelity = _held_to_floor(run, trials, search, comparison)
-    times, speedups = _times(run, trials, search, comparison.pictures)
+    times, speedups = _times(run, trials, search, comparison.pictures, model)
     calibration = trials.equalized(search.plan.strength)[1]
     outcome = Outcome(
         search=search,
@@ -248,7 +248,11 @@ def _layers_that_hurt(run: _Run, trials: Trials, search: SearchResult) -> list[s
 
 
 def _times(
-    run: _Run, trials: Trials, search: SearchResult, pictures: EvaluationSet
+    run: _Run,
+    trials: Trials,
+    search: SearchResult,
+    pictures: EvaluationSet,
+    model: onnx.ModelProto,
 ) -> tuple[dict[str, dict[str, float]], list[float] | None]:
     """Return milliseconds by batch size beside float32's, and the speed of the curve's points.
 
@@ -257,16 +261,15 @@ def _times(
     if run.options.target != "cpu":
         return {}, None
 
-    def timed(plan: Plan, batch: int) -> dict[str, float]:
-        model = trials.build(plan).SerializeToString()
-        return time_against_float32(pictures, run.float32, model, batch)
+    def timed(model: onnx.ModelProto, batch: int) -> dict[str, float]:
+        return time_against_float32(pictures, run.float32, model.SerializeToString(), batch)
 
     run.report("Measuring speed")
-    times = {str(batch): timed(search.plan, batch) for batch in _BATCHES}
+    times = {str(batch): timed(model, batch) for batch in _BATCHES}
     if len(search.curve) < 2:
         return times, None
     speedups: list[float] = []
     for point in search.curve:
         run.report(f"Measuring speed of the curve, {len(speedups) + 1} of {len(search.curve)}")
-        speedups.append(timed(point.plan, 1)["speedup"])
+        speedups.append(timed(trials.build(point.plan), 1)["speedup"])
     return times, speedups
