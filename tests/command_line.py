@@ -41,8 +41,11 @@ _FORKS = "from tests.command_line import serve_forks; serve_forks()"
 _servers: list[subprocess.Popen[str]] = []  # one, once a command was run
 
 
-def run(*arguments, cwd=None, expect=0, env=None, anew=False):
-    """Run a command and check its exit status; `anew` in a Python that has imported nothing."""
+def run(*arguments, cwd=None, expect=0, env=None, anew=False, meanwhile=lambda _process: None):
+    """Run a command and check its exit status; `anew` in a Python that has imported nothing.
+
+    In a fork, `meanwhile` is called with the number of its process, which leads a group of its own.
+    """
     words = [str(argument) for argument in arguments]
     settings = {**os.environ, "COLUMNS": "200", "TERM": "dumb"} | (env or {})
     if anew:
@@ -51,7 +54,7 @@ def run(*arguments, cwd=None, expect=0, env=None, anew=False):
             check=False, cwd=cwd, capture_output=True, text=True, env=settings,
         )  # fmt: skip
     else:
-        done = _run_in_fork(words, str(cwd or Path.cwd()), settings)
+        done = _run_in_fork(words, str(cwd or Path.cwd()), settings, meanwhile)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
@@ -64,7 +67,7 @@ def one_line(done):
     return lines[0]
 
 
-def _run_in_fork(words, cwd, settings):
+def _run_in_fork(words, cwd, settings, meanwhile):
     with tempfile.TemporaryDirectory() as folder:
         files = [os.path.join(folder, name) for name in ("stdout", "stderr")]
         server = _started()
@@ -72,7 +75,13 @@ def _run_in_fork(words, cwd, settings):
             asked = {"words": words, "cwd": cwd, "settings": settings, "files": files}
             server.stdin.write(json.dumps(asked) + "\n")
             server.stdin.flush()
-            code = int(server.stdout.readline())
+            command = int(server.stdout.readline())
+            try:
+                meanwhile(command)
+                code = int(server.stdout.readline())
+            except BaseException:
+                os.killpg(command, signal.SIGKILL)
+                raise
         except BaseException:
             _stop()  # the next command gets another one
             raise
@@ -96,7 +105,7 @@ def _started():
 def _stop():
     while _servers:
         server = _servers.pop()
-        os.killpg(server.pid, signal.SIGKILL)  # and the command that it waits for
+        os.killpg(server.pid, signal.SIGKILL)
         server.communicate()
 
 
@@ -112,6 +121,9 @@ def serve_forks():
     while line := sys.stdin.readline():
         process = forks.Process(target=_become_the_command, kwargs=json.loads(line))
         process.start()
+        os.setpgid(process.pid, process.pid)
+        sys.stdout.write(f"{process.pid}\n")
+        sys.stdout.flush()
         process.join()
         sys.stdout.write(f"{process.exitcode}\n")
         sys.stdout.flush()
@@ -119,6 +131,7 @@ def serve_forks():
 
 def _become_the_command(words, cwd, settings, files):
     """Do what `python -c` would do; multiprocessing makes the exit status as Python does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
