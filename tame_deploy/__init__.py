@@ -5,7 +5,7 @@ from tame_deploy import load
 with load("build/vgg16") as explainer:
     result = explainer.explain(["cat.jpg", "dog.jpg"])
 result.class_names, result.probabilities, result.maps
-result.overlay(0).save("cat-explained.png")
+result[0].overlay().save("cat-explained.png")
 """
 
 from __future__ import annotations

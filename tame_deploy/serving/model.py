@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import BackendError, InputError
+from tame_deploy.picture.lazy import LazyPicture
 from tame_deploy.picture.preprocess import MAX_PIXELS, as_input, load_image, prepare
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.explain.explainer import Explainer
-from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 from tame_deploy.runtime.explain.load import load
 from tame_deploy.serving.contract import VERSION, Contract, Question
 from tame_deploy.serving.deadlines import within
@@ -77,13 +78,13 @@ class Explained:
     """The explanation of one encoded picture.
 
     Attributes:
-        explanation: of the picture, at most 1600 pixels a side.
+        explanation: of the picture, which is at most 1600 pixels a side.
         size: (width, height) of the picture itself.
         overlays: PNG files, one for each class, if they were asked for.
         timing_ms: milliseconds by stage.
     """
 
-    explanation: Explanation
+    explanation: PictureExplanation
     size: tuple[int, int]
     overlays: tuple[bytes, ...]
     timing_ms: dict[str, float]
@@ -94,7 +95,7 @@ class _Decoded:
     """Encoded pictures as the graph's input; for drawing also as they are, but small."""
 
     images: NDArray[Any]
-    pictures: tuple[Image.Image, ...]
+    pictures: tuple[Image.Image | LazyPicture, ...]
     sizes: tuple[tuple[int, int], ...]
 
 
@@ -187,7 +188,7 @@ class ServedModel:
             assert decoded is not None
             explanation = self._explanation(outcome, question, decoded)
             overlays = (await self._drawn(explanation, timing))[0] if draws else ()
-            return outcome, Explained(explanation, decoded.sizes[0], tuple(overlays), timing)
+            return outcome, Explained(explanation[0], decoded.sizes[0], tuple(overlays), timing)
 
         return await self._counted(answer(), timeout_s, "http")
 
@@ -272,13 +273,16 @@ class ServedModel:
         """Decode the files of a question; the pictures themselves are dropped at once."""
         spec, files = self.explainer.artifact.manifest.image, question.files
 
-        def read(index: int) -> tuple[NDArray[np.uint8], Image.Image | None, tuple[int, int]]:
+        def read(
+            index: int,
+        ) -> tuple[NDArray[np.uint8], Image.Image | LazyPicture, tuple[int, int]]:
             try:
                 picture = load_image(files[index], max_pixels=self.options.max_pixels)
                 pixels, size = np.asarray(prepare(picture, spec)), picture.size
-                if question.draws:
-                    picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
-                return pixels, picture if question.draws else None, size
+                if not question.draws:
+                    return pixels, LazyPicture(files[index], self.options.max_pixels), size
+                picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
+                return pixels, picture, size
             except InputError as error:
                 which = f"picture {index}: " if len(files) > 1 else ""
                 raise RequestError(f"{which}{error}") from None
@@ -287,8 +291,7 @@ class ServedModel:
             *(self._aside("decode", partial(read, i), timing) for i in range(len(files)))
         )
         pixels, pictures, sizes = zip(*found, strict=True)
-        kept = tuple(picture for picture in pictures if picture is not None)
-        return _Decoded(as_input(np.stack(pixels), spec), kept, sizes)
+        return _Decoded(as_input(np.stack(pixels), spec), pictures, sizes)
 
     async def _drawn(
         self, explanation: Explanation, timing: dict[str, float]
@@ -297,7 +300,7 @@ class ServedModel:
         found = np.empty(explanation.class_ids.shape, object)
 
         async def draw(row: int, place: int) -> None:
-            work = partial(_overlay, explanation, row, place)
+            work = partial(_overlay, explanation[row], place)
             found[row, place] = await self._aside("draw", work, timing)
 
         await asyncio.gather(*(draw(row, place) for row, place in np.ndindex(*found.shape)))
@@ -329,7 +332,7 @@ class ServedModel:
         manifest = self.explainer.artifact.manifest
         image, outputs = manifest.image, outcome.outputs
         if decoded is not None:
-            pictures = decoded.pictures
+            pictures: tuple[Image.Image | LazyPicture, ...] = decoded.pictures
         else:
             assert question.images is not None
             pictures = tuple(Image.fromarray(pixels) for pixels in question.images)
@@ -361,10 +364,10 @@ def _classified(
     return found
 
 
-def _overlay(explanation: Explanation, row: int, place: int) -> bytes:
+def _overlay(explanation: PictureExplanation, place: int) -> bytes:
     """Return a picture under one of its maps as a PNG file."""
     file = io.BytesIO()
-    drawn = explanation.overlay(row, place, max_side=_OVERLAY_SIDE)
+    drawn = explanation.overlay(place, max_side=_OVERLAY_SIDE)
     drawn.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
