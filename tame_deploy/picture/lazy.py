@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,10 @@ from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
 from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, load_image, prepare
 
-__all__ = ["LazyPicture", "read_prepared"]
+__all__ = ["LazyPicture", "ReadPicture", "read_prepared"]
+
+#: A picture, and its pixels as the network sees them, uint8 (height, width, 3).
+ReadPicture: TypeAlias = "tuple[Image.Image | LazyPicture, NDArray[np.uint8]]"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def _version(source: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
 
 def read_prepared(
     source: ImageSource, spec: ImageSpec, *, max_pixels: int = MAX_PIXELS, lazily: bool = False
-) -> tuple[Image.Image | LazyPicture, NDArray[np.uint8]]:
+) -> ReadPicture:
     """Return a picture and its pixels as the network sees them, uint8 (height, width, 3).
 
     Args:

@@ -17,7 +17,7 @@ from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError
-from tame_deploy.picture.lazy import LazyPicture, read_prepared
+from tame_deploy.picture.lazy import LazyPicture, ReadPicture, read_prepared
 from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, as_input
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.explain.explanation import Explanation
@@ -83,17 +83,9 @@ class Explainer(Closing):
         if len(sources) == 0:
             raise InputError("found no pictures; expected at least one")
         chosen = self.predictor.class_ids(len(sources), class_ids, top_k)
-        spec = self.artifact.manifest.image
-        lazily = len(sources) > batch_size
+        spec, lazily = self.artifact.manifest.image, len(sources) > batch_size
         reading = _read_all(sources, spec, max_pixels, named=is_list, lazily=lazily)
-        pictures: list[Image.Image | LazyPicture] = []
-        found: list[Predictions] = []
-        while batch := list(islice(reading, batch_size)):
-            rows = slice(len(pictures), len(pictures) + len(batch))
-            pixels = as_input(np.stack([pixels for _, pixels in batch]), spec)
-            found.append(self.predictor.predict(pixels, None if chosen is None else chosen[rows]))
-            pictures += [picture for picture, _ in batch]
-        return self._explanation(joined(found), pictures)
+        return self._explain_batches(reading, chosen, batch_size)
 
     async def explain_async(
         self,
@@ -163,6 +155,20 @@ class Explainer(Closing):
             skip_unreadable=skip_unreadable,
         )
 
+    def _explain_batches(
+        self, reading: Iterator[ReadPicture], chosen: NDArray[np.int64] | None, batch_size: int
+    ) -> Explanation:
+        """Explain pictures as they are read, each with its own row of classes."""
+        pictures: list[Image.Image | LazyPicture] = []
+        found: list[Predictions] = []
+        while batch := list(islice(reading, batch_size)):
+            rows = slice(len(pictures), len(pictures) + len(batch))
+            pixels = np.stack([pixels for _, pixels in batch])
+            images = as_input(pixels, self.artifact.manifest.image)
+            found.append(self.predictor.predict(images, None if chosen is None else chosen[rows]))
+            pictures += [picture for picture, _ in batch]
+        return self._explanation(joined(found), pictures)
+
     def _explain_prepared(
         self,
         pictures: Sequence[Image.Image | LazyPicture],
@@ -220,7 +226,7 @@ class Explainer(Closing):
 
 def _read_all(
     sources: Sequence[Any], spec: ImageSpec, max_pixels: int, *, named: bool, lazily: bool
-) -> Iterator[tuple[Image.Image | LazyPicture, NDArray[np.uint8]]]:
+) -> Iterator[ReadPicture]:
     """Read pictures one by one; errors are `named` by the picture's position."""
     for index, source in enumerate(sources):
         try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import InputError
-from tame_deploy.picture.lazy import LazyPicture
+from tame_deploy.picture.lazy import LazyPicture, ReadPicture
 from tame_deploy.picture.preprocess import ImageSource
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 
@@ -25,9 +25,10 @@ _MOST_WORKERS = 4
 #: Batches that wait for their turn: one that runs, and one that is ready when it has.
 _RUNNING = 2
 
-_Picture: TypeAlias = "Image.Image | LazyPicture"
-#: A picture, and its pixels as the network sees them, uint8 (height, width, 3).
-_Read: TypeAlias = "tuple[_Picture, NDArray[np.uint8]]"
+#: Explains a batch: its pictures, and their pixels as the network sees them.
+_Explain: TypeAlias = (
+    "Callable[[Sequence[Image.Image | LazyPicture], NDArray[np.uint8]], Explanation]"
+)
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class _BeingRead:
     index: int
     name: str
     source: ImageSource
-    read: Future[_Read]
+    read: Future[ReadPicture]
 
 
 def stream(
-    explain: Callable[[Sequence[_Picture], NDArray[np.uint8]], Explanation],
-    read: Callable[[ImageSource], _Read],
+    explain: _Explain,
+    read: Callable[[ImageSource], ReadPicture],
     images: Iterable[ImageSource | NamedPicture],
     *,
     batch_size: int,
@@ -119,12 +120,9 @@ def _batches(
         yield [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
 
 
-def _explained(
-    batch: list[_BeingRead],
-    explain: Callable[[Sequence[_Picture], NDArray[np.uint8]], Explanation],
-) -> list[Streamed]:
+def _explained(batch: list[_BeingRead], explain: _Explain) -> list[Streamed]:
     """Explain the pictures of a batch that can be read."""
-    pictures: dict[int, _Read] = {}
+    pictures: dict[int, ReadPicture] = {}
     errors: dict[int, InputError] = {}
     for one in batch:
         try:

@@ -137,17 +137,13 @@ def explain_files(
     summary = ExplainedFiles(output=output, passed_over=source.passed_over)
     with _writing_to(output):
         earlier = recorded_names(output, options.records) if options.resume else RecordedNames()
+        stream = explainer.stream(
+            _left(source, earlier.pictures, summary, advance), class_ids, top_k=top_k,
+            batch_size=options.batch_size, workers=options.workers, skip_unreadable=True,
+            max_pixels=options.max_pixels,
+        )  # fmt: skip
         drawings = Drawings(
             output, pictures=options.pictures, maps=options.maps == "png", taken=earlier.files
-        )
-        stream = explainer.stream(
-            _left(source, earlier.pictures, summary, advance),
-            class_ids,
-            top_k=top_k,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            skip_unreadable=True,
-            max_pixels=options.max_pixels,
         )
         with Records(
             output, options.records, keeps_maps=options.maps == "npz", resumed=options.resume
