@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tame_deploy import load
 from tame_deploy.data.shapes import draw_picture
@@ -64,6 +65,15 @@ def test_folders_are_searched_by_content_where_names_say_nothing(tmp_path):
     (only_text / "a.txt").touch()
     with pytest.raises(InputError, match=r"no pictures in .*text \(but 1 other file\); expected"):
         open_source([str(only_text)], "out")
+
+
+def test_a_picture_over_pillows_own_limit_is_not_passed_over(tmp_path, monkeypatch):
+    draw_picture(0)[0].resize((60, 40)).save(tmp_path / "large", "PNG")
+    draw_picture(0)[0].save(tmp_path / "known.png")
+    for limit in (2000, 1000):  # it warns of more than that, and refuses twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        source = open_source([str(tmp_path)], "out")
+        assert [Path(one.name).name for one in source.pictures] == ["known.png", "large"]
 
 
 def test_what_was_passed_over_is_said_at_the_end(demo_export, tmp_path):

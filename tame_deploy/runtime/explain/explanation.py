@@ -113,11 +113,7 @@ class PictureExplanation:
         Raises:
             InputError: if its file must be read again and is gone or changed.
         """
-        return self._over(self.picture, place, strength, max_side)
-
-    def _over(
-        self, picture: Image.Image, place: int, strength: float, max_side: int | None
-    ) -> Image.Image:
+        picture = self.picture
         left, top, right, bottom = visible_box(picture.size, self.image)
         if max_side is not None and max(picture.size) > max_side:
             before = picture.size
@@ -135,11 +131,12 @@ class PictureExplanation:
         """
         chosen = self.explained[place]
         words = f"where it sees {chosen.name} ({chosen.probability:.1%})"
-        picture = self.picture  # once, for it may have to be decoded
+        picture = self.picture
+        decoded = replace(self, source=picture)  # so that it is decoded once
         return overlay.panel(
             picture,
             self.heat(place),
-            self._over(picture, place, 0.75, 2 * overlay.PANEL_SIDE),
+            decoded.overlay(place, max_side=2 * overlay.PANEL_SIDE),
             title=f"{title}: {words}" if title else words,
             classes=[(score.name, score.probability) for score in self.top()],
             note=SPEED_ONLY_NOTE if self.speed_only else "",

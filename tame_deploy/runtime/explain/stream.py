@@ -86,9 +86,10 @@ def stream(
     runner = ThreadPoolExecutor(1, "tame-deploy explain")
     running: deque[Future[list[Streamed]]] = deque()
     try:
+        named = (one if isinstance(one, NamedPicture) else _named(one) for one in images)
         given = (
-            _BeingRead(index, name, source, readers.submit(read, source))
-            for index, (name, source) in enumerate(map(_named, images))
+            _BeingRead(index, one.name, one.source, readers.submit(read, one.source))
+            for index, one in enumerate(named)
         )
         for batch in _batches(given, batch_size, ahead=batch_size + workers):
             running.append(runner.submit(_explained, batch, explain))
@@ -102,10 +103,9 @@ def stream(
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _named(image: ImageSource | NamedPicture) -> tuple[str, ImageSource]:
-    if isinstance(image, NamedPicture):
-        return image.name, image.source
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else "", image
+def _named(source: ImageSource) -> NamedPicture:
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    return NamedPicture(name, source)
 
 
 def _batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -136,8 +137,10 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:
-        with Image.open(path, formats=FORMATS):
-            return True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata and large sizes do not matter here
+            with Image.open(path, formats=FORMATS):
+                return True
     except Image.DecompressionBombError:
         return True  # a picture all the same: reading it will say that it is too large
     except Exception:  # damaged files make decoders raise nearly anything
