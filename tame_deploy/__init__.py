@@ -5,7 +5,7 @@ from tame_deploy import load
 with load("build/vgg16") as explainer:
     result = explainer.explain(["cat.jpg", "dog.jpg"])
 result.class_names, result.probabilities, result.maps
-result.overlay(0).save("cat-explained.png")
+result[0].overlay().save("cat-explained.png")
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tame_deploy.runtime.backends.protocol import BackendOptions
     from tame_deploy.runtime.backends.remote import ConnectOptions
     from tame_deploy.runtime.explain.explainer import Explainer
-    from tame_deploy.runtime.explain.explanation import Explanation
+    from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
     from tame_deploy.runtime.explain.load import connect, load
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "InputError",
     "Manifest",
     "ParityError",
+    "PictureExplanation",
     "TameError",
     "TensorSpec",
     "connect",
@@ -62,7 +63,7 @@ _HOMES = {
     "runtime.backends.protocol": ("BackendOptions",),
     "runtime.backends.remote": ("ConnectOptions",),
     "runtime.explain.explainer": ("Explainer",),
-    "runtime.explain.explanation": ("Explanation",),
+    "runtime.explain.explanation": ("Explanation", "PictureExplanation"),
     "runtime.explain.load": ("connect", "load"),
 }
 

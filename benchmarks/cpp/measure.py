@@ -32,7 +32,7 @@ from reading import draw_files
 from rich.console import Console
 from rich.table import Table
 
-from tame_deploy.picture.preprocess import load_image, prepare_batch
+from tame_deploy.picture.preprocess import load_image, prepare, prepare_batch
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.load import load
 
@@ -82,7 +82,7 @@ def timed(calls: int, work: Callable[[], object]) -> float:
 def python_overhead(explainer: Explainer, picture: Any, calls: int) -> float:
     """Return the seconds that the Python runtime adds to a prepared batch of one."""
     spec = explainer.artifact.manifest.image
-    pixels = prepare_batch([picture], spec)
+    pixels = np.asarray(prepare(picture, spec))[None]
     backend: Any = explainer.backend
     session, inside = backend._session, [0.0]
 
@@ -97,7 +97,7 @@ def python_overhead(explainer: Explainer, picture: Any, calls: int) -> float:
     backend._session = Timed()
     for _ in range(calls):
         start = time.perf_counter()
-        explainer._explain_prepared([picture], pixels, (None, None))
+        explainer._explain_prepared([picture], pixels, explainer.predictor.class_ids(1))
         own.append(time.perf_counter() - start - inside[0])
     backend._session = session
     return statistics.median(own)

@@ -10,7 +10,6 @@ from tame_deploy import __version__
 from tame_deploy.cli import (
     backbones,
     benchmark,
-    client,
     compile,
     cpp,
     doctor,
@@ -59,7 +58,6 @@ app.command("quantize")(quantize.quantize)
 app.command("compile")(compile.compile_)
 app.command("explain")(explain.explain)
 app.command("serve-engine")(serve.serve_engine)
-app.command("client")(client.client)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("ablate")(train.ablate)

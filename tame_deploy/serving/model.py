@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import BackendError, InputError
+from tame_deploy.picture.lazy import LazyPicture
 from tame_deploy.picture.preprocess import as_input, load_image, prepare
 from tame_deploy.runtime.explain.explainer import Explainer
-from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 from tame_deploy.runtime.explain.load import load
 from tame_deploy.serving.contract import OVERLAY, VERSION, CheckedRequest, Contract
 from tame_deploy.serving.deadlines import within
@@ -52,13 +53,13 @@ class ExplainedPicture:
     """The explanation of one encoded picture.
 
     Attributes:
-        explanation: of the picture, at most 1600 pixels a side.
+        explanation: of the picture, which is at most 1600 pixels a side.
         size: (width, height) of the picture itself.
         overlays: PNG files, one for each class, if they were asked for.
         timing_ms: milliseconds by stage.
     """
 
-    explanation: Explanation
+    explanation: PictureExplanation
     size: tuple[int, int]
     overlays: tuple[bytes, ...]
     timing_ms: dict[str, float]
@@ -69,7 +70,7 @@ class _DecodedPictures:
     """Encoded pictures as the graph's input; for drawing also as they are, but small."""
 
     images: NDArray[Any]
-    pictures: tuple[Image.Image, ...]
+    pictures: tuple[Image.Image | LazyPicture, ...]
     sizes: tuple[tuple[int, int], ...]
 
 
@@ -170,7 +171,7 @@ class ServedModel:
             explanation = self._explanation(result, request, decoded)
             overlays = (await self._draw(explanation, timing))[0] if draws else ()
             return result, ExplainedPicture(
-                explanation=explanation,
+                explanation=explanation[0],
                 size=decoded.sizes[0],
                 overlays=tuple(overlays),
                 timing_ms=timing,
@@ -263,13 +264,16 @@ class ServedModel:
         """Decode a request's files; what is not needed for overlays is dropped at once."""
         spec, files = self.explainer.artifact.manifest.image, request.files
 
-        def read(index: int) -> tuple[NDArray[np.uint8], Image.Image | None, tuple[int, int]]:
+        def read(
+            index: int,
+        ) -> tuple[NDArray[np.uint8], Image.Image | LazyPicture, tuple[int, int]]:
             try:
                 picture = load_image(files[index], max_pixels=self.options.max_pixels)
                 pixels, size = np.asarray(prepare(picture, spec)), picture.size
-                if request.draws:
-                    picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
-                return pixels, picture if request.draws else None, size
+                if not request.draws:
+                    return pixels, LazyPicture(files[index], self.options.max_pixels), size
+                picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
+                return pixels, picture, size
             except InputError as error:
                 which = f"picture {index}: " if len(files) > 1 else ""
                 raise RequestError(f"{which}{error}") from None
@@ -278,8 +282,7 @@ class ServedModel:
             *(self._in_thread("decode", partial(read, i), timing) for i in range(len(files)))
         )
         pixels, pictures, sizes = zip(*found, strict=True)
-        kept = tuple(picture for picture in pictures if picture is not None)
-        return _DecodedPictures(as_input(np.stack(pixels), spec), kept, sizes)
+        return _DecodedPictures(as_input(np.stack(pixels), spec), pictures, sizes)
 
     async def _draw(
         self, explanation: Explanation, timing: dict[str, float]
@@ -288,7 +291,7 @@ class ServedModel:
         found = np.empty(explanation.class_ids.shape, object)
 
         async def draw(row: int, place: int) -> None:
-            work = partial(_overlay, explanation, row, place)
+            work = partial(_overlay, explanation[row], place)
             found[row, place] = await self._in_thread("draw", work, timing)
 
         await asyncio.gather(*(draw(row, place) for row, place in np.ndindex(*found.shape)))
@@ -313,7 +316,7 @@ class ServedModel:
         manifest = self.explainer.artifact.manifest
         image, outputs = manifest.image, result.outputs
         if decoded is not None:
-            pictures = decoded.pictures
+            pictures: tuple[Image.Image | LazyPicture, ...] = decoded.pictures
         else:
             assert request.images is not None
             pictures = tuple(Image.fromarray(pixels) for pixels in request.images)
@@ -345,10 +348,10 @@ def _classification(
     return found
 
 
-def _overlay(explanation: Explanation, row: int, place: int) -> bytes:
+def _overlay(explanation: PictureExplanation, place: int) -> bytes:
     """Return a picture under one of its maps as a PNG file."""
     file = io.BytesIO()
-    drawn = explanation.overlay(row, place, max_side=_OVERLAY_SIDE)
+    drawn = explanation.overlay(place, max_side=_OVERLAY_SIDE)
     drawn.save(file, "PNG", compress_level=1)
     return file.getvalue()
 

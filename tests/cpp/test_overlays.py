@@ -71,7 +71,7 @@ def test_stretched_maps_equal_pythons_to_the_bit(jobs):
             kind,  # type: ignore[arg-type]
         )
         with np.errstate(all="ignore"):
-            expected = explanation.heat(0)
+            expected = explanation[0].heat()
         found = np.frombuffer(answer, np.float32).reshape(heat.shape)
         assert np.array_equal(found, expected, equal_nan=True), (heat, kind)
 

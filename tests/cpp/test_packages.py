@@ -132,8 +132,8 @@ def test_nothing_but_the_c_functions_is_seen(installed):
 def python_says(artifact: Path) -> tuple[str, Image.Image]:
     with tame_deploy.load(artifact, backend="onnxruntime") as explainer:
         found = explainer.explain(PICTURE)
-    best = found.top(0)[0]
-    return f"{best.name} {best.probability:.4f}\n", found.overlay(0)
+    best = found[0].top()[0]
+    return f"{best.name} {best.probability:.4f}\n", found[0].overlay()
 
 
 def build_consumer(folder: Path, *arguments: str) -> Path:

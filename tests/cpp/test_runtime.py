@@ -83,7 +83,7 @@ def test_other_contracts_give_the_same(exported, options, tmp_path):
     assert found["class_ids"] == expected.class_ids[0].tolist()
     scale = max(1.0, float(np.abs(expected.maps).max()))  # map logits are not in [0, 1]
     assert np.abs(found["maps"] - expected.maps.ravel()).max() <= MAPS_ABSOLUTE * scale
-    apart = np.asarray(Image.open(shown)).astype(int) - np.asarray(expected.overlay(0))
+    apart = np.asarray(Image.open(shown)).astype(int) - np.asarray(expected[0].overlay())
     assert np.abs(apart).max() <= 1
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 from tame_deploy import load
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import InputError, ManifestError
+from tame_deploy.runtime.explain.stream import NamedPicture
 from tame_deploy.runtime.jobs.files import FileOptions, explain_files
-from tame_deploy.runtime.jobs.records import Records, done_before
-from tame_deploy.runtime.jobs.sources import NamedPicture, Source, open_source
+from tame_deploy.runtime.jobs.records import Records, recorded_names
+from tame_deploy.runtime.jobs.sources import Source, open_source
 from tests.command_line import one_line, run
 
 BARE = {"pictures": False}
@@ -52,9 +53,9 @@ def test_maps_lie_in_shards_beside_their_records(explainer, tmp_path):
 
 def test_a_full_shard_is_written_at_once(explainer, tmp_path):
     pictures = list(drawn(5).pictures)
-    with Records(tmp_path, "jsonl", "npz", shard=2) as records:
+    with Records(tmp_path, "jsonl", keeps_maps=True, shard=2) as records:
         for number, one in enumerate(pictures, 1):
-            records.add({"file": one.name}, explainer.explain(one.source), "x")
+            records.add({"file": one.name}, explainer.explain(one.source)[0])
             assert len(list(tmp_path.glob("maps-*.npz"))) == number // 2
             assert len(lines_in(tmp_path)) == number - number % 2  # no record without its map
     assert len(list(tmp_path.glob("maps-*.npz"))) == 3
@@ -80,7 +81,7 @@ def test_parquet_has_what_json_lines_have(explainer, tmp_path):
             explainer, drawn(3), folder, options=FileOptions(**BARE, records=records)
         )  # fmt: skip
     assert parquet.read_table(tables / "results-00000.parquet").to_pylist() == lines_in(lines)
-    assert done_before(tables, "parquet") == done_before(lines, "jsonl")
+    assert recorded_names(tables, "parquet") == recorded_names(lines, "jsonl")
 
 
 @pytest.mark.parametrize("records", ["jsonl", "parquet"])
@@ -103,7 +104,8 @@ def test_a_run_that_was_stopped_goes_on(explainer, tmp_path, records, maps):
     assert second.done_before == first.explained
     assert first.explained + second.explained == 20
     assert sum(asked) == 20
-    assert done_before(tmp_path, records) == {f"picture-{seed}.png" for seed in range(20)}
+    names = recorded_names(tmp_path, records).pictures
+    assert names == {f"picture-{seed}.png" for seed in range(20)}
     third = explain_files(explainer, drawn(20), tmp_path, options=again)
     assert (third.explained, third.done_before) == (0, 20)
 

@@ -1,5 +1,6 @@
 """The runtime: whatever pictures come in, the right answers come out."""
 
+import gc
 import threading
 
 import numpy as np
@@ -15,7 +16,7 @@ from tame_deploy.errors import (
     InputError,
     ParityError,
 )
-from tame_deploy.picture.preprocess import prepare_batch
+from tame_deploy.picture.preprocess import load_image, prepare_batch
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import ParityReference
 from tests.conftest import shared_file
@@ -36,8 +37,8 @@ def test_it_names_the_shapes_and_points_at_them(explainer):
     named = [row[0] for row in result.class_names]
     assert np.mean([n == LABELS[c] for n, (_, _, c) in zip(named, drawn, strict=True)]) > 0.95
     inside = []
-    for index, (_, mask, _) in enumerate(drawn):
-        heat = Image.fromarray(result.heat(index)).resize(mask.shape, Image.Resampling.BILINEAR)
+    for one, (_, mask, _) in zip(result, drawn, strict=True):
+        heat = Image.fromarray(one.heat()).resize(mask.shape, Image.Resampling.BILINEAR)
         inside.append(mask.ravel()[np.asarray(heat).argmax()])
     assert np.mean(inside) > 0.9
 
@@ -67,7 +68,7 @@ def test_pictures_come_in_many_forms(explainer, tmp_path):
         assert np.array_equal(explainer.explain(source).logits, expected)
     mixed = explainer.explain([PICTURES[0], PICTURES[1].resize((300, 200)), array])
     assert len(mixed) == 3
-    assert mixed.overlay(1).size == (300, 200)
+    assert mixed[1].overlay().size == (300, 200)
 
 
 def test_result_has_all_that_was_promised(explainer):
@@ -76,10 +77,10 @@ def test_result_has_all_that_was_promised(explainer):
     assert result.maps.shape == (2, 2, 32, 32)
     assert result.maps.dtype == np.float32
     assert np.allclose(result.probabilities.sum(axis=1), 1)
-    best = result.top(0)
+    best = result[0].top()
     assert (best[0].class_id, best[0].name) == (result.class_ids[0, 0], result.class_names[0][0])
     assert best[0].probability >= best[1].probability
-    assert result.panel(0, 1).width > 900
+    assert result[0].panel(1).width > 900
 
 
 def test_classes_can_be_chosen_in_every_form(explainer):
@@ -126,6 +127,76 @@ def test_classes_that_cannot_be_explained(explainer, class_ids, message):
 def test_requests_that_cannot_be_honoured(explainer, arguments, message):
     with pytest.raises(InputError, match=message):
         explainer.explain(**arguments)
+
+
+@pytest.mark.parametrize("top_k", [2.0, True, "2", 0])
+def test_how_many_classes_must_be_a_whole_number(explainer, top_k):
+    for ask in (explainer.explain, explainer.stream):
+        with pytest.raises(InputError, match=f"top_k is {top_k!r}; |top_k is 0; this artifact"):
+            ask(PICTURES[:1], top_k=top_k)
+
+
+def decoded_pictures(size):
+    """Return how many pictures of a size are in memory."""
+    gc.collect()
+    found = (one for one in gc.get_objects() if issubclass(type(one), Image.Image))
+    return sum(one.size == size and one.mode == "RGB" for one in found)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_long_list_of_photographs_is_never_in_memory_at_once(
+    explainer, tmp_path, monkeypatch, as_bytes
+):
+    size = (517, 311)  # like no other picture of these tests
+    paths = [tmp_path / f"{index}.png" for index in range(9)]
+    for path, picture in zip(paths, [*PICTURES, PICTURES[0]], strict=True):
+        picture.resize(size).save(path)
+    sources = [path.read_bytes() for path in paths] if as_bytes else paths
+    expected = explainer.explain([load_image(path) for path in paths])
+    drawn = expected[8].overlay()
+    del expected
+    run, alive = explainer.backend.run, []
+
+    def counted(feeds):
+        alive.append(decoded_pictures(size))
+        return run(feeds)
+
+    monkeypatch.setattr(explainer.backend, "run", counted)
+    before = decoded_pictures(size)
+    found = explainer.explain(sources, batch_size=2)
+    assert len(alive) == 5
+    assert max(alive) <= before + 2
+    assert decoded_pictures(size) <= before + 1
+    assert found[8].overlay() == drawn
+
+
+def test_a_list_of_one_batch_is_kept_and_need_not_be_read_again(explainer, tmp_path):
+    path = tmp_path / "it.png"
+    PICTURES[0].save(path)
+    found = explainer.explain([path, path], batch_size=2)
+    path.unlink()
+    assert found[1].overlay().size == PICTURES[0].size
+
+
+def test_pictures_before_a_bad_one_are_explained_first(explainer, monkeypatch):
+    run, batches = explainer.backend.run, []
+
+    def counted(feeds):
+        batches.append(len(feeds["images"]))
+        return run(feeds)
+
+    monkeypatch.setattr(explainer.backend, "run", counted)
+    with pytest.raises(InputError, match="picture 5: missing.jpg: no such file"):
+        explainer.explain([*PICTURES[:5], "missing.jpg", "also missing.jpg"], batch_size=2)
+    assert batches == [2, 2]
+
+
+def test_large_pictures_are_refused_unless_they_are_allowed(explainer):
+    picture = PICTURES[0].resize((40, 30))
+    assert len(explainer.explain(picture, max_pixels=1200)) == 1
+    for ask in (explainer.explain, lambda *a, **k: list(explainer.stream(*a, **k))):
+        with pytest.raises(InputError, match="picture 0: .*40x30"):
+            ask([picture], max_pixels=1199)
 
 
 def test_labels_find_classes_and_near_misses_are_offered(explainer):

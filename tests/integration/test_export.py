@@ -180,7 +180,7 @@ def test_nearly_flat_maps_are_warned_of_and_shown_flat(tmp_path, maps, bias, sca
     assert artifact.manifest.parity.flat_maps == 6
     with load(artifact.path) as explainer:
         result = explainer.explain(np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8))
-    assert result.heat(0).max() < 0.1
+    assert result[0].heat().max() < 0.1
 
 
 @pytest.mark.parametrize("part", ["backbone", "head"])

@@ -13,6 +13,7 @@ import pytest
 from tame_deploy import load
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import BackendError, InputError
+from tame_deploy.runtime.explain.stream import NamedPicture
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +41,28 @@ def test_a_stream_gives_what_explain_gives_in_order(explainer, pictures, batch_s
     assert [one.index for one in found] == list(range(len(pictures)))
     for one in found:
         assert one.source is pictures[one.index]
-        assert len(one.explanation) == 1
-        assert (one.explanation.class_ids[0] == expected.class_ids[one.index]).all()
-        np.testing.assert_allclose(
-            one.explanation.maps[0], expected.maps[one.index], atol=1e-5
-        )  # fmt: skip
+        assert (one.explanation.class_ids == expected.class_ids[one.index]).all()
+        np.testing.assert_allclose(one.explanation.maps, expected.maps[one.index], atol=1e-5)
     assert not own_threads()
 
 
 def test_classes_can_be_chosen(explainer, pictures):
     (one, *_) = explainer.stream(pictures, [3, 1])
-    assert one.explanation.class_ids.tolist() == [[3, 1]]
+    assert one.explanation.class_ids.tolist() == [3, 1]
     with pytest.raises(InputError, match="out of range"):
         explainer.stream(pictures, 99)  # told at once, not at the first picture
     for wrong in ({"batch_size": 0}, {"workers": 0}):
         with pytest.raises(InputError, match="at least 1"):
             explainer.stream(pictures, **wrong)
+
+
+def test_each_picture_brings_its_name(explainer, pictures, tmp_path):
+    path = tmp_path / "it.png"
+    draw_picture(0)[0].save(path)
+    given = [NamedPicture("the first", pictures[0]), path, str(path), pictures[1]]
+    found = list(explainer.stream(given))
+    assert [one.name for one in found] == ["the first", str(path), str(path), ""]
+    assert found[0].source is pictures[0]
 
 
 def test_nothing_comes_of_nothing(explainer):
@@ -135,7 +142,7 @@ def test_many_threads_and_streams_at_once(explainer, pictures):
     def whole(seed):
         order = np.random.default_rng(seed).permutation(len(pictures))
         return order, [
-            one.explanation.logits[0]
+            one.explanation.logits
             for one in explainer.stream([pictures[i] for i in order], batch_size=1 + seed)
         ]
 

@@ -1,7 +1,7 @@
 """A served model asked as if it were here, over Triton's own client.
 
 with connect("grpc://localhost:8001/vgg16") as explainer:
-    explainer.explain("cat.jpg").overlay(0).save("cat-explained.png")
+    explainer.explain("cat.jpg")[0].overlay().save("cat-explained.png")
 
 What comes back is an `Explainer` like that of `tame_deploy.load`: pictures are read and prepared
 here, by the served manifest, and travel as the graph's input, a third as large as JPEG's pixels in

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import ImageSource, load_image, prepare_batch
+from tame_deploy.picture.lazy import LazyPicture, ReadPicture, read_prepared
+from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, as_input
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.explain.explanation import Explanation
-from tame_deploy.runtime.explain.stream import Streamed, stream
+from tame_deploy.runtime.explain.stream import NamedPicture, Streamed, stream
 from tame_deploy.runtime.predict.class_ids import ClassIds
 from tame_deploy.runtime.predict.predictor import Predictions, Predictor, joined
 
@@ -42,8 +46,17 @@ class Explainer(Closing):
         *,
         top_k: int | None = None,
         batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
     ) -> Explanation:
         """Classify pictures and show where the classifier looked.
+
+        Pictures are decoded one by one as their batch comes. A list of up to `batch_size` stays
+        decoded, for overlays. Of a longer one, paths and bytes are decoded again whenever they are
+        drawn, so that memory does not grow with the pictures' sizes; a file that is gone or changed
+        by then is an InputError. Arrays and PIL images, which are in memory already, are copied.
+
+        A picture that cannot be read ends the call when its turn comes, and what was found before
+        is lost; `stream` with `skip_unreadable` goes on.
 
         Args:
             images: one picture or several of any size: paths, file contents as bytes, PIL images,
@@ -54,6 +67,10 @@ class Explainer(Closing):
                 most likely one.
             top_k: instead of `class_ids`, how many of the most likely classes to explain.
             batch_size: how many pictures go through the graph at a time.
+            max_pixels: a picture of more is refused before it is decoded.
+
+        Returns:
+            The explanations in the order of the pictures; `[0]` is the first one's.
 
         Raises:
             InputError: for a picture or class that cannot be explained, by position and reason.
@@ -61,15 +78,14 @@ class Explainer(Closing):
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected at least 1")
-        pictures = _load_all(images)
-        chosen = self.predictor.class_ids(len(pictures), class_ids, top_k)
-        spec = self.artifact.manifest.image
-        found: list[Predictions] = []
-        for start in range(0, len(pictures), batch_size):
-            rows = slice(start, start + batch_size)
-            images = prepare_batch(pictures[rows], spec)
-            found.append(self.predictor.predict(images, None if chosen is None else chosen[rows]))
-        return self._explanation(joined(found), pictures)
+        is_list = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+        sources: Sequence[Any] = images if is_list else [images]  # type: ignore[assignment]
+        if len(sources) == 0:
+            raise InputError("found no pictures; expected at least one")
+        chosen = self.predictor.class_ids(len(sources), class_ids, top_k)
+        spec, lazily = self.artifact.manifest.image, len(sources) > batch_size
+        reading = _read_all(sources, spec, max_pixels, named=is_list, lazily=lazily)
+        return self._explain_batches(reading, chosen, batch_size)
 
     async def explain_async(
         self,
@@ -78,6 +94,7 @@ class Explainer(Closing):
         *,
         top_k: int | None = None,
         batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
     ) -> Explanation:
         """Do as `explain` does in a thread, so that an event loop goes on meanwhile.
 
@@ -86,18 +103,24 @@ class Explainer(Closing):
             BackendError: as `explain`.
         """
         return await asyncio.to_thread(
-            self.explain, images, class_ids, top_k=top_k, batch_size=batch_size
+            self.explain,
+            images,
+            class_ids,
+            top_k=top_k,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
         )
 
     def stream(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | NamedPicture],
         class_ids: int | Sequence[int] | None = None,
         *,
         top_k: int | None = None,
         batch_size: int = 8,
         workers: int | None = None,
         skip_unreadable: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> Generator[Streamed, None, None]:
         """Explain any number of pictures in order, reading some while others are explained.
 
@@ -106,12 +129,13 @@ class Explainer(Closing):
         the iterator is dropped; `contextlib.closing` does it at once).
 
         Args:
-            images: pictures, as `explain` takes single ones.
+            images: pictures, as `explain` takes single ones, with names if they have any.
             class_ids: which classes to explain in every one of them, as for `explain`.
             top_k: instead, how many of the likeliest.
             batch_size: how many go through the graph at a time.
             workers: threads that read and resize; by default one a core, and at most four.
             skip_unreadable: give a picture that cannot be read with its error, and go on.
+            max_pixels: a picture of more is refused before it is decoded.
 
         Raises:
             InputError: for classes that cannot be explained; with `skip_unreadable` off, for a
@@ -120,23 +144,45 @@ class Explainer(Closing):
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise InputError(f"batch_size is {batch_size}, workers {workers}; expected at least 1")
-        self.predictor.class_ids(1, class_ids, top_k)
-        asked = (class_ids, top_k)
-        return stream(self._explain_prepared, self.artifact, images, asked, batch_size, workers,
-                      skip_unreadable)  # fmt: skip
+        chosen = self.predictor.class_ids(1, class_ids, top_k)
+        spec = self.artifact.manifest.image
+        return stream(
+            partial(self._explain_prepared, chosen=chosen),
+            partial(read_prepared, spec=spec, max_pixels=max_pixels),
+            images,
+            batch_size=batch_size,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+        )
+
+    def _explain_batches(
+        self, reading: Iterator[ReadPicture], chosen: NDArray[np.int64] | None, batch_size: int
+    ) -> Explanation:
+        """Explain pictures as they are read, each with its own row of classes."""
+        pictures: list[Image.Image | LazyPicture] = []
+        found: list[Predictions] = []
+        while batch := list(islice(reading, batch_size)):
+            rows = slice(len(pictures), len(pictures) + len(batch))
+            pixels = np.stack([pixels for _, pixels in batch])
+            images = as_input(pixels, self.artifact.manifest.image)
+            found.append(self.predictor.predict(images, None if chosen is None else chosen[rows]))
+            pictures += [picture for picture, _ in batch]
+        return self._explanation(joined(found), pictures)
 
     def _explain_prepared(
         self,
-        pictures: Sequence[Image.Image],
-        images: NDArray[Any],
-        asked: tuple[int | Sequence[int] | None, int | None],
+        pictures: Sequence[Image.Image | LazyPicture],
+        pixels: NDArray[np.uint8],
+        chosen: NDArray[np.int64] | None,
     ) -> Explanation:
-        """Explain one batch whose `images` tensor is ready."""
-        class_ids, top_k = asked
-        chosen = self.predictor.class_ids(len(pictures), class_ids, top_k)
-        return self._explanation(self.predictor.predict(images, chosen), pictures)
+        """Explain a batch, uint8 (B, height, width, 3), with one row of classes for all of it."""
+        ids = None if chosen is None else np.repeat(chosen, len(pixels), axis=0)
+        images = as_input(pixels, self.artifact.manifest.image)
+        return self._explanation(self.predictor.predict(images, ids), pictures)
 
-    def _explanation(self, found: Predictions, pictures: Sequence[Image.Image]) -> Explanation:
+    def _explanation(
+        self, found: Predictions, pictures: Sequence[Image.Image | LazyPicture]
+    ) -> Explanation:
         manifest = self.artifact.manifest
         return Explanation(
             found.logits,
@@ -178,19 +224,12 @@ class Explainer(Closing):
         self.backend.close()
 
 
-def _load_all(images: Images) -> list[Any]:
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        sources: Sequence[Any] = list(images)
-    elif isinstance(images, (list, tuple)):
-        sources = images
-    else:
-        return [load_image(images)]  # type: ignore[arg-type]
-    if not sources:
-        raise InputError("found no pictures; expected at least one")
-    pictures = []
+def _read_all(
+    sources: Sequence[Any], spec: ImageSpec, max_pixels: int, *, named: bool, lazily: bool
+) -> Iterator[ReadPicture]:
+    """Read pictures one by one; errors are `named` by the picture's position."""
     for index, source in enumerate(sources):
         try:
-            pictures.append(load_image(source))
+            yield read_prepared(source, spec, max_pixels=max_pixels, lazily=lazily)
         except InputError as error:
-            raise InputError(f"picture {index}: {error}") from None
-    return pictures
+            raise InputError(f"picture {index}: {error}" if named else str(error)) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from PIL import Image
 
 from tame_deploy.artifact.types import FLAT_RANGE, ImageSpec, MapKind
 from tame_deploy.picture import overlay
+from tame_deploy.picture.lazy import LazyPicture
 from tame_deploy.picture.preprocess import visible_box
+from tame_deploy.runtime.predict.predictor import softmax
 
-__all__ = ["ClassScore", "Explanation"]
+__all__ = ["ClassScore", "Explanation", "PictureExplanation"]
 
 SPEED_ONLY_NOTE = "random weights: for measuring speed only"
 
@@ -28,16 +31,16 @@ class ClassScore(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Explained predictions of N pictures.
+class PictureExplanation:
+    """The explained prediction of one picture.
 
     Attributes:
-        logits: float32 (N, C).
-        class_ids: int64 (N, K), the classes that `maps` explain.
-        maps: float32 (N, K, h, w), in [0, 1] unless the artifact gives raw map logits.
+        logits: float32 (C,).
+        class_ids: int64 (K,), the classes that `maps` explain.
+        maps: float32 (K, h, w), in [0, 1] unless the artifact gives raw map logits.
         labels: the names of all C classes.
-        pictures: the N pictures as they were given, upright RGB.
-        image: how they were cropped and resized for the network.
+        source: the picture, upright RGB, or how to decode it again.
+        image: how it was cropped and resized for the network.
         map_kind: how the artifact finishes its maps: "minmax", "sigmoid" or "logits".
         speed_only: whether the weights are random, so that nothing here means anything.
     """
@@ -46,46 +49,47 @@ class Explanation:
     class_ids: NDArray[np.int64]
     maps: NDArray[np.float32]
     labels: tuple[str, ...]
-    pictures: tuple[Image.Image, ...]
+    source: Image.Image | LazyPicture
     image: ImageSpec
     map_kind: MapKind = "minmax"
     speed_only: bool = False
 
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def one(self, index: int) -> Explanation:
-        """Return the explanation of one picture alone."""
-        rows = slice(index, index + 1)
-        return replace(
-            self,
-            logits=self.logits[rows],
-            class_ids=self.class_ids[rows],
-            maps=self.maps[rows],
-            pictures=self.pictures[rows],
-        )
-
     @property
+    def picture(self) -> Image.Image:
+        """The picture as it was given, upright RGB.
+
+        Raises:
+            InputError: if its file must be read again and is gone or changed.
+        """
+        return self.source.decoded() if isinstance(self.source, LazyPicture) else self.source
+
+    @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits, float32 (N, C)."""
-        exponents = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        result: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
-        return result
+        """Softmax of the logits, float32 (C,)."""
+        probabilities: NDArray[np.float32] = softmax(self.logits[None])[0].astype(np.float32)
+        return probabilities
 
     @property
-    def class_names(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the explained classes, N times K."""
-        return tuple(tuple(self.labels[class_id] for class_id in row) for row in self.class_ids)
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K explained classes."""
+        return tuple(self.labels[class_id] for class_id in self.class_ids)
 
-    def top(self, index: int, count: int = 5) -> tuple[ClassScore, ...]:
-        """Return the likeliest classes of one picture, likeliest first."""
-        probabilities = self.probabilities[index]
-        order = np.argsort(-probabilities, kind="stable")[:count]
-        return tuple(ClassScore(int(c), self.labels[c], float(probabilities[c])) for c in order)
+    @property
+    def explained(self) -> tuple[ClassScore, ...]:
+        """The K explained classes with their probabilities."""
+        return tuple(self._score(int(class_id)) for class_id in self.class_ids)
 
-    def heat(self, index: int, place: int = 0) -> NDArray[np.float32]:
-        """Return one map for showing, float32 (h, w) stretched to [0, 1]; a flat one is not."""
-        chosen: NDArray[np.float32] = self.maps[index, place]
+    def top(self, count: int = 5) -> tuple[ClassScore, ...]:
+        """Return the likeliest classes, likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return tuple(self._score(int(class_id)) for class_id in order)
+
+    def _score(self, class_id: int) -> ClassScore:
+        return ClassScore(class_id, self.labels[class_id], float(self.probabilities[class_id]))
+
+    def heat(self, place: int = 0) -> NDArray[np.float32]:
+        """Return a map for showing, float32 (h, w) stretched to [0, 1]; a flat one is not."""
+        chosen: NDArray[np.float32] = self.maps[place]
         if self.map_kind == "minmax":
             return chosen  # stretched already; a flat one must stay flat
         span = float(chosen.max() - chosen.min())
@@ -95,19 +99,21 @@ class Explanation:
         return result
 
     def overlay(
-        self, index: int, place: int = 0, *, strength: float = 0.75, max_side: int | None = None
+        self, place: int = 0, *, strength: float = 0.75, max_side: int | None = None
     ) -> Image.Image:
-        """Return a picture with the map of its `place`-th explained class over it.
+        """Return the picture with the map of its `place`-th explained class over it.
 
         What the network did not see, because preprocessing cuts it off, is dimmed.
 
         Args:
-            index: which picture.
             place: which of its explained classes.
             strength: opacity in [0, 1] where the map is highest.
             max_side: the result's longest side in pixels; the picture's own by default.
+
+        Raises:
+            InputError: if its file must be read again and is gone or changed.
         """
-        picture = self.pictures[index]
+        picture = self.picture
         left, top, right, bottom = visible_box(picture.size, self.image)
         if max_side is not None and max(picture.size) > max_side:
             before = picture.size
@@ -115,21 +121,89 @@ class Explanation:
             picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
             across, down = picture.width / before[0], picture.height / before[1]
             left, top, right, bottom = left * across, top * down, right * across, bottom * down
-        return overlay.blend(picture, self.heat(index, place), (left, top, right, bottom), strength)
+        return overlay.blend(picture, self.heat(place), (left, top, right, bottom), strength)
 
-    def panel(self, index: int, place: int = 0, *, title: str = "") -> Image.Image:
-        """Return picture, map, overlay and likeliest classes side by side."""
-        class_id = int(self.class_ids[index, place])
-        probability = float(self.probabilities[index, class_id])
-        explained = f"where it sees {self.labels[class_id]} ({probability:.1%})"
-        classes: Sequence[tuple[str, float]] = [
-            (score.name, score.probability) for score in self.top(index)
-        ]
+    def panel(self, place: int = 0, *, title: str = "") -> Image.Image:
+        """Return picture, map, overlay and likeliest classes side by side.
+
+        Raises:
+            InputError: if its file must be read again and is gone or changed.
+        """
+        chosen = self.explained[place]
+        words = f"where it sees {chosen.name} ({chosen.probability:.1%})"
+        picture = self.picture
+        decoded = replace(self, source=picture)  # so that it is decoded once
         return overlay.panel(
-            self.pictures[index],
-            self.heat(index, place),
-            self.overlay(index, place, max_side=2 * overlay.PANEL_SIDE),
-            title=f"{title}: {explained}" if title else explained,
-            classes=classes,
+            picture,
+            self.heat(place),
+            decoded.overlay(place, max_side=2 * overlay.PANEL_SIDE),
+            title=f"{title}: {words}" if title else words,
+            classes=[(score.name, score.probability) for score in self.top()],
             note=SPEED_ONLY_NOTE if self.speed_only else "",
         )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The explained predictions of N pictures; `explanation[i]` is that of one of them.
+
+    Attributes:
+        logits: float32 (N, C).
+        class_ids: int64 (N, K), the classes that `maps` explain.
+        maps: float32 (N, K, h, w), in [0, 1] unless the artifact gives raw map logits.
+        labels: the names of all C classes.
+        pictures: the N pictures, upright RGB, or how to decode them again.
+        image: how they were cropped and resized for the network.
+        map_kind: how the artifact finishes its maps: "minmax", "sigmoid" or "logits".
+        speed_only: whether the weights are random, so that nothing here means anything.
+    """
+
+    logits: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    maps: NDArray[np.float32]
+    labels: tuple[str, ...]
+    pictures: tuple[Image.Image | LazyPicture, ...]
+    image: ImageSpec
+    map_kind: MapKind = "minmax"
+    speed_only: bool = False
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @overload
+    def __getitem__(self, index: int) -> PictureExplanation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Explanation: ...
+    def __getitem__(self, index: int | slice) -> PictureExplanation | Explanation:
+        """Return the explanation of one picture, or those of several."""
+        if isinstance(index, slice):
+            return replace(
+                self,
+                logits=self.logits[index],
+                class_ids=self.class_ids[index],
+                maps=self.maps[index],
+                pictures=self.pictures[index],
+            )
+        return PictureExplanation(
+            self.logits[index],
+            self.class_ids[index],
+            self.maps[index],
+            self.labels,
+            self.pictures[index],
+            self.image,
+            self.map_kind,
+            self.speed_only,
+        )
+
+    def __iter__(self) -> Iterator[PictureExplanation]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Softmax of the logits, float32 (N, C)."""
+        return softmax(self.logits).astype(np.float32)
+
+    @property
+    def class_names(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the explained classes, N times K."""
+        return tuple(tuple(self.labels[class_id] for class_id in row) for row in self.class_ids)

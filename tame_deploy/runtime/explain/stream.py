@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.artifact.directory import Artifact
-from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import ImageSource, as_input, load_image, prepare
-from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.picture.lazy import LazyPicture, ReadPicture
+from tame_deploy.picture.preprocess import ImageSource
+from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 
-__all__ = ["Streamed", "stream"]
+__all__ = ["NamedPicture", "Streamed", "stream"]
 
 _MOST_WORKERS = 4
 #: Batches that wait for their turn: one that runs, and one that is ready when it has.
 _RUNNING = 2
 
-#: A picture, and its pixels as the network sees them.
-_Read: TypeAlias = "tuple[Image.Image, NDArray[np.uint8]]"
-_Explain: TypeAlias = "Callable[[list[Image.Image], NDArray[Any], Any], Explanation]"
+#: Explains a batch: its pictures, and their pixels as the network sees them.
+_Explain: TypeAlias = (
+    "Callable[[Sequence[Image.Image | LazyPicture], NDArray[np.uint8]], Explanation]"
+)
+
+
+@dataclass(frozen=True)
+class NamedPicture:
+    """A picture and what to call it: its path, or a video's and the number of the frame."""
+
+    name: str
+    source: ImageSource
 
 
 @dataclass(frozen=True)
@@ -37,40 +45,54 @@ class Streamed:
 
     Attributes:
         index: its number, from 0.
+        name: what it was called: by a `NamedPicture`, or its path; "" for what has no name.
         source: what was given for it.
         explanation: of this one picture; None if it could not be read.
         error: why it could not.
     """
 
     index: int
+    name: str
     source: ImageSource
-    explanation: Explanation | None
+    explanation: PictureExplanation | None
     error: InputError | None = None
+
+
+@dataclass(frozen=True)
+class _BeingRead:
+    """A picture on its way, with what it will be told by."""
+
+    index: int
+    name: str
+    source: ImageSource
+    read: Future[ReadPicture]
 
 
 def stream(
     explain: _Explain,
-    artifact: Artifact,
-    images: Iterable[ImageSource],
-    asked: Any,
+    read: Callable[[ImageSource], ReadPicture],
+    images: Iterable[ImageSource | NamedPicture],
+    *,
     batch_size: int,
     workers: int | None,
     skip_unreadable: bool,
 ) -> Generator[Streamed, None, None]:
-    """Yield what `explain` makes of pictures (see `Explainer.stream`)."""
+    """Yield what `explain` makes of batches of what `read` makes of pictures.
+
+    See `Explainer.stream`, which checks what it is given.
+    """
     workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
     readers = ThreadPoolExecutor(workers, "tame-deploy read")
     runner = ThreadPoolExecutor(1, "tame-deploy explain")
-    spec = artifact.manifest.image
-
-    def run(batch: list[_Waiting]) -> list[Streamed]:
-        return _explained(batch, lambda pictures, pixels: explain(pictures, pixels, asked), spec)
-
+    running: deque[Future[list[Streamed]]] = deque()
     try:
-        batches = _batches(images, readers, spec, batch_size, workers)
-        running: deque[Future[list[Streamed]]] = deque()
-        for batch in batches:
-            running.append(runner.submit(run, batch))
+        named = (one if isinstance(one, NamedPicture) else _named(one) for one in images)
+        given = (
+            _BeingRead(index, one.name, one.source, readers.submit(read, one.source))
+            for index, one in enumerate(named)
+        )
+        for batch in _batches(given, batch_size, ahead=batch_size + workers):
+            running.append(runner.submit(_explained, batch, explain))
             if len(running) >= _RUNNING:
                 yield from _checked(running.popleft().result(), skip_unreadable)
         while running:
@@ -81,61 +103,43 @@ def stream(
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A picture that is being read."""
-
-    index: int
-    source: ImageSource
-    read: Future[_Read]
+def _named(source: ImageSource) -> NamedPicture:
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    return NamedPicture(name, source)
 
 
 def _batches(
-    images: Iterable[ImageSource],
-    readers: ThreadPoolExecutor,
-    spec: ImageSpec,
-    batch_size: int,
-    workers: int,
-) -> Iterator[list[_Waiting]]:
-    """Yield batches whose pictures are being read, always some ahead of the one that is given."""
-    given = enumerate(images)
-    waiting: deque[_Waiting] = deque()
-    ahead = batch_size + workers
+    given: Iterator[_BeingRead], batch_size: int, ahead: int
+) -> Iterator[list[_BeingRead]]:
+    """Yield batches, when so many more pictures than the batch has are being read."""
+    waiting: deque[_BeingRead] = deque()
     while True:
-        for index, source in islice(given, batch_size + ahead - len(waiting)):
-            waiting.append(_Waiting(index, source, readers.submit(_read, source, spec)))
+        waiting.extend(islice(given, batch_size + ahead - len(waiting)))
         if not waiting:
             return
         yield [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
 
 
-def _read(source: ImageSource, spec: ImageSpec) -> _Read:
-    picture = load_image(source)
-    return picture, np.asarray(prepare(picture, spec))
-
-
-def _explained(
-    batch: list[_Waiting],
-    explain: Callable[[list[Image.Image], NDArray[Any]], Explanation],
-    spec: ImageSpec,
-) -> list[Streamed]:
+def _explained(batch: list[_BeingRead], explain: _Explain) -> list[Streamed]:
     """Explain the pictures of a batch that can be read."""
-    pictures: dict[int, _Read] = {}
+    pictures: dict[int, ReadPicture] = {}
     errors: dict[int, InputError] = {}
     for one in batch:
         try:
             pictures[one.index] = one.read.result()
         except InputError as error:
             errors[one.index] = error
-    found: dict[int, Explanation] = {}
+    found: dict[int, PictureExplanation] = {}
     if pictures:
-        pixels = as_input(np.stack([pixels for _, pixels in pictures.values()]), spec)
-        whole = explain([picture for picture, _ in pictures.values()], pixels)
-        found = {index: whole.one(place) for place, index in enumerate(pictures)}
+        pixels = np.stack([pixels for _, pixels in pictures.values()])
+        explanation = explain([picture for picture, _ in pictures.values()], pixels)
+        found = dict(zip(pictures, explanation, strict=True))
     return [
-        Streamed(one.index, one.source, found.get(one.index), errors.get(one.index))
+        Streamed(
+            one.index, one.name, one.source, found.get(one.index), errors.get(one.index)
+        )
         for one in batch
-    ]
+    ]  # fmt: skip
 
 
 def _checked(found: list[Streamed], skip_unreadable: bool) -> Iterator[Streamed]:

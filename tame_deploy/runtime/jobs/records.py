@@ -1,28 +1,28 @@
-"""Results on disk: one record a picture, as JSON lines or Parquet, and maps in shards or alone."""
+"""Results on disk: one record a picture, as JSON lines or Parquet, and maps in shards."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError, ManifestError, require_extra
-from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.files import replaced_file
+from tame_deploy.runtime.explain.explanation import PictureExplanation
 
-__all__ = ["LINES_NAME", "MapFormat", "RecordFormat", "Records", "done_before"]
+__all__ = ["LINES_NAME", "RecordFormat", "RecordedNames", "Records", "recorded_names"]
 
 RecordFormat: TypeAlias = Literal["jsonl", "parquet"]
-MapFormat: TypeAlias = Literal["npz", "png"]
 
 LINES_NAME = "results.jsonl"
+_PARQUET_PATTERN = "results-[0-9]*.parquet"
 #: Records, and maps, that are written to one file.
 SHARD = 1000
 
@@ -36,7 +36,7 @@ class Records(Closing):
     Args:
         folder: where they go.
         records: "jsonl" (results.jsonl, a line a picture) or "parquet" (results-00000.parquet …).
-        maps: "npz" (maps-00000.npz …), "png" (one grey picture a map), or None.
+        keeps_maps: whether maps are written beside them, to maps-00000.npz …
         resumed: go on behind what is there.
         shard: records in a file.
     """
@@ -45,13 +45,13 @@ class Records(Closing):
         self,
         folder: Path,
         records: RecordFormat = "jsonl",
-        maps: MapFormat | None = None,
         *,
+        keeps_maps: bool = False,
         resumed: bool = False,
         shard: int = SHARD,
     ) -> None:
         self.folder, self.shard = folder, shard
-        self.records, self.maps = records, maps
+        self.records, self.keeps_maps = records, keeps_maps
         if records == "parquet":
             require_extra("parquet", "pyarrow")
         self._number = _next_shard(folder) if resumed else 0
@@ -67,22 +67,14 @@ class Records(Closing):
 
     @property
     def _in_shards(self) -> bool:
-        return self.records == "parquet" or self.maps == "npz"
+        return self.records == "parquet" or self.keeps_maps
 
-    def add(self, record: dict[str, Any], explanation: Explanation, stem: str) -> None:
-        """Add one picture's record, with its maps.
-
-        Args:
-            record: plain JSON types.
-            explanation: of this one picture.
-            stem: file name without its end, for maps as pictures.
-        """
-        if self.maps == "png":
-            record["maps"] = self._write_pngs(explanation, stem)
-        if self.maps == "npz":
+    def add(self, record: dict[str, Any], explanation: PictureExplanation) -> None:
+        """Add one picture's record, of plain JSON types, with its maps."""
+        if self.keeps_maps:
             record["map_shard"] = f"maps-{self._number:05d}.npz"
             record["map_index"] = len(self._waiting)
-            self._kept.append((explanation.class_ids[0], explanation.maps[0]))
+            self._kept.append((explanation.class_ids, explanation.maps))
         self._waiting.append(record)
         if not self._in_shards or len(self._waiting) == self.shard:
             self.flush()
@@ -91,7 +83,7 @@ class Records(Closing):
         """Write what waits."""
         if not self._waiting:
             return
-        if self.maps == "npz":
+        if self.keeps_maps:
             self._write_maps()
         if self._lines is not None:
             for record in self._waiting:
@@ -106,23 +98,13 @@ class Records(Closing):
         """Write the maps of a shard; they have one shape, for as many classes of each picture."""
         path = self.folder / f"maps-{self._number:05d}.npz"
         names = [os.fsencode(record["file"]).decode("utf-8", "replace") for record in self._waiting]
-        with _replaced(path) as partial:
+        with replaced_file(path) as partial:
             np.savez_compressed(
                 partial,
                 files=np.array(names),
                 class_ids=np.stack([class_ids for class_ids, _ in self._kept]),
                 maps=np.stack([maps for _, maps in self._kept]),
             )
-
-    def _write_pngs(self, explanation: Explanation, stem: str) -> list[str]:
-        names = []
-        for place in range(explanation.class_ids.shape[1]):
-            suffix = f"-{place + 1}" if explanation.class_ids.shape[1] > 1 else ""
-            name = f"{stem}{suffix}-map.png"
-            grey = np.rint(explanation.heat(0, place) * 255).astype(np.uint8)
-            Image.fromarray(grey).save(self.folder / name)
-            names.append(name)
-        return names
 
     def _write_parquet(self) -> None:
         import pyarrow as pa
@@ -133,7 +115,7 @@ class Records(Closing):
             {**record, "file": os.fsencode(record["file"]).decode("utf-8", "replace")}
             for record in self._waiting
         ]
-        with _replaced(path) as partial:
+        with replaced_file(path) as partial:
             parquet.write_table(pa.Table.from_pylist(rows), partial)
 
     def close(self) -> None:
@@ -145,22 +127,10 @@ class Records(Closing):
                 self._lines.close()
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file beside a path, which takes its place when it is written whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            yield stream
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _next_shard(folder: Path) -> int:
     taken = [
         int(path.stem.rpartition("-")[2])
-        for pattern in ("maps-[0-9]*.npz", "results-[0-9]*.parquet")
+        for pattern in ("maps-[0-9]*.npz", _PARQUET_PATTERN)
         for path in folder.glob(pattern)
         if path.stem.rpartition("-")[2].isdecimal()
     ]
@@ -184,39 +154,69 @@ def _cut_torn_line(path: Path) -> None:
         stream.truncate(0)
 
 
-def done_before(folder: Path, records: RecordFormat) -> frozenset[str]:
-    """Return the names of the pictures whose records are in a folder.
+@dataclass(frozen=True)
+class RecordedNames:
+    """What the records in a folder name.
+
+    Attributes:
+        pictures: that were explained.
+        files: in the folder that were written for them.
+    """
+
+    pictures: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+
+
+def recorded_names(folder: Path, records: RecordFormat) -> RecordedNames:
+    """Return the names in the records of earlier runs.
 
     Raises:
-        ManifestError: if what is there cannot be read.
+        InputError: if the folder holds records of the other format, or they cannot be read.
+        ManifestError: if what is there is no record.
     """
+    shards = sorted(folder.glob(_PARQUET_PATTERN))
+    other = bool(shards) if records == "jsonl" else (folder / LINES_NAME).is_file()
+    if other:
+        found = "parquet" if records == "jsonl" else "jsonl"
+        raise InputError(
+            f"{folder} holds records as {found}, not {records}; resume with --records {found}"
+        )
     if records == "parquet":
-        return frozenset(_names_in_parquet(sorted(folder.glob("results-[0-9]*.parquet"))))
+        require_extra("parquet", "pyarrow")
+        return _names_in(record for path in shards for record in _rows_of(path))
     path = folder / LINES_NAME
-    names = set()
     try:
         _cut_torn_line(path)
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-            names = {str(json.loads(line)["file"]) for line in lines}
+            return _names_in(map(json.loads, lines))
     except FileNotFoundError:
-        return frozenset()
+        return RecordedNames()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is no results.jsonl ({error!r:.80}); start anew") from None
-    return frozenset(names)
 
 
-def _names_in_parquet(paths: Sequence[Path]) -> set[str]:
-    require_extra("parquet", "pyarrow")
+def _names_in(records: Iterable[dict[str, Any]]) -> RecordedNames:
+    pictures: set[str] = set()
+    files: set[str] = set()
+    for record in records:
+        pictures.add(str(record["file"]))
+        files.update(record.get("maps") or ())
+        for explained in record.get("explained") or ():
+            files.update(explained[kind] for kind in ("overlay", "panel") if explained.get(kind))
+    return RecordedNames(frozenset(pictures), frozenset(files))
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    names: set[str] = set()
-    for path in paths:
-        try:
-            table = parquet.read_table(path, columns=["file"])
-        except (OSError, pa.ArrowException) as error:
-            raise ManifestError(f"{path} cannot be read ({error!s:.80}); delete it") from None
-        names.update(table.column("file").to_pylist())
-    return names
+    try:
+        wanted = {"file", "explained", "maps"} & set(parquet.read_schema(path).names)
+        table = parquet.read_table(path, columns=sorted(wanted))
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{path} cannot be read ({error!s:.80}); delete it") from None
+    if "file" not in wanted:
+        raise ManifestError(f"{path} has no column file; delete it")
+    yield from table.to_pylist()

@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.errors import InputError, require_extra
-from tame_deploy.picture.preprocess import IMAGE_SUFFIXES, ImageSource
+from PIL import Image
 
-__all__ = ["VIDEO_SUFFIXES", "NamedPicture", "Source", "find_images", "open_source"]
+from tame_deploy.errors import InputError, require_extra
+from tame_deploy.picture.preprocess import FORMATS, IMAGE_SUFFIXES
+from tame_deploy.runtime.explain.stream import NamedPicture
+
+__all__ = ["VIDEO_SUFFIXES", "Source", "open_source"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"})
 
 
 @dataclass(frozen=True)
-class NamedPicture:
-    """A picture and what to call it: its path, or a video's and the number of the frame."""
-
-    name: str
-    source: ImageSource
-
-
-@dataclass(frozen=True)
 class Source:
-    """Named pictures, and how many there are where that is known beforehand."""
+    """Named pictures.
+
+    Attributes:
+        pictures: in their order.
+        total: how many there are, where that is known beforehand.
+        passed_over: files in the folders that are no pictures.
+    """
 
     pictures: Iterable[NamedPicture]
     total: int | None
-
-    def without(self, names: frozenset[str]) -> Source:
-        """Return the pictures but for some that are done."""
-        left = (one for one in self.pictures if one.name not in names)
-        total = None if self.total is None else max(self.total - len(names), 0)
-        return Source(left, total)
+    passed_over: tuple[Path, ...] = ()
 
     def limited(self, count: int) -> Source:
         """Return at most so many of them."""
         total = count if self.total is None else min(count, self.total)
-        return Source(islice(self.pictures, count), total)
+        return replace(self, pictures=islice(self.pictures, count), total=total)
 
 
 def open_source(
@@ -72,7 +69,7 @@ def open_source(
         return Source(_frames(webcam, f"webcam-{webcam}", every), None)
     videos = [name for name in sources if Path(name).suffix.lower() in VIDEO_SUFFIXES]
     others = [name for name in sources if name not in videos]
-    found = find_images(others, output) if others else []
+    found, passed_over = _find_images(others, output) if others else ([], ())
     counts = [_count_frames(name, every) for name in videos]
     if not found and not videos and paths is None:
         raise InputError("found nothing to explain; expected files, folders, globs or videos")
@@ -87,14 +84,16 @@ def open_source(
                 yield NamedPicture(name, Path(name))
 
     known = paths is None and None not in counts
-    return Source(pictures(), len(found) + sum(filter(None, counts)) if known else None)
+    total = len(found) + sum(filter(None, counts)) if known else None
+    return Source(pictures(), total, tuple(passed_over))
 
 
-def find_images(sources: Sequence[str], output: str) -> list[Path]:
-    """Return the picture files behind paths, folders (searched to the bottom) and globs.
+def _find_images(sources: Sequence[str], output: str) -> tuple[list[Path], list[Path]]:
+    """Return the picture files behind paths, folders and globs, and what folders hold beside them.
 
-    A plain path is kept even if there is no such file, so that it is reported and not lost. What
-    lies in the output folder is left out: it is what an earlier run wrote.
+    Folders are searched to the bottom. A plain path is kept even if there is no such file, so that
+    it is reported and not lost. What lies in the output folder is left out: it is what an earlier
+    run wrote.
 
     Raises:
         InputError: if there are none, or a picture named outright lies in the output folder.
@@ -102,10 +101,13 @@ def find_images(sources: Sequence[str], output: str) -> list[Path]:
     written = Path(os.path.abspath(output))
     found: dict[Path, None] = {}  # ordered, without duplicates
     unmatched: list[Path] = []
+    passed_over: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            found.update(dict.fromkeys(_outside(written, _pictures_in(path))))
+            for file in _outside(written, sorted(path.rglob("*"))):
+                if file.is_file():
+                    (found if _is_picture(file) else passed_over)[file] = None
         elif glob.has_magic(source) and not path.exists():
             matches = (Path(match) for match in sorted(glob.glob(source, recursive=True)))
             files = [match for match in matches if match.is_file()]
@@ -116,20 +118,33 @@ def find_images(sources: Sequence[str], output: str) -> list[Path]:
         else:
             found[path] = None
     if not found:
+        count = len(passed_over)
+        beside = f" (but {count} other file{'s' * (count > 1)})" if count else ""
         raise InputError(
-            f"no pictures in {', '.join(sources)}; expected files, folders or globs of "
+            f"no pictures in {', '.join(sources)}{beside}; expected files, folders or globs of "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return [*found, *unmatched]  # what matches nothing is reported like a file that is not there
+    # What matches nothing is reported like a file that is not there.
+    return [*found, *unmatched], list(passed_over)
 
 
 def _outside(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if folder not in Path(os.path.abspath(path)).parents]
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in files if path.is_file())
+def _is_picture(path: Path) -> bool:
+    """Whether a file in a folder is taken: by its suffix, or else by its first bytes."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata and large sizes do not matter here
+            with Image.open(path, formats=FORMATS):
+                return True
+    except Image.DecompressionBombError:
+        return True  # a picture all the same: reading it will say that it is too large
+    except Exception:  # damaged files make decoders raise nearly anything
+        return False
 
 
 def _capture(source: str | int) -> Any:

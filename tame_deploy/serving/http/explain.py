@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from tame_deploy.errors import InputError
 from tame_deploy.picture import overlay
 from tame_deploy.picture.preprocess import visible_box
-from tame_deploy.runtime.explain.explanation import Explanation
+from tame_deploy.runtime.explain.explanation import PictureExplanation
 from tame_deploy.serving.contract import MOST_CLASSES, VERSION
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.model import ExplainedPicture, ServedModel
@@ -127,9 +127,8 @@ def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
 
 def _headers(found: ExplainedPicture) -> Mapping[str, str]:
     explanation = found.explanation
-    class_id = int(explanation.class_ids[0, 0])
-    probability = float(explanation.probabilities[0, class_id])
-    return {"x-class-id": str(class_id), "x-probability": f"{probability:.6f}"}
+    shown = explanation.explained[0]
+    return {"x-class-id": str(shown.class_id), "x-probability": f"{shown.probability:.6f}"}
 
 
 def _document(
@@ -138,18 +137,15 @@ def _document(
     """Return what the answer in JSON holds."""
     explanation = found.explanation
     explained = [
-        _class(explanation, place) | _map(explanation, place, maps)
-        for place in range(explanation.class_ids.shape[1])
+        score._asdict() | _map(explanation, place, maps)
+        for place, score in enumerate(explanation.explained)
     ]
     for one, drawn in zip(explained, found.overlays, strict=False):
         one["overlay_png"] = base64.b64encode(drawn).decode()
     return {
         "model_name": model.name,
         "model_version": VERSION,
-        "classes": [
-            {"class_id": one.class_id, "name": one.name, "probability": one.probability}
-            for one in explanation.top(0, listed)
-        ],
+        "classes": [score._asdict() for score in explanation.top(listed)],
         "explained": explained,
         # What of the picture the network saw: the maps cover it.
         "visible_box": list(visible_box(found.size, explanation.image)),
@@ -159,22 +155,13 @@ def _document(
     }
 
 
-def _class(explanation: Explanation, place: int) -> dict[str, Any]:
-    class_id = int(explanation.class_ids[0, place])
-    return {
-        "class_id": class_id,
-        "name": explanation.labels[class_id],
-        "probability": float(explanation.probabilities[0, class_id]),
-    }
-
-
-def _map(explanation: Explanation, place: int, maps: str) -> dict[str, Any]:
+def _map(explanation: PictureExplanation, place: int, maps: str) -> dict[str, Any]:
     """Return a map as numbers, or as a PNG file in the colours of overlays."""
     if maps == "none":
         return {}
-    heat = explanation.heat(0, place)
+    heat = explanation.heat(place)
     if maps == "list":
-        values = explanation.maps[0, place]
+        values = explanation.maps[place]
         return {"map": {"shape": list(values.shape), "data": np.round(values, 6).tolist()}}
     file = io.BytesIO()
     overlay.layer(heat).save(file, "PNG")
