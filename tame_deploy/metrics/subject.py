@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.types import ExplainMode, ImageSpec, MapKind
 from tame_deploy.errors import BackendError
+from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.protocol import Backend
 
 if TYPE_CHECKING:
@@ -72,11 +73,7 @@ class Subject:
 
     def images(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
         """Return pixels (B, H, W, 3) in [0, 1] as the backend's `images`."""
-        if self.image.dtype == "uint8":
-            return np.rint(pixels * 255).astype(np.uint8)
-        mean, std = np.asarray(self.image.mean, np.float32), np.asarray(self.image.std, np.float32)
-        normalised = ((pixels - mean) / std).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(normalised, dtype=np.float32)
+        return as_input(pixels, self.image)
 
     def __enter__(self) -> Subject:
         return self
