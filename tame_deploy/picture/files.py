@@ -18,15 +18,16 @@ from tame_deploy.errors import InputError
 
 __all__ = ["FORMATS", "IMAGE_SUFFIXES", "open_image"]
 
+#: Pillow can be built without it.
+_HAS_AVIF = bool(features.check("avif"))
 #: Decoders that may see a user's file, all of which run inside this process. Pillow has more: some
 #: start other programs (EPS), and rare ones (JPEG 2000, PSD) are left out because every decoder is
 #: one more that a stranger's file can attack.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-FORMATS += ("AVIF",) if features.check("avif") else ()
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") + ("AVIF",) * _HAS_AVIF
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff"}
     | {".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
-    | ({".avif", ".avifs"} if features.check("avif") else set())
+    | ({".avif", ".avifs"} if _HAS_AVIF else set())
 )
 
 #: What a compressed text of a PNG file is unpacked to at most; what follows is ignored.
@@ -111,7 +112,8 @@ def _of_jpeg(file: bytes) -> tuple[bytes, dict[str, bytes]]:
 
     What is kept of markers APP0 to APP15 says how colours are meant: JFIF's and Adobe's.
     """
-    kept, found, at = [file[:2]], {}, 2
+    kept, at = [file[:2]], 2
+    found: dict[str, bytes] = {}
     while (at := file.find(b"\xff", at)) >= 0 and at + 4 <= len(file):
         marker = file[at + 1]
         if marker in (0x00, 0xFF):  # a byte that was escaped, and padding
@@ -140,8 +142,9 @@ def _of_png(file: bytes) -> tuple[bytes, dict[str, bytes]]:
 
     What is cut off before the pixels end stays as it is, for the decoder to refuse.
     """
-    kept, found, clear, at, seen_pixels = [file[:8]], {}, b"", 8, False
-    header = b""
+    kept, at, seen_pixels = [file[:8]], 8, False
+    found: dict[str, bytes] = {}
+    header = clear = b""
     while (chunk := _chunk_at(file, at)) is not None:
         name, contents, end = chunk
         if seen_pixels and name != b"IDAT":

@@ -53,9 +53,10 @@ def orientation_of(info: Mapping[Any, Any]) -> int:
     if exif is None:
         exif = _unpacked_profile(_bytes(info.get("Raw profile type exif")) or b"")
     found = _in_exif(exif)
-    packet = _bytes(info.get("XML:com.adobe.xmp")) or _bytes(info.get("xmp"))
-    if found is None and packet and (match := _XMP.search(packet)):
-        found = int(match[1])
+    if found is None:
+        packet = _bytes(info.get("XML:com.adobe.xmp")) or _bytes(info.get("xmp")) or b""
+        match = _XMP.search(packet)
+        found = float(match[1]) if match else 1.0
     return int(found) if found in range(1, 9) else 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS
+from tame_deploy.picture.preprocess import MAX_PIXELS, MOST_PIXELS
 
 __all__ = ["ServeOptions", "read_options"]
 
@@ -116,7 +116,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("window_ms", 0, 10_000),
     ("max_waiting", 1, 1_000_000),
     ("max_body_mb", 1, 2047),  # gRPC counts in 32 bits
-    ("max_pixels", 1, MAX_PIXELS),
+    ("max_pixels", 1, MOST_PIXELS),
     ("decoders", 1, 64),
     ("max_connections", 1, 1_000_000),
     ("timeout_s", 0.001, 86_400),

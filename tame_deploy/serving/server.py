@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tame_deploy.picture.preprocess import MAX_PIXELS
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.grpc.server import GrpcServer
@@ -108,7 +107,7 @@ def _model_options(options: ServeOptions) -> ModelOptions:
         instances=options.instances,
         window_ms=options.window_ms,
         max_waiting=options.max_waiting,
-        max_pixels=min(options.max_pixels, MAX_PIXELS),
+        max_pixels=options.max_pixels,
         decoders=options.decoders,
     )
 

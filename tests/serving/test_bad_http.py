@@ -26,6 +26,7 @@ from tests.serving.http_probes import (
     behind,
     explain_probes,
     good_request,
+    long_text_png,
 )
 from tests.serving.raw_http import Answer, exchange, head, whole
 from tests.serving.running import running
@@ -316,6 +317,12 @@ def test_a_picture_of_too_many_pixels_is_refused(unharmed_strict):
 def test_a_head_of_eight_mebibytes_is_refused(unharmed_strict):
     answer = exchange(unharmed_strict.address, LINE + b"x-a: " + b"a" * 8 * _MIB + b"\r\n\r\n")
     assert answer is None or answer.status in (400, 413, 431)
+
+
+def test_a_comment_that_unpacks_to_200_mebibytes_is_passed_over(unharmed):
+    answer = exchange(unharmed.address, whole("POST", EXPLAIN, long_text_png()))
+    assert answer is not None
+    assert answer.status == 200
 
 
 def test_a_good_file_is_still_explained(unharmed):
