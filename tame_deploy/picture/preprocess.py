@@ -30,6 +30,7 @@ __all__ = [
     "MAX_PIXELS",
     "MOST_PIXELS",
     "ImageSource",
+    "Window",
     "as_input",
     "load_image",
     "parse_window",
@@ -41,6 +42,9 @@ __all__ = [
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
 )
+
+#: The levels of 16-bit grey that become 0 and 255.
+Window: TypeAlias = "tuple[int, int]"
 
 #: The most pixels of a picture unless the caller allows more.
 MAX_PIXELS = 89_000_000
@@ -63,7 +67,7 @@ def load_image(
     source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
-    window: tuple[int, int] | None = None,
+    window: Window | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
 ) -> Image.Image:
     """Return a picture as people see it: 8-bit RGB, EXIF rotation applied, first frame.
@@ -103,7 +107,7 @@ def load_image(
     )
 
 
-def parse_window(text: str) -> tuple[int, int]:
+def parse_window(text: str) -> Window:
     """Return a window of levels (see `load_image`) from words such as "0,4095".
 
     Raises:
@@ -123,7 +127,7 @@ class _Reading:
     """How a picture is read (see `load_image`)."""
 
     max_pixels: int
-    window: tuple[int, int] | None
+    window: Window | None
     background: tuple[int, int, int]
 
 
@@ -212,7 +216,7 @@ def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     return below
 
 
-def _to_eight_bits(image: Image.Image, name: str, window: tuple[int, int] | None) -> Image.Image:
+def _to_eight_bits(image: Image.Image, name: str, window: Window | None) -> Image.Image:
     """Scale grey of more than 8 bits to 8; Pillow's own conversion clips at 255 instead."""
     pixels = np.asarray(image).astype(np.int64)
     if window is None:
