@@ -187,7 +187,7 @@ def _transparency(header: bytes, contents: bytes) -> bytes:
     if len(header) < 10:
         return b""
     depth, color = header[8], header[9]
-    if color == 0 and depth <= 8 and len(contents) >= 2:
+    if color == 0 and depth in (1, 2, 4, 8) and len(contents) >= 2:
         level = int.from_bytes(contents[:2], "big") % (1 << depth)
         return _chunk(b"tRNS", struct.pack(">H", level * (255 // ((1 << depth) - 1))))
     if color == 2 and depth == 8 and len(contents) >= 6:

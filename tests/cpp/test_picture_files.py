@@ -369,6 +369,7 @@ def test_what_is_no_picture_is_refused(jobs):
         encoded(gradient(64, 64), "JPEG")[:-40]: "picture cannot be decoded: the file is truncated",
         png(4, 4, 8, 3, before=chunk(b"PLTE", bytes(771))): "picture cannot be decoded: ",
         png(4, 4, 8, 2).replace(b"IHDR", b"IHDS"): "picture cannot be decoded: ",
+        png(4, 4, 0, 0, before=chunk(b"tRNS", b"\0\1")): "picture cannot be decoded: ",
         wrong_sum(apart=False): "picture cannot be decoded: ",
         png(4, 4, 8, 2, before=PALETTE[:-1] + b"?"): "picture cannot be decoded: ",
     }

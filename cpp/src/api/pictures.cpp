@@ -27,7 +27,7 @@ tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* he
 
 tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t size, size_t stride) {
   return guarded([&] {
-    // The caller has seen the size, and has the memory: the least bound will do.
+    // The caller has seen the size, and brings the memory.
     Reading reading;
     reading.max_pixels = most_pixels;
     with_pixels(*checked_pointer(image, "image"), reading, [&](const PixelView& pixels) {
