@@ -41,7 +41,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   } catch (const Failure&) {
   }
   try {
-    const Picture picture = decode_picture(data, size, few_pixels);
+    Reading reading;
+    reading.max_pixels = few_pixels;
+    const Picture picture = decode_picture(data, size, reading);
     if (head != Size{picture.width, picture.height}) std::abort();
     const auto interpolation = static_cast<Interpolation>(size % 4);
     try_prepare(picture, interpolation, Crop::center);

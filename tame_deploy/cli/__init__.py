@@ -11,8 +11,8 @@ def main() -> None:
     from tame_deploy.cli.app import app
     from tame_deploy.errors import TameError
 
-    # The size limit of preprocess.py says it in one line of its own.
-    warnings.filterwarnings("ignore", message=".*decompression bomb.*")
+    # What a decoder thinks of metadata is no news to whoever asked for an explanation.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except TameError as error:

@@ -92,7 +92,9 @@ class FilePictures:
         if region is None:
             return None
         if isinstance(region, Path):
-            covered: NDArray[np.bool_] = np.asarray(load_image(region)).max(axis=2) > 0
+            # What is transparent is not the object, and in 16 bits any level but 0 is.
+            shown = load_image(region, window=(0, 1), background=(0, 0, 0))
+            covered: NDArray[np.bool_] = np.asarray(shown).max(axis=2) > 0
             return covered
         size = load_image(self.paths[index]).size
         mask = np.zeros((size[1], size[0]), bool)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
-from tame_deploy.metrics.evaluated_model import EvaluatedModel, as_images, evaluated_network
+from tame_deploy.metrics.evaluated_model import EvaluatedModel, evaluated_network
 from tame_deploy.model.features import as_map
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
+from tame_deploy.picture.preprocess import as_input
 
 __all__ = ["BASELINES", "CamMethod", "RandomMethod", "Rise", "make_baseline"]
 
@@ -88,7 +89,7 @@ class SigmoidMaps:
     ) -> NDArray[np.float32]:
         """Return sigmoid maps (B, h, w) (see `Method.explain`)."""
         self.forward_passes += len(pixels)
-        images = as_images(pixels, self._model.image)
+        images = as_input(pixels, self._model.image)
         return self._model.predictor.predict_one_class(images, class_ids).maps[:, 0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.closing import Closing
 from tame_deploy.metrics.families import ExplainedBatch
 from tame_deploy.metrics.masking import heat_of
+from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.predictor import Predictions, Predictor, softmax
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvaluatedModel",
-    "as_images",
     "evaluated_artifact",
     "evaluated_network",
     "probabilities_of",
@@ -61,7 +61,7 @@ class EvaluatedModel(Closing):
         Raises:
             BackendError: if it cannot be run, or gives NaN or infinity.
         """
-        return self.predictor.predict_one_class(as_images(pixels, self.image))
+        return self.predictor.predict_one_class(as_input(pixels, self.image))
 
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities (B, C) of pictures (see `predict`)."""
@@ -101,19 +101,6 @@ class EvaluatedModel(Closing):
     def close(self) -> None:
         """Close the backend."""
         self.predictor.backend.close()
-
-
-def as_images(pixels: NDArray[np.float32], spec: ImageSpec) -> NDArray[Any]:
-    """Return pixels (B, H, W, 3) in [0, 1] as the `images` tensor of `spec`.
-
-    They need not be whole levels of brightness, as masked pictures are not; a graph that takes
-    uint8 gets them rounded.
-    """
-    if spec.dtype == "uint8":
-        return np.rint(pixels * 255).astype(np.uint8)
-    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-    normalised = ((pixels - mean) / std).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(normalised, dtype=np.float32)
 
 
 def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:

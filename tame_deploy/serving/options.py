@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS
+from tame_deploy.picture.preprocess import MAX_PIXELS, MOST_PIXELS
 from tame_deploy.runtime.backends.protocol import BackendOptions
 
 __all__ = ["ModelOptions", "ServeOptions", "read_options"]
@@ -135,7 +135,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_queue_delay_ms", 0, 10_000),
     ("max_queue_size", 1, 1_000_000),
     ("max_body_mb", 1, 2047),  # gRPC counts in 32 bits
-    ("max_pixels", 1, MAX_PIXELS),
+    ("max_pixels", 1, MOST_PIXELS),
     ("decoders", 1, 64),
     ("max_connections", 1, 1_000_000),
     ("timeout_s", 0.001, 86_400),

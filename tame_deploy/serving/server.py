@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from tame_deploy.picture.preprocess import MAX_PIXELS
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.backends.table import honours
 from tame_deploy.serving.access import Tokens
@@ -115,7 +114,7 @@ def _model_options(options: ServeOptions) -> ModelOptions:
         instances=options.instances,
         max_queue_delay_ms=options.max_queue_delay_ms,
         max_queue_size=options.max_queue_size,
-        max_pixels=min(options.max_pixels, MAX_PIXELS),
+        max_pixels=options.max_pixels,
         decoders=options.decoders,
     )
 

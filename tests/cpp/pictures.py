@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.picture.preprocess import load_image
 from tests.cpp.build import built_program
 
 in_order = pytest.mark.skipif(
@@ -25,7 +26,7 @@ in_order = pytest.mark.skipif(
 )
 
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
-FORMATS = {"RGB": 1, "BGR": 2, "GRAY": 3, "RGBA": 4, "BGRA": 5}
+FORMATS = {"RGB": 1, "BGR": 2, "GRAY": 3, "RGBA": 4, "BGRA": 5, "RGBX": 6, "BGRX": 7}
 
 
 class Jobs:
@@ -90,16 +91,26 @@ def stored_as(pixels: NDArray[np.uint8], kind: str, gap: int) -> tuple[NDArray[n
         packed = pixels[..., :1]
     else:
         packed = pixels[..., ::-1] if kind.startswith("BGR") else pixels
-        if kind.endswith("A"):
-            alpha = np.random.default_rng(1).integers(0, 256, (*pixels.shape[:2], 1), np.uint8)
-            packed = np.concatenate([packed, alpha], axis=2)
+        if len(kind) == 4:
+            packed = np.concatenate([packed, alpha_of(pixels)], axis=2)
     rows = packed.reshape(len(pixels), -1)
     rows = np.pad(rows, ((0, 0), (0, gap)), constant_values=99)
     return np.ascontiguousarray(rows), rows.shape[1]
 
 
+def alpha_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return alpha for a picture: anything, with many pixels clear and many opaque."""
+    drawn = np.random.default_rng(1).integers(-128, 384, (*pixels.shape[:2], 1))
+    return np.clip(drawn, 0, 255).astype(np.uint8)
+
+
 def as_seen(pixels: NDArray[np.uint8], kind: str) -> Image.Image:
-    return Image.fromarray(np.repeat(pixels[..., :1], 3, axis=2) if kind == "GRAY" else pixels)
+    """Return the picture that Python makes of what `stored_as` stores."""
+    if kind == "GRAY":
+        return load_image(pixels[..., 0])
+    if kind.endswith("A"):
+        return load_image(np.concatenate([pixels, alpha_of(pixels)], axis=2))
+    return load_image(pixels)
 
 
 def add_pixels(jobs: Jobs, words: str, pixels: NDArray[np.uint8], kind: str, gap: int) -> None:

@@ -106,7 +106,7 @@ def test_blended_maps_equal_pythons(jobs):
         box = visible_box((width, height), ImageSpec(int(32 + index % 60), 40, 44))
         extreme = [np.nan, np.inf, -np.inf, -5, 5][index // 10 % 5]
         shown = heat if index % 10 else wild(heat, extreme)
-        case = (pixels, list(FORMATS)[index % 5], shown, box, float(generator.random()))
+        case = (pixels, list(FORMATS)[index % len(FORMATS)], shown, box, float(generator.random()))
         add_blend(jobs, *case)
         cases.append(case)
     off = total = 0

@@ -1,13 +1,12 @@
-"""JPEG and PNG files in C++ are read as Pillow reads them.
+"""JPEG and PNG files in C++ are read as Python reads them, through Pillow.
 
-What C++ refuses and Pillow reads, or the other way round, is named where it is tested; the rest of
+What C++ refuses and Python reads, or the other way round, is named where it is tested; the rest of
 what differs in damaged files is in `test_damaged_files_never_crash`.
 """
 
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,23 +28,23 @@ from tests.cpp.pictures import (
 PICTURES = Path(__file__).parents[2] / "tame_deploy" / "data" / "pictures"
 
 
-def decoded(jobs: Jobs, files: list[bytes]) -> list[tuple[str, bytes]]:
+def decoded(
+    jobs: Jobs, files: list[bytes], window: tuple[int, int] | None = None
+) -> list[tuple[str, bytes]]:
     for file in files:
-        jobs.add(f"decode {{}} {len(file)}", file)
+        jobs.add(f"decode {{}} {len(file)} {' '.join(map(str, window or ()))}", file)
     answers = jobs.run()
     if any(b"-DTAME_DECODE=ON" in answer for status, answer in answers if status == "error"):
         pytest.skip("built with -DTAME_DECODE=OFF")
     return answers
 
 
-def pillows(file: bytes) -> bytes | None:
-    """Return what the program should answer; None where Pillow refuses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = load_image(file)
-        except InputError:
-            return None
+def pillows(file: bytes, window: tuple[int, int] | None = None) -> bytes | None:
+    """Return what the program should answer; None where Python refuses."""
+    try:
+        image = load_image(file, window=window)
+    except InputError:
+        return None
     return f"{image.width} {image.height}\n".encode() + image.tobytes()
 
 
@@ -108,6 +107,7 @@ def test_png_files_of_all_kinds_equal_pillows(jobs):
 def test_png_files_with_other_chunks_equal_pillows(jobs):
     clear = chunk(b"tRNS", bytes([0, 128, 255]))
     gray_clear, rgb_clear = chunk(b"tRNS", b"\0\x07"), chunk(b"tRNS", b"\0\x07\0\x08\0\x09")
+    one_clear = chunk(b"tRNS", b"\0\1")
     gamma = chunk(b"gAMA", struct.pack(">I", 45455))
     odd = chunk(b"PLTE", bytes([10, 20, 30, 40, 50]))
     assert_decoded_alike(
@@ -120,6 +120,15 @@ def test_png_files_with_other_chunks_equal_pillows(jobs):
             "no palette": png(9, 9, 4, 3),
             "gray with a clear level": png(9, 9, 8, 0, before=gray_clear),
             "16-bit gray with a clear level": png(9, 9, 16, 0, before=gray_clear),
+            **{
+                f"{depth}-bit gray with a clear level": png(9, 9, depth, 0, before=one_clear)
+                for depth in (1, 2, 4)
+            },
+            "clear black": png(9, 9, 1, 0, before=chunk(b"tRNS", b"\0\0")),
+            "clear level above what there is": png(9, 9, 4, 0, before=chunk(b"tRNS", b"\7\x1f")),
+            "transparency cut short": png(9, 9, 8, 2, before=chunk(b"tRNS", b"\0\x07")),
+            "too much transparency": png(9, 9, 8, 3, before=PALETTE + chunk(b"tRNS", bytes(400))),
+            "transparency where alpha is": png(9, 9, 8, 6, before=rgb_clear),
             "clear colour": png(9, 9, 8, 2, before=rgb_clear),
             "16-bit clear colour": png(9, 9, 16, 2, before=rgb_clear),
             "gamma": png(9, 9, 16, 6, before=gamma),
@@ -161,13 +170,13 @@ def test_ink_of_all_levels_equals_pillows(jobs):
 
 
 def exif_block(value: int, order: str, kind: int = 3, **options: Any) -> bytes:
-    """EXIF with an orientation, behind entries of other tags."""
+    """EXIF with an orientation, behind entries of other tags: (tag, type, how many values)."""
     mark = b"II*\0" if order == "<" else b"MM\0*"
     packed = struct.pack(
         order + {3: "HH", 4: "L", 13: "L", 9: "l"}.get(kind, "L"),
         *((value, 0) if kind == 3 else (value,)),
     )
-    text = struct.pack(order + "HHLL", 0x010E, 2, 9, 50)
+    text = struct.pack(order + "HHLL", *options.get("other", (0x010E, 2, 9)), 50)
     entries = text + struct.pack(order + "HHL", options.get("tag", 0x0112), kind, 1) + packed
     return mark + struct.pack(order + "LH", 8, 2) + entries + b"\0" * 16 + b"it is me\0"
 
@@ -257,13 +266,54 @@ def test_a_very_long_picture_equals_pillows(jobs):
     assert_decoded_alike(jobs, {"long": encoded(long, "PNG")})
 
 
-def test_a_broken_exif_block_is_ignored(jobs):
-    """Pillow refuses the file, but not where a JPEG tells no resolution: we read both."""
-    block = b"XX*\0\x08\0\0\0"
-    files = [png(9, 5, 8, 2, before=chunk(b"eXIf", block)), png(9, 5, 8, 2)]
-    damaged, sound = decoded(jobs, files)
-    assert pillows(files[0]) is None
-    assert damaged == sound
+def test_what_is_wrong_beside_the_pixels_does_not_matter(jobs):
+    long, wrong = bytes(2_000_000), chunk(b"tEXt", b"a\0b")[:-1] + b"?"
+    damaged = {
+        "EXIF of another kind": chunk(b"eXIf", b"XX*\0\x08\0\0\0"),
+        "long text": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(long)),
+        "long international text": chunk(b"iTXt", b"c\0\1\0\0\0" + zlib.compress(long)),
+        "long profile": chunk(b"iCCP", b"it\0\0" + zlib.compress(long)),
+        "profile packed in another way": chunk(b"iCCP", b"it\0\7" + long[:9]),
+        "long profile as text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(long)),
+        "text with a wrong checksum": wrong,
+        "text that is no text": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0what?"),
+        "animation": chunk(b"acTL", b"1") + chunk(b"fcTL", b"2"),
+    }
+    files = {name: png(9, 5, 8, 2, before=what) for name, what in damaged.items()}
+    files |= {name + " behind": png(9, 5, 8, 2, after=what) for name, what in damaged.items()}
+    assert_decoded_alike(jobs, files)
+    assert {pillows(file) for file in files.values()} == {pillows(png(9, 5, 8, 2))}
+
+
+def test_exif_of_which_only_the_orientation_is_sound_turns_a_picture(jobs):
+    image, files = gradient(24, 16), {}
+    for order in "<>":
+        for tag, kind, size in ((0x011A, 2, 3), (0x011A, 5, 900), (0x010E, 2, 5000), (0x1, 99, 9)):
+            block = b"Exif\0\0" + exif_block(6, order, other=(tag, kind, size))
+            files[f"JPEG {order} {tag}"] = encoded(image, "JPEG", exif=block)
+            files[f"PNG {order} {tag}"] = png(24, 16, 8, 2, before=chunk(b"eXIf", block))
+    assert_decoded_alike(jobs, files)
+    assert {pillows(file)[:6] for file in files.values()} == {b"16 24\n"}
+
+
+def test_windows_of_sixteen_bits_equal_pythons(jobs):
+    levels = Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
+    files = [encoded(levels, "PNG"), png(9, 5, 16, 0), png(9, 5, 8, 0)]
+    for window in ((0, 65535), (0, 4095), (100, 101), (-500, 3000), (60000, 80000), (0, 1)):
+        answers = decoded(Jobs(jobs.folder), files, window)
+        assert answers == [("ok", pillows(file, window)) for file in files], window
+
+
+@pytest.mark.parametrize("most", [0, 1, 255, 4095, 16383, 16384, 65535])
+def test_dim_pictures_of_sixteen_bits_are_warned_of_with_pythons_words(jobs, most, caplog):
+    file = encoded(Image.fromarray(np.array([[0, most]], np.uint16)), "PNG")
+    load_image(file)
+    jobs.add(f"warning {{}} {len(file)}", file)
+    assert jobs.run() == [("ok", caplog.messages[0].encode() if caplog.messages else b"")]
+    assert bool(caplog.messages) == (0 < most < 16384)
+    jobs = Jobs(jobs.folder)
+    jobs.add(f"warning {{}} {len(file)} 0 4095", file)
+    assert jobs.run() == [("ok", b"")]
 
 
 def test_the_first_frame_of_several_is_taken(jobs):
@@ -319,6 +369,7 @@ def test_what_is_no_picture_is_refused(jobs):
         encoded(gradient(64, 64), "JPEG")[:-40]: "picture cannot be decoded: the file is truncated",
         png(4, 4, 8, 3, before=chunk(b"PLTE", bytes(771))): "picture cannot be decoded: ",
         png(4, 4, 8, 2).replace(b"IHDR", b"IHDS"): "picture cannot be decoded: ",
+        png(4, 4, 0, 0, before=chunk(b"tRNS", b"\0\1")): "picture cannot be decoded: ",
         wrong_sum(apart=False): "picture cannot be decoded: ",
         png(4, 4, 8, 2, before=PALETTE[:-1] + b"?"): "picture cannot be decoded: ",
     }
@@ -368,7 +419,6 @@ def test_damaged_files_never_crash(jobs):
     """And where both read them, they read the same, but for a few.
 
     C++ alone refuses: pixels that end early (Pillow leaves black), what libpng checks in a header.
-    C++ alone reads: broken metadata, which it looks at for the orientation only.
     """
     generator = np.random.default_rng(9)
     sources = [png(12, 9, depth, color, before=PALETTE) for depth, color in PNG_KINDS if color != 0]

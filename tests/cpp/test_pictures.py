@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from tests.cpp.pictures import (
 def test_prepared_pictures_equal_pillows_to_the_pixel(jobs):
     cases = []
     for index, (width, height, spec) in enumerate(random_specs(1200)):
-        kind = list(FORMATS)[index % 5]
+        kind = list(FORMATS)[index % len(FORMATS)]
         pixels = noise(width, height, index)
         add_pixels(jobs, f"prepare {spec_words(spec)}", pixels, kind, index % 4)
         cases.append((pixels, spec, kind))
@@ -86,17 +85,3 @@ def test_visible_boxes_equal_pythons_to_the_bit(jobs):
         jobs.add(f"box {width} {height} {spec_words(spec)}")
     for (width, height, spec), (_, answer) in zip(cases, jobs.run(), strict=True):
         assert struct.unpack("4d", answer) == visible_box((width, height), spec)
-
-
-def test_preparing_is_not_slower_than_pillow(jobs):
-    """Loose, as machines are busy: alone it takes less than half of Pillow's time."""
-    pixels, spec = noise(500, 375), ImageSpec()
-    add_pixels(jobs, f"time {spec_words(spec)}", pixels, "RGB", 0)
-    image, best = Image.fromarray(pixels), 1e9
-    for _ in range(100):
-        begin = time.perf_counter()
-        prepare(image, spec)
-        best = min(best, time.perf_counter() - begin)
-    ((status, answer),) = jobs.run()
-    assert status == "ok"
-    assert float(answer) < best

@@ -272,7 +272,6 @@ PICTURES = (
             says="picture 1"),
     encoded("a-png-of-400-megapixels", WIDE, says="megapixels"),
     encoded("a-png-with-too-few-rows", png(64, 64, zlib.compress(b"\0"))),
-    encoded("a-png-with-a-huge-comment", long_text_png()),
     encoded("pictures-in-two-columns", b"a", b"b", shape=[1, 2], says="expected BYTES"),
     encoded("fewer-pictures-than-the-shape", b"a", shape=[2, 1], says="elements"),
     behind("a-picture-longer-than-the-bytes", sized("image", "BYTES", [1, 1], 8),

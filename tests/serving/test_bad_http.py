@@ -21,6 +21,7 @@ from tests.serving.http_probes import (
     PROBES,
     behind,
     explain_probes,
+    long_text_png,
 )
 from tests.serving.raw_http import exchange, head, whole
 from tests.serving.unharmed import (
@@ -184,6 +185,12 @@ def test_a_long_string_among_numbers_takes_no_memory(unharmed):
     before = unharmed.peak_mib
     exchange(unharmed.address, whole("POST", INFER, probe.body))
     assert unharmed.peak_mib - before < 64
+
+
+def test_a_comment_that_unpacks_to_200_mebibytes_is_passed_over(unharmed):
+    answer = exchange(unharmed.address, whole("POST", EXPLAIN, long_text_png()))
+    assert answer is not None
+    assert answer.status == 200
 
 
 def test_a_good_file_is_still_explained(unharmed):

@@ -21,7 +21,7 @@ HTTP = _flat(
         classification-of-maps classification-of-too-many id-is-too-long class-too-large
         class-too-small class-far-too-small no-classes 101-classes likeliest-beyond-the-ranks
         text-as-a-picture an-empty-picture the-second-is-no-picture a-png-of-400-megapixels
-        a-png-with-too-few-rows a-png-with-a-huge-comment a-picture-that-is-not-base64
+        a-png-with-too-few-rows a-picture-that-is-not-base64
         shared-memory-status
     """,
         400: """
@@ -117,7 +117,6 @@ _LEFT_TO_THE_MODEL = """
     classes-but-no-picture images-and-image class-too-large class-too-small class-far-too-small
     no-classes 101-classes likeliest-beyond-the-ranks text-as-a-picture an-empty-picture
     the-second-is-no-picture a-png-of-400-megapixels a-png-with-too-few-rows
-    a-png-with-a-huge-comment
 """
 _SHARED_MEMORY = "there is no shared memory here"
 _TWICE = "what is asked for twice, or means nothing, is refused and not passed over"

@@ -36,6 +36,9 @@ inline tame_status check(tame_status status) {
   return status;
 }
 
+/// What this thread's last call noticed and went on with; "" if that is nothing.
+inline std::string last_warning() { return tame_last_warning(); }
+
 /// Values in somebody else's memory, as C++20's std::span.
 template <typename T>
 class View {

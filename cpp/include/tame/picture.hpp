@@ -35,6 +35,12 @@ class Image {
   static Image bgra(const void* data, int width, int height, std::size_t stride = 0) {
     return of(TAME_BGRA, data, width, height, stride);
   }
+  static Image rgbx(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_RGBX, data, width, height, stride);
+  }
+  static Image bgrx(const void* data, int width, int height, std::size_t stride = 0) {
+    return of(TAME_BGRX, data, width, height, stride);
+  }
 
   /// The bytes of a JPEG or PNG file.
   static Image encoded(const void* bytes, std::size_t size) {

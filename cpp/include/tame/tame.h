@@ -97,6 +97,15 @@ TAME_API const char* tame_status_name(tame_status status);
  */
 TAME_API const char* tame_last_error(void);
 
+/** What this thread's last call noticed and went on with, one line of UTF-8; "" if that is nothing.
+ *
+ * Today: a picture in 16-bit grey whose levels fill so little of their range that it comes out
+ * nearly black (see `window_high` of tame_options). Of several pictures, the last such one.
+ *
+ * Valid until this thread's next call of a function that returns a status.
+ */
+TAME_API const char* tame_last_warning(void);
+
 /** Version of the library, as "0.1.0". Compare it with TAME_VERSION_*: the header's. */
 TAME_API const char* tame_version(void);
 
@@ -117,6 +126,10 @@ typedef struct tame_options {
   int32_t streams;        /**< TensorRT, OpenVINO: calls that run at a time; 0 is 2 */
   int32_t device;         /**< TensorRT: number of the GPU */
   int32_t no_cuda_graphs; /**< TensorRT: 1 to start kernels one by one */
+  int64_t max_pixels;     /**< larger pictures are refused, files before they are decoded; 0 is
+                             89 million, the most 250 million */
+  int32_t window_low;  /**< levels of 16-bit grey files that become 0 and 255, lower and higher */
+  int32_t window_high; /**< ones are clipped; 0 and 0 is 0 to 65535 */
 } tame_options;
 
 /** Open an artifact: check it as Python does, load the backend, load the graph.
@@ -169,12 +182,15 @@ TAME_API tame_status tame_class_id(tame_explainer* explainer, const char* label,
 
 /** What `data` of a picture is. */
 typedef enum tame_format {
-  TAME_ENCODED = 0, /**< the bytes of a JPEG or PNG file; EXIF rotation is applied */
+  TAME_ENCODED = 0, /**< the bytes of a JPEG or PNG file; EXIF rotation is applied, and white
+                       shows where it is transparent */
   TAME_RGB = 1,     /**< interleaved, 8 bits a channel */
   TAME_BGR = 2,
   TAME_GRAY = 3,
-  TAME_RGBA = 4, /**< alpha is ignored */
-  TAME_BGRA = 5
+  TAME_RGBA = 4, /**< white shows where it is transparent; alpha is not premultiplied */
+  TAME_BGRA = 5,
+  TAME_RGBX = 6, /**< the fourth byte is ignored */
+  TAME_BGRX = 7
 } tame_format;
 
 /** A picture in the caller's memory, read during the call only. */
@@ -187,10 +203,11 @@ typedef struct tame_image {
   size_t stride; /**< bytes from a row to the next; 0 means rows without a gap */
 } tame_image;
 
-/** Width and height of a picture as people see it, after EXIF rotation. Thread-safe. */
+/** Width and height of a picture as people see it, after EXIF rotation; at most 250 million
+ * pixels. Thread-safe. */
 TAME_API tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* height);
 
-/** Write a picture as RGB.
+/** Write a picture, of at most 250 million pixels, as RGB.
  *
  * @param rgb     height * stride bytes of the caller's (see `tame_image_size`)
  * @param size    bytes at `rgb`

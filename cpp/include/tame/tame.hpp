@@ -40,6 +40,9 @@ struct Options {
   int streams = 0;        ///< TensorRT, OpenVINO: calls that run at a time; 0 is 2
   int device = 0;         ///< number of the GPU
   bool cuda_graphs = true;
+  std::int64_t max_pixels = 0;  ///< of a picture; 0 is 89 million
+  int window_low = 0;           ///< levels of 16-bit grey files that become 0 and 255;
+  int window_high = 0;          ///< 0 and 0 is 0 to 65535
 };
 
 /// What to explain (tame_request); as it is made, the likeliest class of each picture.
@@ -158,6 +161,9 @@ class Explainer {
     given.streams = options.streams;
     given.device = options.device;
     given.no_cuda_graphs = options.cuda_graphs ? 0 : 1;
+    given.max_pixels = options.max_pixels;
+    given.window_low = options.window_low;
+    given.window_high = options.window_high;
     check(tame_open(path.c_str(), &given, &handle_));
   }
   Explainer(Explainer&& other) noexcept

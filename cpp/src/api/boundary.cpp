@@ -116,6 +116,8 @@ extern "C" {
 
 const char* tame_last_error(void) { return libtame::last_error; }
 
+const char* tame_last_warning(void) { return libtame::last_warning; }
+
 const char* tame_status_name(tame_status status) {
   switch (status) {
     case TAME_END:

@@ -10,6 +10,7 @@
 #include "explain/explainer.hpp"
 #include "explain/stream.hpp"
 #include "handles.hpp"
+#include "warning.hpp"
 
 namespace libtame {
 
@@ -27,6 +28,7 @@ tame_status report_current() noexcept;
 template <typename Work>
 tame_status guarded(Work&& work) noexcept {
   set_last_error("");
+  last_warning[0] = '\0';
   try {
     if constexpr (std::is_void_v<decltype(work())>) {
       work();

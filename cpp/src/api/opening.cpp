@@ -27,6 +27,25 @@ Options checked_options(const tame_options* options) {
   return checked;
 }
 
+Reading checked_reading(const tame_options* options) {
+  const tame_options given = checked_struct(options, "tame_options");
+  Reading reading;
+  if (given.max_pixels < 0 || given.max_pixels > most_pixels) {
+    fail(TAME_INPUT_ERROR, "max_pixels is ", given.max_pixels,
+         "; expected 0 (the default) or 1 to ", most_pixels);
+  }
+  if (given.max_pixels > 0) reading.max_pixels = given.max_pixels;
+  if (given.window_low == 0 && given.window_high == 0) return reading;
+  if (given.window_low >= given.window_high) {
+    fail(TAME_INPUT_ERROR, "found window (", given.window_low, ", ", given.window_high,
+         "); expected its first level below its second");
+  }
+  reading.windowed = true;
+  reading.low = given.window_low;
+  reading.high = given.window_high;
+  return reading;
+}
+
 const char* name_of(ExplainMode mode) {
   return mode == ExplainMode::selectable ? "selectable"
          : mode == ExplainMode::all      ? "all"
@@ -70,8 +89,9 @@ tame_status tame_open(const char* path, const tame_options* options, tame_explai
   return guarded([&] {
     *checked_pointer(explainer, "explainer") = nullptr;
     const Options checked = checked_options(options);
+    const Reading reading = checked_reading(options);
     const std::string place = checked_pointer(path, "path");
-    *explainer = explainers().add(std::make_shared<const Explainer>(place, checked));
+    *explainer = explainers().add(std::make_shared<const Explainer>(place, checked, reading));
   });
 }
 

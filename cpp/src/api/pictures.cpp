@@ -15,9 +15,9 @@ tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* he
     checked_pointer(height, "height");
     Size size{};
     if (given.format == TAME_ENCODED) {
-      size = decoded_size(given.data, given.size);
+      size = decoded_size(given.data, given.size, most_pixels);
     } else {
-      const PixelView pixels = checked_pixels(given);
+      const PixelView pixels = checked_pixels(given, most_pixels);
       size = {pixels.width, pixels.height};
     }
     *width = size[0];
@@ -27,7 +27,10 @@ tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* he
 
 tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t size, size_t stride) {
   return guarded([&] {
-    with_pixels(*checked_pointer(image, "image"), [&](const PixelView& pixels) {
+    // The caller has seen the size, and brings the memory.
+    Reading reading;
+    reading.max_pixels = most_pixels;
+    with_pixels(*checked_pointer(image, "image"), reading, [&](const PixelView& pixels) {
       const std::size_t row = checked_output(rgb, size, stride, {pixels.width, pixels.height});
       write_rgb(pixels, rgb, row);
     });

@@ -103,8 +103,9 @@ void Explanation::top(std::size_t index, std::size_t wanted, tame_score* out) co
   }
 }
 
-Explainer::Explainer(const std::string& path, const Options& options)
+Explainer::Explainer(const std::string& path, const Options& options, const Reading& reading)
     : artifact_(open_artifact(path)),
+      reading_(reading),
       backend_(open_backend(artifact_, options)),
       backend_name_(backend_->name()),
       backend_version_(backend_->version()) {}
@@ -176,7 +177,7 @@ Explanation Explainer::shaped(std::size_t count, std::size_t explained) const {
 }
 
 void Explainer::prepare(const tame_image& image, void* tensor) const {
-  with_pixels(image,
+  with_pixels(image, reading_,
               [&](const PixelView& pixels) { prepare_input(pixels, manifest().image, tensor); });
 }
 
@@ -191,7 +192,7 @@ void Explainer::overlay(const tame_image& image, const Explanation& explanation,
       stretched(map, explanation.map_height * explanation.map_width, explanation.map_kind);
   const Size heat_size{static_cast<int>(explanation.map_width),
                        static_cast<int>(explanation.map_height)};
-  with_pixels(image, [&](const PixelView& pixels) {
+  with_pixels(image, reading_, [&](const PixelView& pixels) {
     const std::size_t row = checked_output(rgb, size, stride, {pixels.width, pixels.height});
     const Box box = visible_box({pixels.width, pixels.height}, manifest().image);
     blend(pixels, heat.data(), heat_size, box, strength, rgb, row);

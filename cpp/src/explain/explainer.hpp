@@ -40,7 +40,7 @@ struct Explanation {
 class Explainer {
  public:
   /// Throws Failure: any artifact or backend error.
-  Explainer(const std::string& path, const Options& options);
+  Explainer(const std::string& path, const Options& options, const Reading& reading = {});
 
   const Artifact& artifact() const { return artifact_; }
   const Manifest& manifest() const { return artifact_.manifest; }
@@ -76,20 +76,10 @@ class Explainer {
   Explanation shaped(std::size_t count, std::size_t explained) const;
 
   Artifact artifact_;
+  Reading reading_;
   std::unique_ptr<Backend> backend_;
   std::string backend_name_;
   std::string backend_version_;
 };
-
-/// Call `use` with the pixels of a caller's image, decoded first if it is a file.
-template <typename Use>
-void with_pixels(const tame_image& image, Use&& use) {
-  if (image.format == TAME_ENCODED) {
-    const Picture decoded = decode_picture(image.data, image.size);
-    use(decoded.view());
-  } else {
-    use(checked_pixels(image));
-  }
-}
 
 }  // namespace libtame

@@ -28,6 +28,7 @@ const char* found_in(Bytes file) {
   if (file.begins("BM")) return "a BMP file";
   if (file.begins("II*") || file.begins("MM")) return "a TIFF file";
   if (file.begins("P5") || file.begins("P6")) return "a PPM file";
+  if (file.from(4).begins("ftypavi")) return "an AVIF file";
   return "something else";
 }
 
@@ -87,11 +88,11 @@ Picture upright(Picture stored, int orientation) {
 
 }  // namespace
 
-Picture decode_picture(const void* data, std::size_t size, std::int64_t most) {
+Picture decode_picture(const void* data, std::size_t size, const Reading& reading) {
   const Bytes file{static_cast<const std::uint8_t*>(data), size};
   int orientation = 1;
-  Picture stored = kind_of(file) == Kind::jpeg ? decode_jpeg(file, most, orientation)
-                                               : decode_png(file, most, orientation);
+  Picture stored = kind_of(file) == Kind::jpeg ? decode_jpeg(file, reading.max_pixels, orientation)
+                                               : decode_png(file, reading, orientation);
   return upright(std::move(stored), orientation);
 }
 
@@ -101,30 +102,22 @@ Size decoded_size(const void* data, std::size_t size, std::int64_t most) {
   return upright_size(stored.size, stored.orientation);
 }
 
-void spread_levels(std::uint8_t* rgb, std::size_t count, int bytes, const std::uint8_t* palette) {
-  const std::uint8_t* level = rgb + count * (3 - static_cast<std::size_t>(bytes));
+void spread_gray(std::uint8_t* rgb, std::size_t count) {
+  const std::uint8_t* level = rgb + 2 * count;
   // What is written never overtakes what is still to be read.
-  for (std::size_t i = 0; i < count; ++i, rgb += 3, level += bytes) {
-    // 16 bits are scaled and rounded as preprocess.py does; Pillow alone would clip them.
-    const int value = bytes == 1 ? level[0] : ((level[0] << 8 | level[1]) + 128) / 257;
-    if (palette != nullptr) {
-      std::memcpy(rgb, palette + 3 * value, 3);
-    } else {
-      rgb[0] = rgb[1] = rgb[2] = static_cast<std::uint8_t>(value);
-    }
-  }
+  for (std::size_t i = 0; i < count; ++i, rgb += 3, ++level) rgb[0] = rgb[1] = rgb[2] = *level;
 }
 
 #else
 
-Picture decode_picture(const void*, std::size_t, std::int64_t) {
+Picture decode_picture(const void*, std::size_t, const Reading&) {
   fail(TAME_INPUT_ERROR,
        "picture is a file, which this libtame was built without reading; "
        "build it with -DTAME_DECODE=ON, or pass pixels");
 }
 
-Size decoded_size(const void* data, std::size_t size, std::int64_t most) {
-  decode_picture(data, size, most);
+Size decoded_size(const void* data, std::size_t size, std::int64_t) {
+  decode_picture(data, size);
   return {};
 }
 

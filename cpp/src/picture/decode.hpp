@@ -29,8 +29,8 @@ struct Stored {
 /// Throws Failure: TAME_INPUT_ERROR, "picture cannot be decoded: …".
 [[noreturn]] void fail_decoding(const std::string& reason);
 
-/// The orientation in an EXIF block as Pillow finds it, with or without "Exif\0\0" before it;
-/// 0 if there is none. Other values than 1 to 8 are returned as 1.
+/// The orientation in an EXIF block, with or without "Exif\0\0" before it; 0 if there is none.
+/// Other values than 1 to 8 are returned as 1. Nothing else in the block matters.
 int exif_orientation(Bytes block);
 
 /// The orientation in an XMP packet, 0 if there is none.
@@ -40,10 +40,9 @@ int xmp_orientation(Bytes packet);
 Stored jpeg_head(Bytes file, std::int64_t most);
 Picture decode_jpeg(Bytes file, std::int64_t most, int& orientation);
 Stored png_head(Bytes file, std::int64_t most);
-Picture decode_png(Bytes file, std::int64_t most, int& orientation);
+Picture decode_png(Bytes file, const Reading& reading, int& orientation);
 
-/// Spread levels that lie, `bytes` of 1 or 2 (big-endian) each, at the end of `count` RGB pixels.
-/// With a palette of 256 colours they are indices, without one they are gray.
-void spread_levels(std::uint8_t* rgb, std::size_t count, int bytes, const std::uint8_t* palette);
+/// Spread gray levels that lie, a byte each, at the end of `count` RGB pixels.
+void spread_gray(std::uint8_t* rgb, std::size_t count);
 
 }  // namespace libtame

@@ -1,4 +1,5 @@
 // The orientation in metadata that anybody may have written: nothing in it is trusted.
+// The counterpart of tame_deploy/picture/orientation.py.
 #include <cmath>
 #include <cstring>
 
@@ -97,19 +98,14 @@ int exif_orientation(Bytes block) {
   const Tiff tiff(block);
   std::uint64_t at = tiff.number(4, 4);
   const std::uint64_t count = tiff.number(at, 2);
-  std::uint64_t elsewhere = 0;  // bytes of values that do not fit into their entries
   at += 2;
+  // This one tag alone: whatever is wrong with others must not turn the picture.
   for (std::uint64_t i = 0; i < count && at + 12 <= tiff.size(); ++i, at += 12) {
+    if (tiff.number(at, 2) != orientation_tag) continue;
     const std::uint64_t type = tiff.number(at + 2, 2);
     const std::uint64_t size = tiff.number(at + 4, 4) * unit_size(type);
-    std::uint64_t place = at + 8;
-    if (size > 4) {
-      elsewhere += size;
-      if (elsewhere > tiff.size()) continue;  // entries that overlap: skipped, as Pillow does
-      place = tiff.number(at + 8, 4);
-      if (place + size > tiff.size()) return 0;
-    }
-    if (size == 0 || tiff.number(at, 2) != orientation_tag) continue;
+    const std::uint64_t place = size <= 4 ? at + 8 : tiff.number(at + 8, 4);
+    if (size == 0 || place + size > tiff.size()) continue;
     return known_orientation(value_of(tiff, type, place));
   }
   return 0;

@@ -124,7 +124,7 @@ Step read_rows(JpegJob& job, std::uint8_t* pixels, std::uint8_t* inks) {
     std::uint8_t* rgb = pixels + 3 * width * info.output_scanline;
     JSAMPROW row = channels == 1 ? rgb + 2 * width : channels == 3 ? rgb : inks;
     if (jpeg_read_scanlines(&info, &row, 1) != 1) return Step::truncated;
-    if (channels == 1) spread_levels(rgb, width, 1, nullptr);
+    if (channels == 1) spread_gray(rgb, width);
     if (channels == 4) cmyk_to_rgb(inks, static_cast<int>(width), rgb);
   }
   return Step::done;

@@ -51,16 +51,10 @@ const std::array<Color, 256>& colors() {
 std::array<std::uint8_t, 256> build_dimmed() {
   std::array<std::uint8_t, 256> table{};
   for (int level = 0; level < 256; ++level) {
-    const float mixed = static_cast<float>(level) + 0.65f * static_cast<float>(128 - level);
-    table[level] = static_cast<std::uint8_t>(mixed);
+    const float dimmed = static_cast<float>(level) + 0.65f * static_cast<float>(128 - level);
+    table[level] = static_cast<std::uint8_t>(dimmed);
   }
   return table;
-}
-
-/// Weighted mean of two levels, rounded as Pillow pastes.
-std::uint8_t mixed(int under, int over, int alpha) {
-  const int sum = under * (255 - alpha) + over * alpha + 128;
-  return static_cast<std::uint8_t>((sum + (sum >> 8)) >> 8);
 }
 
 int level_of(float value) { return static_cast<int>(value * 255.0f + 0.5f); }

@@ -33,8 +33,19 @@ struct Picture {
   }
 };
 
-/// More pixels than this are refused before they are decoded (preprocess.MAX_PIXELS).
+/// More pixels than this are refused unless more are allowed (preprocess.MAX_PIXELS), and
 inline constexpr std::int64_t max_pixels = 89'000'000;
+
+/// more than this always (preprocess.MOST_PIXELS).
+inline constexpr std::int64_t most_pixels = 250'000'000;
+
+/// How a picture is read (preprocess.load_image).
+struct Reading {
+  std::int64_t max_pixels = libtame::max_pixels;
+  bool windowed = false;  // otherwise dim pictures are warned of
+  std::int64_t low = 0;   // levels of 16-bit gray that become 0 and 255
+  std::int64_t high = 65535;
+};
 
 /// The longest side of pixels in the caller's memory.
 inline constexpr int max_pixel_side = 65535;
@@ -45,10 +56,10 @@ using Size = std::array<int, 2>;
 /// Left, top, right, bottom in pixels.
 using Box = std::array<double, 4>;
 
-/// Decode a JPEG or PNG file to upright RGB as Pillow does (EXIF rotation applied).
-/// Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or of another kind.
-/// At most `most` pixels.
-Picture decode_picture(const void* data, std::size_t size, std::int64_t most = max_pixels);
+/// Decode a JPEG or PNG file to upright RGB as Pillow does (EXIF rotation applied), over white
+/// where it is transparent. Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or
+/// of another kind. Warns (warning.hpp) of 16-bit gray that comes out nearly black.
+Picture decode_picture(const void* data, std::size_t size, const Reading& reading = {});
 
 /// Upright width and height of a JPEG or PNG file, from its head alone. Throws as decode_picture.
 Size decoded_size(const void* data, std::size_t size, std::int64_t most = max_pixels);
@@ -58,7 +69,33 @@ void check_pixels(std::int64_t width, std::int64_t height, std::int64_t most);
 
 /// Check an image of the caller: pointer, sizes, stride, and that it lies within its bytes.
 /// Throws Failure: TAME_INPUT_ERROR. Not for TAME_ENCODED.
-PixelView checked_pixels(const tame_image& image);
+PixelView checked_pixels(const tame_image& image, std::int64_t most = max_pixels);
+
+/// Whether pixels have alpha that counts.
+bool has_alpha(tame_format format);
+
+/// A level laid over another, weighed as Pillow does it; `alpha` is 0 to 255.
+inline std::uint8_t mixed(int under, int over, int alpha) {
+  const int sum = under * (255 - alpha) + over * alpha + 128;
+  return static_cast<std::uint8_t>((sum + (sum >> 8)) >> 8);
+}
+
+/// Pixels that have alpha, laid over white.
+Picture over_white(const PixelView& pixels);
+
+/// Call `use` with the pixels of a caller's image, decoded first if it is a file, and laid over
+/// white if they have alpha.
+template <typename Use>
+void with_pixels(const tame_image& image, const Reading& reading, Use&& use) {
+  if (image.format == TAME_ENCODED) {
+    const Picture decoded = decode_picture(image.data, image.size, reading);
+    return use(decoded.view());
+  }
+  const PixelView pixels = checked_pixels(image, reading.max_pixels);
+  if (!has_alpha(pixels.format)) return use(pixels);
+  const Picture flat = over_white(pixels);
+  use(flat.view());
+}
 
 /// Resize and crop to uint8 RGB (height, width, 3) of the spec, equal to Pillow's to the pixel.
 /// Throws Failure: TAME_INPUT_ERROR if it is too long and narrow.

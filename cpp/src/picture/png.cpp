@@ -10,12 +10,15 @@
 #include <cstring>
 
 #include "../error.hpp"
+#include "../warning.hpp"
 #include "png_chunks.hpp"
 
 namespace libtame {
 namespace {
 
 constexpr std::size_t palette_bytes = 3 * 256;
+/// 16-bit gray whose levels are all lower comes out nearly black (preprocess._DIM).
+constexpr int dim_level = 1 << 14;
 
 /// What libpng is given to read.
 struct PngSource {
@@ -91,7 +94,7 @@ void set_up(PngJob& job, const PngFile& file) {
   job.source.parts[4] = {checksum, sizeof checksum};
 }
 
-/// The form in which rows are wanted: 8 bits, no alpha; 16-bit gray is scaled by us.
+/// The form in which rows are wanted: 8 bits, alpha too; 16-bit gray is scaled by us.
 void choose_form(PngJob& job, const PngFile& file) {
   if (file.depth < 8) {
     if (file.color == PNG_COLOR_TYPE_GRAY) {
@@ -101,7 +104,6 @@ void choose_form(PngJob& job, const PngFile& file) {
     }
   }
   if (file.depth == 16 && file.color != PNG_COLOR_TYPE_GRAY) png_set_strip_16(job.png);
-  if ((file.color & PNG_COLOR_MASK_ALPHA) != 0) png_set_strip_alpha(job.png);
 }
 
 bool read_rows(PngJob& job, const PngFile& file, std::uint8_t* rows, std::size_t row_bytes) {
@@ -133,6 +135,113 @@ std::array<std::uint8_t, palette_bytes> palette_of(const PngFile& file) {
   return palette;
 }
 
+/// Rows as libpng gives them, at the end of the memory that RGB of the same pixels needs: what is
+/// written from the beginning never overtakes what is still to be read.
+struct Rows {
+  const std::uint8_t* from;
+  std::uint8_t* to;
+  std::size_t count;
+
+  /// Call `pixel` with each place of `bytes` bytes and the RGB place that it becomes.
+  template <typename Pixel>
+  void each(std::size_t bytes, Pixel&& pixel) const {
+    const std::uint8_t* place = from;
+    std::uint8_t* rgb = to;
+    for (std::size_t i = 0; i < count; ++i, place += bytes, rgb += 3) pixel(place, rgb);
+  }
+};
+
+void lay_over_white(const std::uint8_t* color, int alpha, std::uint8_t* rgb) {
+  for (int c = 0; c < 3; ++c) rgb[c] = mixed(255, color[c], alpha);
+}
+
+void fill(std::uint8_t* rgb, std::uint8_t level) { rgb[0] = rgb[1] = rgb[2] = level; }
+
+void spread_indices(const Rows& rows, const PngFile& file) {
+  auto palette = palette_of(file);
+  for (std::size_t i = 0; i < std::min<std::size_t>(file.clear.size, 256); ++i) {
+    std::uint8_t* color = palette.data() + 3 * i;
+    lay_over_white(color, file.clear.data[i], color);
+  }
+  rows.each(1, [&](const std::uint8_t* index, std::uint8_t* rgb) {
+    std::copy_n(palette.data() + std::size_t{3} * *index, 3, rgb);
+  });
+}
+
+/// The level or colour of `channels` that is transparent, spread to 8 bits; empty for none. In 16
+/// bits it is not looked for, as Pillow keeps but 8 of them.
+std::vector<std::uint8_t> clear_color(const PngFile& file, std::size_t channels) {
+  if (file.depth == 16 || file.clear.size < 2 * channels) return {};
+  const int most = (1 << file.depth) - 1;
+  std::vector<std::uint8_t> color;
+  for (std::size_t c = 0; c < channels; ++c) {
+    color.push_back(static_cast<std::uint8_t>((file.clear.data[2 * c + 1] & most) * (255 / most)));
+  }
+  return color;
+}
+
+/// 16 bits, scaled and rounded as preprocess.py does; Pillow alone would clip them.
+void spread_deep(const Rows& rows, const Reading& reading) {
+  const std::int64_t span = reading.high - reading.low;
+  int most = 0;
+  rows.each(2, [&](const std::uint8_t* level, std::uint8_t* rgb) {
+    const int value = level[0] << 8 | level[1];
+    most = std::max(most, value);
+    const std::int64_t inside =
+        std::clamp<std::int64_t>(value, reading.low, reading.high) - reading.low;
+    fill(rgb, static_cast<std::uint8_t>((inside * 255 + span / 2) / span));
+  });
+  if (reading.windowed || most == 0 || most >= dim_level) return;
+  int whole = 1;
+  while (whole <= most) whole *= 2;
+  warn(words("picture has 16-bit pixels of at most ", most,
+             ", which come out nearly black; give it a window, such as 0,", whole - 1));
+}
+
+void spread(const Rows& rows, const PngFile& file, const Reading& reading) {
+  const bool deep = file.depth == 16;
+  switch (file.color) {
+    case PNG_COLOR_TYPE_PALETTE:
+      return spread_indices(rows, file);
+    case PNG_COLOR_TYPE_GRAY: {
+      if (deep) return spread_deep(rows, reading);
+      const auto clear = clear_color(file, 1);
+      return rows.each(1, [&](const std::uint8_t* level, std::uint8_t* rgb) {
+        fill(rgb, !clear.empty() && *level == clear[0] ? 255 : *level);
+      });
+    }
+    case PNG_COLOR_TYPE_GRAY_ALPHA:
+      return rows.each(2, [](const std::uint8_t* pixel, std::uint8_t* rgb) {
+        fill(rgb, mixed(255, pixel[0], pixel[1]));
+      });
+    case PNG_COLOR_TYPE_RGB_ALPHA:
+      return rows.each(4, [](const std::uint8_t* pixel, std::uint8_t* rgb) {
+        lay_over_white(pixel, pixel[3], rgb);
+      });
+    default: {
+      const auto clear = clear_color(file, 3);
+      if (clear.empty()) return;
+      return rows.each(3, [&](const std::uint8_t* pixel, std::uint8_t* rgb) {
+        if (std::equal(clear.begin(), clear.end(), pixel)) fill(rgb, 255);
+      });
+    }
+  }
+}
+
+/// Bytes of a pixel as libpng gives it.
+std::size_t pixel_bytes(const PngFile& file) {
+  switch (file.color) {
+    case PNG_COLOR_TYPE_RGB_ALPHA:
+      return 4;
+    case PNG_COLOR_TYPE_RGB:
+      return 3;
+    case PNG_COLOR_TYPE_GRAY_ALPHA:
+      return 2;
+    default:
+      return file.depth == 16 ? 2 : 1;
+  }
+}
+
 PngFile start(Bytes bytes, std::int64_t most) {
   const PngFile file = read_chunks(bytes);
   check_pixels(file.width, file.height, most);
@@ -146,26 +255,21 @@ Stored png_head(Bytes bytes, std::int64_t most) {
   return {{static_cast<int>(file.width), static_cast<int>(file.height)}, file.orientation};
 }
 
-Picture decode_png(Bytes bytes, std::int64_t most, int& orientation) {
-  const PngFile file = start(bytes, most);
+Picture decode_png(Bytes bytes, const Reading& reading, int& orientation) {
+  const PngFile file = start(bytes, reading.max_pixels);
   orientation = file.orientation;
-  const bool indexed = file.color == PNG_COLOR_TYPE_PALETTE;
-  const bool colored = (file.color & PNG_COLOR_MASK_COLOR) != 0 && !indexed;
-  const int pixel = colored ? 3 : file.depth == 16 && file.color == PNG_COLOR_TYPE_GRAY ? 2 : 1;
-  const auto palette = indexed ? palette_of(file) : std::array<std::uint8_t, palette_bytes>{};
-
+  const std::size_t pixel = pixel_bytes(file);
   Picture picture{static_cast<int>(file.width), static_cast<int>(file.height), {}};
   const std::size_t count = static_cast<std::size_t>(file.width * file.height);
-  picture.pixels.resize(3 * count);
+  picture.pixels.resize(std::max<std::size_t>(pixel, 3) * count);
+  std::uint8_t* rows = picture.pixels.data() + picture.pixels.size() - pixel * count;
   PngJob job;
   set_up(job, file);
-  std::uint8_t* rows = picture.pixels.data() + count * (3 - static_cast<std::size_t>(pixel));
   if (!read_rows(job, file, rows, static_cast<std::size_t>(file.width) * pixel)) {
     fail_decoding(job.message);
   }
-  if (pixel != 3) {
-    spread_levels(picture.pixels.data(), count, pixel, indexed ? palette.data() : nullptr);
-  }
+  spread({rows, picture.pixels.data(), count}, file, reading);
+  picture.pixels.resize(3 * count);
   return picture;
 }
 

@@ -14,7 +14,7 @@
 namespace libtame {
 namespace {
 
-/// What a compressed text may grow to: Pillow's bound.
+/// What a compressed text is unpacked to at most; what follows is ignored.
 constexpr std::size_t most_text = std::size_t{1} << 20;
 
 std::uint32_t big_endian(const std::uint8_t* data) {
@@ -145,7 +145,7 @@ bool next_chunk(Bytes rest, Chunk& chunk) {
   const std::size_t length = big_endian(rest.data);
   if (length > rest.size - 8) {
     // Pixels may be cut off: whether enough are there, libpng finds out.
-    if (!chunk.is("IDAT")) fail_decoding("the file is truncated");
+    if (!chunk.is("IDAT")) return false;
     chunk.contents = {rest.data + 8, rest.size - 8};
   } else {
     chunk.contents = {rest.data + 8, length};
@@ -166,7 +166,7 @@ void take_header(const Chunk& chunk, PngFile& file) {
   file.color = fields[9];
 }
 
-/// The chunks behind the first IDAT. Their checksums do not count, as with Pillow.
+/// The chunks behind the first IDAT.
 void read_tail(Bytes rest, Metadata& metadata) {
   Chunk chunk;
   while (next_chunk(rest, chunk) && !chunk.is("IEND")) {
@@ -186,11 +186,12 @@ PngFile read_chunks(Bytes file) {
     if (!next_chunk(rest, chunk)) fail_decoding("the file is truncated");
     if (chunk.is("IDAT") && !first) break;
     if (chunk.is("IEND")) fail_decoding("it has no pixels");
-    if (!chunk.is_sound()) {
+    if ((chunk.is("IHDR") || chunk.is("PLTE")) && !chunk.is_sound()) {
       fail_decoding(words("the checksum of chunk ", std::string(chunk.type, 4), " is wrong"));
     }
     if (first) take_header(chunk, png);
     if (chunk.is("PLTE")) png.palette = chunk.contents;
+    if (chunk.is("tRNS")) png.clear = chunk.contents;
     metadata.take(chunk.type, chunk.contents);
   }
   png.pixels = rest;

@@ -14,10 +14,12 @@ struct PngFile {
   int orientation = 1;
   Bytes header;   // chunk IHDR, whole
   Bytes palette;  // contents of PLTE
+  Bytes clear;    // contents of tRNS
   Bytes pixels;   // the file from the first IDAT on
 };
 
-/// Walk over the chunks. Throws Failure: TAME_INPUT_ERROR for what Pillow refuses.
+/// Walk over the chunks. What is wrong with those that do not make pixels is passed over.
+/// Throws Failure: TAME_INPUT_ERROR for what Pillow refuses.
 PngFile read_chunks(Bytes file);
 
 }  // namespace libtame

@@ -100,10 +100,10 @@ Box visible_box(Size size, const ImageSpec& spec) {
   return {left * across, top * down, (left + spec.width) * across, (top + spec.height) * down};
 }
 
-PixelView checked_pixels(const tame_image& image) {
-  if (image.format < TAME_RGB || image.format > TAME_BGRA) {
+PixelView checked_pixels(const tame_image& image, std::int64_t most) {
+  if (image.format < TAME_RGB || image.format > TAME_BGRX) {
     fail(TAME_INPUT_ERROR, "picture has format ", image.format,
-         "; expected TAME_RGB, TAME_BGR, TAME_GRAY, TAME_RGBA or TAME_BGRA");
+         "; expected TAME_RGB, TAME_BGR, TAME_GRAY, TAME_RGBA, TAME_BGRA, TAME_RGBX or TAME_BGRX");
   }
   if (image.data == nullptr) {
     fail(TAME_INPUT_ERROR, "picture has data NULL; expected the address of its pixels");
@@ -113,7 +113,7 @@ PixelView checked_pixels(const tame_image& image) {
     fail(TAME_INPUT_ERROR, "picture is ", image.width, "x", image.height, "; expected 1 to ",
          max_pixel_side, " pixels a side");
   }
-  check_pixels(image.width, image.height, max_pixels);
+  check_pixels(image.width, image.height, most);
   const std::size_t row =
       static_cast<std::size_t>(layout_of(static_cast<tame_format>(image.format)).channels) *
       image.width;
@@ -134,6 +134,25 @@ PixelView checked_pixels(const tame_image& image) {
   }
   return {static_cast<const std::uint8_t*>(image.data), image.width, image.height, stride,
           static_cast<tame_format>(image.format)};
+}
+
+bool has_alpha(tame_format format) { return format == TAME_RGBA || format == TAME_BGRA; }
+
+Picture over_white(const PixelView& pixels) {
+  const Layout layout = layout_of(pixels.format);
+  Picture flat{pixels.width, pixels.height, {}};
+  flat.pixels.resize(std::size_t{3} * pixels.width * pixels.height);
+  std::uint8_t* rgb = flat.pixels.data();
+  for (int y = 0; y < pixels.height; ++y) {
+    const std::uint8_t* pixel = pixels.data + static_cast<std::size_t>(y) * pixels.stride;
+    for (int x = 0; x < pixels.width; ++x, pixel += layout.channels, rgb += 3) {
+      const int alpha = pixel[3];
+      rgb[0] = mixed(255, pixel[layout.red], alpha);
+      rgb[1] = mixed(255, pixel[layout.green], alpha);
+      rgb[2] = mixed(255, pixel[layout.blue], alpha);
+    }
+  }
+  return flat;
 }
 
 void check_pixels(std::int64_t width, std::int64_t height, std::int64_t most) {

@@ -127,8 +127,10 @@ class RowPass {
       case TAME_BGR:
         return sum_row<3, 2, 1, 0>(row, taps_, first, count, out);
       case TAME_RGBA:
+      case TAME_RGBX:
         return sum_row<4, 0, 1, 2>(row, taps_, first, count, out);
       case TAME_BGRA:
+      case TAME_BGRX:
         return sum_row<4, 2, 1, 0>(row, taps_, first, count, out);
       default:
         return sum_row<3, 0, 1, 2>(row, taps_, first, count, out);
@@ -248,8 +250,10 @@ Layout layout_of(tame_format format) {
     case TAME_GRAY:
       return {1, 0, 0, 0};
     case TAME_RGBA:
+    case TAME_RGBX:
       return {4, 0, 1, 2};
     case TAME_BGRA:
+    case TAME_BGRX:
       return {4, 2, 1, 0};
     case TAME_RGB:
     case TAME_ENCODED:

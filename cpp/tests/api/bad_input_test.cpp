@@ -48,8 +48,30 @@ TEST(BadOptions, are_refused_by_name) {
     options.*field = -1;
     EXPECT_EQ(open(options), TAME_INPUT_ERROR);
   }
+  for (const std::int64_t pixels : {std::int64_t{-1}, std::int64_t{250'000'001}}) {
+    options = sized<tame_options>();
+    options.max_pixels = pixels;
+    EXPECT_EQ(open(options), TAME_INPUT_ERROR);
+  }
   options = sized<tame_options>();
+  options.window_low = 5;
+  EXPECT_EQ(open(options), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "found window (5, 0); expected its first level below its second");
+  options = sized<tame_options>();
+  options.max_pixels = 250'000'000;
   EXPECT_EQ(open(options), TAME_ARTIFACT_ERROR);
+}
+
+TEST(Warnings, of_a_dim_picture_last_until_the_next_call) {
+  if (!support::decodes()) GTEST_SKIP() << "built with -DTAME_DECODE=OFF";
+  const tame::Image dim = tame::Image::encoded(support::dim_png);
+  const tame::Picture decoded = tame::decode(dim);
+  EXPECT_EQ(decoded.pixels, (std::vector<std::uint8_t>{0, 0, 0, 16, 16, 16}));
+  EXPECT_EQ(tame::last_warning(),
+            "picture has 16-bit pixels of at most 4095, which come out nearly black; give it a "
+            "window, such as 0,4095");
+  tame::decode(decoded);
+  EXPECT_EQ(tame::last_warning(), "");
 }
 
 TEST(StructSizes, of_older_and_newer_headers_are_understood) {

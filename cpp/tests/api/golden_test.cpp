@@ -45,10 +45,10 @@ Given read_given(const json& picture) {
       const std::size_t pixel = static_cast<std::size_t>(y) * static_cast<std::size_t>(read.width) +
                                 static_cast<std::size_t>(x);
       for (std::size_t place = 0; place < order.size(); ++place) {
-        if (order[place] == 3) continue;
         given.bytes[static_cast<std::size_t>(y) * stride +
                     static_cast<std::size_t>(x) * order.size() + place] =
-            read.pixels[pixel * 3 + static_cast<std::size_t>(order[place])];
+            order[place] == 3 ? 255
+                              : read.pixels[pixel * 3 + static_cast<std::size_t>(order[place])];
       }
     }
   }

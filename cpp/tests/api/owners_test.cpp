@@ -59,6 +59,23 @@ TEST_F(Owners, prepared_tensors_and_pictures_give_the_same) {
   EXPECT_EQ(support::status_of([&] { explainer.explain_prepared(floats, 1); }), TAME_INPUT_ERROR);
 }
 
+TEST_F(Owners, a_window_and_a_bound_of_pixels_are_kept_to) {
+  if (!support::decodes()) GTEST_SKIP() << "built with -DTAME_DECODE=OFF";
+  const tame::Image dim = tame::Image::encoded(support::dim_png);
+  tame::Options options;
+  options.window_high = 4095;
+  const tame::Explainer windowed(support::artifact(), options);
+  const tame::Picture bright{2, 1, {0, 0, 0, 255, 255, 255}};
+  EXPECT_EQ(windowed.prepare(dim), windowed.prepare(bright));
+  EXPECT_EQ(tame::last_warning(), "");
+  options.max_pixels = 1;
+  const tame::Explainer bounded(support::artifact(), options);
+  for (const tame::Image& image : {dim, tame::Image(bright)}) {
+    EXPECT_EQ(support::status_of([&] { bounded.prepare(image); }), TAME_INPUT_ERROR);
+    EXPECT_STREQ(tame_last_error(), "picture is 2x1; expected at most 1e-06 megapixels");
+  }
+}
+
 TEST_F(Owners, an_overlay_has_the_pictures_size_and_shows_the_map) {
   const tame::Explainer explainer(support::artifact());
   const tame::Picture picture = support::pattern(200, 100);

@@ -8,7 +8,9 @@ namespace {
 
 std::string message_of(const std::string& file, std::int64_t most = max_pixels) {
   try {
-    decode_picture(file.data(), file.size(), most);
+    Reading reading;
+    reading.max_pixels = most;
+    decode_picture(file.data(), file.size(), reading);
   } catch (const Failure& failure) {
     EXPECT_EQ(failure.status(), TAME_INPUT_ERROR);
     return failure.what();

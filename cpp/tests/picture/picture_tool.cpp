@@ -1,7 +1,6 @@
 // Runs jobs on pictures for tests/cpp/test_pictures.py: one a line on stdin, their data in the file
 // of the first argument. Each answers "ok" or "error", a number of bytes, a line end, and the
 // bytes.
-#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -10,6 +9,7 @@
 
 #include "error.hpp"
 #include "picture/picture.hpp"
+#include "warning.hpp"
 
 namespace {
 
@@ -37,14 +37,14 @@ std::vector<float> next_map(std::istream& job, Size& size) {
   return map;
 }
 
-PixelView next_view(std::istream& job) {
+tame_image next_image(std::istream& job) {
   tame_image image{};
   image.data = blob.data() + next<std::size_t>(job);
   image.format = next<int>(job);
   image.width = next<int>(job);
   image.height = next<int>(job);
   image.stride = next<std::size_t>(job);
-  return checked_pixels(image);
+  return image;
 }
 
 ImageSpec next_spec(std::istream& job) {
@@ -64,28 +64,41 @@ std::string decode(std::istream& job) {
   // A copy of its own, so that a sanitizer sees what is read beyond the end.
   const std::string file = blob.substr(offset, size);
   const Size head = decoded_size(file.data(), file.size());
-  const Picture picture = decode_picture(file.data(), file.size());
+  Reading reading;
+  if (job >> reading.low >> reading.high) reading.windowed = true;
+  if (!reading.windowed) reading = {};
+  const Picture picture = decode_picture(file.data(), file.size(), reading);
   if (head != Size{picture.width, picture.height}) fail(TAME_ERROR, "sizes differ");
   return words(picture.width, " ", picture.height, "\n") + bytes_of(picture.pixels);
 }
 
+/// What decoding a file warns of.
+std::string warning(std::istream& job) {
+  last_warning[0] = '\0';
+  decode(job);
+  return last_warning;
+}
+
 std::string prepared(std::istream& job) {
-  const PixelView view = next_view(job);
+  const tame_image image = next_image(job);
   const ImageSpec spec = next_spec(job);
   std::vector<std::uint8_t> out(spec.input_bytes(), 77);  // padding must be written, too
-  prepare_input(view, spec, out.data());
+  with_pixels(image, {}, [&](const PixelView& view) { prepare_input(view, spec, out.data()); });
   return bytes_of(out);
 }
 
 std::string blended(std::istream& job) {
-  const PixelView view = next_view(job);
+  const tame_image image = next_image(job);
   Size size;
   const std::vector<float> heat = next_map(job, size);
   Box box;
   for (double& side : box) side = next<double>(job);
   const auto strength = next<double>(job);
-  std::vector<std::uint8_t> out(std::size_t{3} * view.width * view.height);
-  blend(view, heat.data(), size, box, strength, out.data(), std::size_t{3} * view.width);
+  const std::size_t stride = std::size_t{3} * image.width;
+  std::vector<std::uint8_t> out(stride * image.height);
+  with_pixels(image, {}, [&](const PixelView& view) {
+    blend(view, heat.data(), size, box, strength, out.data(), stride);
+  });
   return bytes_of(out);
 }
 
@@ -110,21 +123,6 @@ std::string box(std::istream& job) {
   return {reinterpret_cast<const char*>(box.data()), sizeof box};
 }
 
-/// Seconds of one preparation, the best of many.
-std::string timed(std::istream& job) {
-  const PixelView view = next_view(job);
-  const ImageSpec spec = next_spec(job);
-  std::vector<std::uint8_t> out(spec.input_bytes());
-  double best = 1e9;
-  for (int i = 0; i < 300; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    prepare_input(view, spec, out.data());
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    best = std::min(best, took.count());
-  }
-  return words(best);
-}
-
 std::string answer(std::istream& job) {
   const auto name = next<std::string>(job);
   if (name == "decode") return decode(job);
@@ -133,7 +131,7 @@ std::string answer(std::istream& job) {
   if (name == "map") return resized(job);
   if (name == "stretch") return stretch(job);
   if (name == "box") return box(job);
-  if (name == "time") return timed(job);
+  if (name == "warning") return warning(job);
   throw std::invalid_argument("unknown job " + name);
 }
 

@@ -47,7 +47,7 @@ TEST(Pixels, NeedTheirLastRowToBeThereButNoGapBehindIt) {
 
 TEST(Pixels, OfAnUnknownFormatAreRefused) {
   tame_image image = image_of(some, 1, 1);
-  for (const int format : {-1, 0, 6, 1 << 20}) {
+  for (const int format : {-1, 0, 8, 1 << 20}) {
     image.format = format;
     EXPECT_NE(message_of(image).find("picture has format " + std::to_string(format) + "; expected"),
               std::string::npos);
@@ -72,6 +72,28 @@ TEST(Pixels, MustNotBeTooMany) {
   EXPECT_EQ(message_of(image_of(some, 10000, 8901)),
             "picture is 10000x8901; expected at most 89 megapixels");
   EXPECT_EQ(message_of(image_of(some, 10000, 8900)), "");
+}
+
+TEST(Pixels, MayBeMoreWhereTheCallerSaysSo) {
+  EXPECT_EQ(checked_pixels(image_of(some, 12000, 9000), most_pixels).width, 12000);
+  EXPECT_THROW(checked_pixels(image_of(some, 12000, 9000)), Failure);
+}
+
+TEST(Pixels, ShowWhiteWhereTheyAreTransparent) {
+  const std::uint8_t pixels[] = {10, 20, 30, 255, 40, 50, 60, 0, 70, 80, 90, 51};
+  tame_image image = image_of(pixels, 3, 1);
+  std::vector<std::uint8_t> found;
+  const auto read = [&] {
+    with_pixels(image, {}, [&](const PixelView& view) {
+      EXPECT_EQ(view.format, TAME_RGB);
+      found.assign(view.data, view.data + 9);
+    });
+    return found;
+  };
+  image.format = TAME_RGBA;
+  EXPECT_EQ(read(), (std::vector<std::uint8_t>{10, 20, 30, 255, 255, 255, 218, 220, 222}));
+  image.format = TAME_BGRA;
+  EXPECT_EQ(read(), (std::vector<std::uint8_t>{30, 20, 10, 255, 255, 255, 222, 220, 218}));
 }
 
 TEST(Pixels, MayBeAsManyAsIsSaid) {

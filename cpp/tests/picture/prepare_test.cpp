@@ -73,7 +73,7 @@ TEST(Prepare, ReadsEveryFormatAlike) {
   const struct {
     const Pixels& pixels;
     tame_format format;
-  } cases[] = {{rgb, TAME_RGB}, {bgr, TAME_BGR}, {rgba, TAME_RGBA}, {bgra, TAME_BGRA}};
+  } cases[] = {{rgb, TAME_RGB}, {bgr, TAME_BGR}, {rgba, TAME_RGBX}, {bgra, TAME_BGRX}};
   for (const int width : {2, 3}) {  // copied and weighed
     for (const Interpolation interpolation : {Interpolation::nearest, Interpolation::bilinear}) {
       const ImageSpec spec = spec_of(1, width, 1, Crop::none, interpolation);

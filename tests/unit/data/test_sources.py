@@ -187,6 +187,20 @@ def test_masks_are_matched_by_name(tmp_path):
     assert found.mask(1) is None
 
 
+def test_of_a_mask_counts_what_is_opaque_and_any_level_but_zero(tmp_path):
+    clear = Image.new("RGBA", (20, 10), (255, 255, 255, 0))
+    clear.putpixel((3, 2), (255, 0, 0, 255))
+    levels = np.zeros((10, 20), np.uint16)
+    levels[2, 3] = 1
+    for name, mask in (("a.png", clear), ("b.png", Image.fromarray(levels))):
+        picture(tmp_path / "pictures" / name)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / name)
+    found = opened(tmp_path / "pictures", masks=str(tmp_path / "masks"))
+    for index in range(2):
+        assert np.argwhere(found.mask(index)).tolist() == [[2, 3]]
+
+
 def test_masks_of_pictures_that_share_a_name_are_matched_by_folder(tmp_path):
     for number, name in enumerate(("cat", "dog")):
         picture(tmp_path / "pictures" / name / "1.jpg")

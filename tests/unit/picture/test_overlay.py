@@ -32,9 +32,23 @@ def test_a_box_beyond_the_picture_shows_its_middle():
     assert np.abs(result - np.asarray(blend(GREY, middle)).astype(int)).max() < 6
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -5.0, 5.0])
-def test_wild_values_do_not_break_a_picture(value):
-    assert blend(GREY, np.full((2, 2), value, np.float32)).size == GREY.size
+@pytest.mark.parametrize(
+    ("value", "shown"), [(np.nan, 0), (-np.inf, 0), (-5, 0), (5, 1), (np.inf, 1)]
+)
+def test_values_outside_the_range_show_as_its_nearest_end_and_nan_as_nothing(value, shown):
+    drawn = np.asarray(blend(GREY, np.full((2, 2), value, np.float32)))
+    expected = np.asarray(blend(GREY, np.full((2, 2), shown, np.float32)))
+    # At the edge, infinity times a weight of zero is a NaN again.
+    assert np.array_equal(drawn[10:20, 12:28], expected[10:20, 12:28])
+
+
+def test_a_single_nan_leaves_the_rest_of_the_map():
+    heat = np.ones((8, 8), np.float32)
+    whole = np.asarray(blend(GREY, heat)).copy()
+    heat[0, 0] = np.nan
+    holed = np.asarray(blend(GREY, heat))
+    assert np.array_equal(holed[0, 0], [100, 100, 100])
+    assert np.array_equal(holed[:, 20:], whole[:, 20:])
 
 
 def test_the_colour_scale_grows_lighter():
