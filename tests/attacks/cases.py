@@ -243,7 +243,7 @@ JSON = [
     Attack("newer artifact", editing(schema_version=99), IncompatibleArtifactError, "Upgrade"),
     Attack("huge version", editing(schema_version=10**30), IncompatibleArtifactError, "Upgrade"),
     Attack("old artifact", editing(schema_version=-(10**30)), ManifestError, "expected 1"),
-    Attack("bool for a version", editing(schema_version=True), ManifestError, "is True; expected a"),
+    Attack("bool for a version", editing(schema_version=True), ManifestError, "is True; expected"),
 ]  # fmt: skip
 FIELDS = [
     Attack("float for an int", editing(classes=6.0), ManifestError, "is 6.0; expected a whole"),

@@ -107,6 +107,20 @@ def test_spoilt_value(reader, data):
 
 
 @given(st.data())
+def test_misspelt_field(reader, data):
+    holder = data.draw(st.sampled_from([WHOLE, WHOLE["image"], WHOLE["graph"], WHOLE["head"]]))
+    name = data.draw(st.sampled_from(sorted(holder)))
+    start = data.draw(st.integers(0, len(name)))
+    stop = start + data.draw(st.integers(0, 4))
+    misspelt = (
+        name[:start] + data.draw(st.text(st.sampled_from("aelnst_é'"), max_size=4)) + name[stop:]
+    )
+    field = next((key for key, value in WHOLE.items() if value is holder), None)
+    spoilt = holder | {misspelt: 1}
+    check_same(reader, json.dumps(spoilt if field is None else WHOLE | {field: spoilt}))
+
+
+@given(st.data())
 def test_spoilt_text(reader, data):
     text = EXAMPLE.to_json()
     start = data.draw(st.integers(0, len(text)))

@@ -65,7 +65,7 @@ TEST(Manifest, NewerOnesSayUpgrade) {
             "-U tame-deploy");
   EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1");
   EXPECT_EQ(refusal(spoiled("/schema_version", "2")),
-            "manifest.schema_version is str '2'; expected int");
+            "manifest.schema_version is '2'; expected a whole number");
 }
 
 TEST(Manifest, WhatIsWrongIsNamed) {

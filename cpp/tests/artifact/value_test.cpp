@@ -72,28 +72,29 @@ TEST(Decode, NamesThePlaceAndWhatIsThere) {
       decoder(std::move(dict.front().value), "x");
     });
   };
-  EXPECT_EQ(said(decode_int(), "\"10\""), "x is str '10'; expected int");
-  EXPECT_EQ(said(decode_int(), "true"), "x is bool True; expected int");
-  EXPECT_EQ(said(decode_int(), "1.0"), "x is float 1.0; expected int");
-  EXPECT_EQ(said(decode_bool(), "1"), "x is int 1; expected bool");
-  EXPECT_EQ(said(decode_str(), "null"), "x is NoneType None; expected str");
-  EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is int 9007199254740992; expected float");
-  EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected float");
-  EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is list [{}]; expected int");
+  EXPECT_EQ(said(decode_int(), "\"10\""), "x is '10'; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "true"), "x is True; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "1.0"), "x is 1.0; expected a whole number");
+  EXPECT_EQ(said(decode_bool(), "1"), "x is 1; expected true or false");
+  EXPECT_EQ(said(decode_str(), "null"), "x is None; expected a string");
+  EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is 9007199254740992; expected a number");
+  EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected a number");
+  EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is [{}]; expected a whole number");
   EXPECT_EQ(said(decode_choice({"a", "b"}), "{\"c\": [null]}"),
             "x is {'c': [None]}; expected one of a, b");
-  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is str ''; expected int");
-  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is str '2'; expected int");
+  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is ''; expected a whole number");
+  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is '2'; expected a whole number");
   EXPECT_EQ(said(decode_array(decode_int(), 3), "[1]"), "x has 1 entries; expected 3");
   EXPECT_EQ(said(decode_dict(decode_int()), "{\"a\": 1, \"b c\": null}"),
-            "x.b c is NoneType None; expected int");
-  EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is list []; expected an object");
+            "x.b c is None; expected a whole number");
+  EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is []; expected an object");
   EXPECT_EQ(said(decode_int(), '"' + std::string(100, 'y') + '"'),
-            "x is str '" + std::string(59, 'y') + "; expected int");
-  const Decoder object = decode_object({{"a", decode_int(), {}}, {"b", decode_int(), {}}});
-  EXPECT_EQ(said(object, R"({"z": 1, "y": 2})"),
-            "x does not have the expected fields (unknown: y, z)");
-  EXPECT_EQ(said(object, "{}"), "x does not have the expected fields (missing: a, b)");
+            "x is '" + std::string(59, 'y') + "; expected a whole number");
+  const Decoder object = decode_object({{"length", decode_int(), {}}, {"b", decode_int(), {}}});
+  EXPECT_EQ(said(object, R"({"z": 1, "\n": 2})"), "unknown key x.\\n; known: b, length");
+  EXPECT_EQ(said(object, R"({"lenght": 1})"), "unknown key x.lenght; did you mean x.length?");
+  EXPECT_EQ(said(object, "{}"), "x.b, x.length are missing");
+  EXPECT_EQ(said(object, R"({"b": 1})"), "x.length is missing");
 }
 
 TEST(Decode, MakesFloatsOfWholeNumbersAndFillsIn) {
