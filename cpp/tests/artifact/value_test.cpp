@@ -1,6 +1,7 @@
 #include "artifact/value.hpp"
 
 #include "artifact/decode.hpp"
+#include "artifact/schema_1.hpp"
 #include "support.hpp"
 
 namespace libtame {
@@ -9,14 +10,14 @@ namespace {
 using testing::message_of;
 
 std::string canonical(const std::string& text) {
-  return canonical_json(Value{parse_object(text, "it")});
+  return identity_text_of_schema_1(parse_object(text, "it"));
 }
 
 std::string refusal(const std::string& text) {
   return message_of(TAME_MANIFEST_ERROR, [&] { parse_object(text, "it"); });
 }
 
-TEST(Canonical, IsThatOfPython) {
+TEST(TextOfSchema1, IsInPythonsSpelling) {
   EXPECT_EQ(canonical(R"( {"b": [1, 2.0, -0, true, false, null], "a": {}, "é": []} )"),
             "{\"a\":{},\"b\":[1,2.0,0,true,false,null],\"\\u00e9\":[]}");
   EXPECT_EQ(canonical(R"({"a": "\"\\\/\b\f\n\r\t\u0001\u007f é 😀"})"),
@@ -26,6 +27,20 @@ TEST(Canonical, IsThatOfPython) {
             R"({"Z":3,"a":4,"\uffee":2,"\ud83d\ude00":1})");
   EXPECT_EQ(canonical(R"({"a": 123456789012345678901234567890, "b": -9223372036854775808})"),
             R"({"a":123456789012345678901234567890,"b":-9223372036854775808})");
+}
+
+TEST(Equality, IsOfWhatIsSaid) {
+  const auto same = [](const std::string& one, const std::string& other) {
+    return Value{parse_object(one, "it")} == Value{parse_object(other, "it")};
+  };
+  EXPECT_TRUE(
+      same(R"({"a": [1, {"x": null}], "b": 0.5})", R"({"b": 5e-1, "a": [1, {"x": null}]})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": 1, "b": 1})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"b": 1})"));
+  EXPECT_FALSE(same(R"({"a": [1, 2]})", R"({"a": [2, 1]})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": true})"));
+  EXPECT_FALSE(same(R"({"a": "1"})", R"({"a": 1})"));
+  EXPECT_FALSE(same(R"({"a": 100000000000000000000})", R"({"a": 100000000000000000001})"));
 }
 
 TEST(Parse, KeepsTheLastOfDuplicatesInTheFirstPlace) {

@@ -14,6 +14,7 @@ from tame_deploy.artifact.directory import (
     create_artifact,
     file_sha256,
     open_artifact,
+    write_manifest,
 )
 from tame_deploy.artifact.manifest import CalibrationSummary
 from tame_deploy.calibration.graph import load_graph
@@ -99,7 +100,7 @@ def calibrate_artifact(
             CALIBRATION_FILE: file_sha256(staging / CALIBRATION_FILE),
         }
         manifest = replace(artifact.manifest, files=files, calibration=summary_of(record))
-        (staging / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        write_manifest(manifest, staging)
     return Calibrated(open_artifact(artifact.path), record, unreadable)
 
 
