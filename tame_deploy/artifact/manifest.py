@@ -142,8 +142,8 @@ class FidelityReport:
 class GraphIdentity:
     """The fields that fix what the graph means: its identity text says them, and no others.
 
-    A field that is added here needs a default that says what graphs were before it, and a higher
-    `SCHEMA_VERSION` (docs/artifact.md#new-fields).
+    A field that is added here, or to what they hold, needs a default that says what graphs were
+    before it, and a higher `SCHEMA_VERSION` (docs/artifact.md#new-fields).
     """
 
     backbone: str
@@ -242,7 +242,7 @@ def _sorted_json(value: dict[str, Any]) -> str:
 def _identity_text_of_schema_1(raw: dict[str, Any]) -> str:
     """Return the text that schema 1 hashed and did not keep: what its manifest.json says.
 
-    Schema 1 ended with version 0.1; this stays as it is, so that its artifacts can be opened.
+    For artifacts of schema 1 alone, and never to be changed: they are to be opened for ever.
     """
     later = ("name", "files", "parity", "fidelity", "calibration", "tool_versions")
     return _sorted_json({key: value for key, value in raw.items() if key not in later})
