@@ -92,11 +92,7 @@ def decode(  # noqa: PLR0911  (one return a kind of type)
 
     Whole numbers may stand for floats, and lists for tuples; nothing else is converted.
 
-    Args:
-        kind: a dataclass, or a type as it stands at a dataclass's field.
-        value: what the file says.
-        where: the place in the file, as in "manifest.image"; "" is the whole file.
-        form: JSON or TOML.
+    `where` is the value's place in the file, as in "manifest.image"; "" is the whole file.
 
     Raises:
         TameError: the format's error, naming the place, what was found and what was expected. An
@@ -112,18 +108,15 @@ def decode(  # noqa: PLR0911  (one return a kind of type)
             raise _mismatch(where, value, f"one of {', '.join(arguments)}", form)
         return value
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
         members = [member for member in arguments if member is not type(None)]
-        fitting = [member for member in members if type(value) is member]
-        return decode(fitting[0] if fitting else members[0], value, where, form)
+        if value is None and len(members) < len(arguments):
+            return None
+        fitting = next((member for member in members if type(value) is member), members[0])
+        return decode(fitting, value, where, form)
     if origin is tuple:
         return _decode_tuple(arguments, value, where, form)
     if origin is dict:
-        if not isinstance(value, Mapping):
-            raise _mismatch(where, value, form.table, form)
-        items = value.items()
-        return {key: decode(arguments[1], one, _inside(where, key), form) for key, one in items}
+        return _decode_dict(arguments[1], value, where, form)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not kind:
@@ -142,6 +135,12 @@ def _decode_tuple(
         raise form.error(f"{where} has {len(value)} entries; expected {len(arguments)}")
     pairs = enumerate(zip(arguments, value, strict=True))
     return tuple(decode(kind, item, f"{where}[{index}]", form) for index, (kind, item) in pairs)
+
+
+def _decode_dict(kind: Any, value: Any, where: str, form: Format) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _mismatch(where, value, form.table, form)
+    return {key: decode(kind, item, _inside(where, key), form) for key, item in value.items()}
 
 
 def _decode_dataclass(kind: Any, value: Any, where: str, form: Format) -> Any:

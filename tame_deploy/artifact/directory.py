@@ -22,6 +22,7 @@ __all__ = [
     "create_artifact",
     "file_sha256",
     "open_artifact",
+    "write_manifest",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -134,6 +135,18 @@ def _read_manifest(root: Path) -> Manifest:
         raise type(error)(f"{path}: {error}") from None
 
 
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write manifest.json into an artifact that is being made.
+
+    Raises:
+        ArtifactError: if it could not be read back.
+        OSError: if it cannot be written.
+    """
+    text = manifest.to_json()
+    Manifest.from_json(text)
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
 def _contained(root: Path, name: str) -> Path:
     """Resolve a listed name inside the artifact, refusing every way out of it."""
     parts = PurePosixPath(name)
@@ -180,7 +193,7 @@ def create_artifact(output: str | os.PathLike[str], *, overwrite: bool = False) 
             place is full or read-only.
     """
     target = Path(os.path.abspath(output))
-    with _explained_os_errors(target):
+    with _os_errors_as_artifact_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _recover(target)
         _check_replaceable(target, overwrite)
@@ -199,7 +212,7 @@ def create_artifact(output: str | os.PathLike[str], *, overwrite: bool = False) 
 
 
 @contextmanager
-def _explained_os_errors(target: Path) -> Iterator[None]:
+def _os_errors_as_artifact_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -216,7 +229,7 @@ def check_output(output: str | os.PathLike[str], *, overwrite: bool = False) -> 
         ArtifactError: if something is there that may not be replaced.
     """
     target = Path(os.path.abspath(output))
-    with _explained_os_errors(target):
+    with _os_errors_as_artifact_errors(target):
         _check_replaceable(target, overwrite)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "CalibrationSummary",
     "FidelityReport",
+    "GraphIdentity",
     "GraphSpec",
     "Manifest",
     "ParityReport",
@@ -30,7 +30,7 @@ __all__ = [
     "WeightsSource",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 
@@ -138,11 +138,14 @@ class FidelityReport:
     allowed_below: bool = False
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The artifact's own description (docs/artifact.md lists every field)."""
+@dataclass(frozen=True, kw_only=True)
+class GraphIdentity:
+    """The fields that fix what the graph means: its identity text says them, and no others.
 
-    name: str
+    A field that is added here, or to what they hold, needs a default that says what graphs were
+    before it, and a higher `SCHEMA_VERSION` (docs/artifact.md#new-fields).
+    """
+
     backbone: str
     feature_layers: tuple[str, ...]
     head: HeadConfig
@@ -152,17 +155,29 @@ class Manifest:
     image: ImageSpec
     graph: GraphSpec
     weights: dict[str, WeightsSource]
-    files: dict[str, str]
     labels: str = "labels.txt"
     kind: Literal["explainer"] = "explainer"
     precision: Precision = "fp32"
     target: Literal["cpu", "tensorrt"] | None = None
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(GraphIdentity):
+    """The artifact's own description (docs/artifact.md#manifestjson lists every field).
+
+    `identity_text` repeats the fields of `GraphIdentity` as they were when the graph was written;
+    the graph carries the hash of its bytes. `with_identity` makes it.
+    """
+
+    name: str
+    files: dict[str, str]
     calibration: CalibrationSummary | None = None
     fidelity: FidelityReport | None = None
     parity: ParityReport | None = None
-    parents: tuple[str, ...] = ()
     tool_versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    identity_text: str = ""
 
     @property
     def speed_only(self) -> bool:
@@ -170,12 +185,14 @@ class Manifest:
         return any(source.random for source in self.weights.values())
 
     def identity(self) -> str:
-        """Return the sha256 of what fixes the graph's meaning; the ONNX file carries it too."""
-        described = self.to_dict()
-        for later in ("name", "files", "parity", "fidelity", "calibration", "tool_versions"):
-            del described[later]
-        canonical = json.dumps(described, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """Return the sha256 of the identity text; the ONNX file carries it too."""
+        return hashlib.sha256(self.identity_text.encode()).hexdigest()
+
+    def with_identity(self) -> Manifest:
+        """Return the manifest of a new graph: its identity text says what its fields say."""
+        plain = self.to_dict()
+        said = {item.name: plain[item.name] for item in dataclasses.fields(GraphIdentity)}
+        return dataclasses.replace(self, identity_text=_sorted_json(said))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as plain JSON types."""
@@ -190,12 +207,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read a manifest and check every field.
+        """Read a manifest and check every field; one of an older schema becomes one of today's.
 
         Raises:
             ManifestError: malformed JSON; a missing, unknown or ill-typed field; counts that
                 contradict each other.
-            IncompatibleArtifactError: written by a newer tame-deploy.
+            IncompatibleArtifactError: written by a newer tame-deploy, or edited in what fixes the
+                graph's meaning.
         """
         raw = parse_object(text, "manifest.json")
         version = raw.get("schema_version")
@@ -204,16 +222,50 @@ class Manifest:
                 f"artifact has schema version {version}; this tame-deploy reads up to "
                 f"{SCHEMA_VERSION}. Upgrade: pip install -U tame-deploy"
             )
-        manifest = typing.cast(Manifest, decode(cls, raw, "manifest"))
+        manifest: Manifest = decode(cls, raw, "manifest")
+        if manifest.schema_version < 1:
+            raise ManifestError(
+                f"schema_version is {manifest.schema_version}; expected 1 to {SCHEMA_VERSION}"
+            )
         _check_consistent(manifest)
-        return manifest
+        if manifest.schema_version == 1:
+            text_of_1 = _identity_text_of_schema_1(raw)
+            manifest = dataclasses.replace(manifest, identity_text=text_of_1)
+        _check_identity(manifest)
+        return dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
+
+
+def _sorted_json(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _identity_text_of_schema_1(raw: dict[str, Any]) -> str:
+    """Return the text that schema 1 hashed and did not keep: what its manifest.json says.
+
+    For artifacts of schema 1 alone, and never to be changed: they are to be opened for ever.
+    """
+    later = ("name", "files", "parity", "fidelity", "calibration", "tool_versions")
+    return _sorted_json({key: value for key, value in raw.items() if key not in later})
+
+
+def _check_identity(manifest: Manifest) -> None:
+    """Check that the manifest says what its identity text says."""
+    if not manifest.identity_text:
+        raise ManifestError("manifest.identity_text is missing or empty")
+    said = parse_object(manifest.identity_text, "manifest.identity_text")
+    said.pop("schema_version", None)  # schema 1 hashed it too
+    meant = decode(GraphIdentity, said, "manifest.identity_text")
+    names = sorted(item.name for item in dataclasses.fields(GraphIdentity))
+    edited = [name for name in names if getattr(manifest, name) != getattr(meant, name)]
+    if edited:
+        raise IncompatibleArtifactError(
+            f"model.onnx was not exported with this manifest.json: {', '.join(edited)} "
+            f"{'is' if len(edited) == 1 else 'are'} not what identity_text says. Undo the edit, or "
+            "export the artifact again"
+        )
 
 
 def _check_consistent(manifest: Manifest) -> None:
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ManifestError(
-            f"schema_version is {manifest.schema_version}; expected {SCHEMA_VERSION}"
-        )
     layers, channels = len(manifest.feature_layers), len(manifest.head.channels)
     if layers != channels:
         raise ManifestError(f"{layers} feature layers but a head for {channels}")

@@ -128,7 +128,7 @@ def parse_capability(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class EngineSidecar:
-    """An engine's own description (docs/engines.md lists every field).
+    """An engine's own description (docs/artifact.md#enginejson lists every field).
 
     Attributes:
         flavour: whose engine it is.

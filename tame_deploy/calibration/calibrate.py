@@ -14,6 +14,7 @@ from tame_deploy.artifact.directory import (
     create_artifact,
     file_sha256,
     open_artifact,
+    write_manifest,
 )
 from tame_deploy.calibration.graph import check_float32, load_graph
 from tame_deploy.calibration.observing.choice import Choice, PicturesToChooseFrom, choose_pictures
@@ -91,7 +92,7 @@ def _write(artifact: Artifact, record: Calibration) -> None:
             CALIBRATION_FILE: file_sha256(staging / CALIBRATION_FILE)
         }
         manifest = replace(artifact.manifest, files=files, calibration=record.summary())
-        (staging / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        write_manifest(manifest, staging)
 
 
 def calibration_inputs(

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import torch
 
-from tame_deploy.artifact.directory import Artifact, create_artifact, file_sha256, open_artifact
+from tame_deploy.artifact.directory import (
+    Artifact,
+    create_artifact,
+    file_sha256,
+    open_artifact,
+    write_manifest,
+)
 from tame_deploy.artifact.manifest import GraphSpec, Manifest
 from tame_deploy.artifact.types import ImageSpec, TensorSpec
 from tame_deploy.data.shapes import draw_picture
@@ -70,9 +76,7 @@ def export_artifact(
             parity = check_parity(backend, ParityReference.load(artifact), artifact)
         # The graph may give one class a picture; whether classes differ, PyTorch knows.
         parity = replace(parity, same_for_classes=same_for_classes)
-        text = replace(manifest, parity=parity).to_json()
-        Manifest.from_json(text)  # what cannot be read back is not kept
-        (staging / "manifest.json").write_text(text, encoding="utf-8")
+        write_manifest(replace(manifest, parity=parity), staging)
     return open_artifact(output)
 
 
@@ -102,7 +106,7 @@ def _write_graph(
         weights={"backbone": network.backbone.source, "head": network.head_source},
         files={},
         tool_versions=_tool_versions(),
-    )
+    ).with_identity()
     metadata = {
         "tame.manifest": manifest.identity(),
         "tame.version": manifest.tool_versions["tame-deploy"],

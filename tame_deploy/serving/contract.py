@@ -6,8 +6,7 @@ PNG pictures of the maps, which are drawn only for who asks for them by name.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -267,10 +266,11 @@ def _finite(array: NDArray[Any]) -> bool:
 
 def _without_paths(manifest: Manifest) -> str:
     """Return a manifest for others to read; where its weights were is nobody's business."""
-    told = manifest.to_dict()
-    for one in told["weights"].values():
-        one["source"] = one["source"].replace("\\", "/").rpartition("/")[2]
-    return json.dumps(told)
+    weights = {
+        part: replace(one, source=one.source.replace("\\", "/").rpartition("/")[2])
+        for part, one in manifest.weights.items()
+    }
+    return replace(manifest, weights=weights).with_identity().to_json()
 
 
 def _port(spec: TensorSpec) -> _Port:

@@ -48,8 +48,22 @@ def edit(path: Path, **changes: Any) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
 
 
+def edit_with_identity(path: Path, **changes: Any) -> None:
+    """Change fields of the manifest where they fix the graph's meaning, identity text included."""
+    said = json.loads(json.loads((path / "manifest.json").read_text())["identity_text"])
+    edit(path, **changes, identity_text=json.dumps(said | changes))
+
+
+def editing_with_identity(**changes: Any) -> Callable[[Path], None]:
+    return lambda path: edit_with_identity(path, **changes)
+
+
 def listed(path: Path) -> dict[str, str]:
     return json.loads((path / "manifest.json").read_text())["files"]
+
+
+def image_of(path: Path) -> dict[str, Any]:
+    return json.loads((path / "manifest.json").read_text())["image"]
 
 
 def forge(path: Path, name: str, data: bytes) -> None:
@@ -128,7 +142,8 @@ def link_out(path: Path) -> None:
 
 def labels_outside(path: Path) -> None:
     (path.parent / "secret").write_text("secret")
-    edit(path, labels="../secret", files=listed(path) | {"../secret": "0" * 64})
+    edit_with_identity(path, labels="../secret")
+    edit(path, files=listed(path) | {"../secret": "0" * 64})
 
 
 def file_for_folder(path: Path) -> None:
@@ -170,6 +185,7 @@ def metadata_twice(path: Path) -> None:
 
 OUTSIDE = ("../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:secret", "", "x\0y",
            "a/..", "//secret", "é/../..")  # fmt: skip
+WEIGHTS = {"backbone": {"source": "x"}, "head": {"source": "x"}}
 NOT_JSON = "manifest.json is not valid JSON"
 
 FOLDERS = [
@@ -242,7 +258,7 @@ JSON = [
            "unknown key manifest.claßes; did you mean manifest.classes?"),
     Attack("newer artifact", editing(schema_version=99), IncompatibleArtifactError, "Upgrade"),
     Attack("huge version", editing(schema_version=10**30), IncompatibleArtifactError, "Upgrade"),
-    Attack("old artifact", editing(schema_version=-(10**30)), ManifestError, "expected 1"),
+    Attack("no version", editing(schema_version=-(10**30)), ManifestError, "expected 1 to 2"),
     Attack("bool for a version", editing(schema_version=True), ManifestError, "is True; expected"),
 ]  # fmt: skip
 FIELDS = [
@@ -289,11 +305,37 @@ FIELDS = [
            "manifest.files.model.onnx is 1; expected a string"),
 ]  # fmt: skip
 
-LATER = [
+FOREIGN = "was not exported with this manifest"
+IDENTITY = [
     Attack("edited preprocessing", inside("image", resize=200), IncompatibleArtifactError,
-           "was not exported with this manifest", stage="load"),
+           f"{FOREIGN}.json: image is not what identity_text says"),
+    Attack("three edits", editing(target="cpu", parents=["a"], weights=WEIGHTS),
+           IncompatibleArtifactError, "parents, target, weights are not what"),
+    Attack("no identity text", editing(identity_text=""), ManifestError, "missing or empty"),
+    Attack("number for an identity text", editing(identity_text=1), ManifestError,
+           "manifest.identity_text is 1; expected a string"),
+    Attack("identity text that is a list", editing(identity_text="[]"), ManifestError,
+           "manifest.identity_text holds a list"),
+    Attack("deep identity text", editing(identity_text="[" * 100_000), ManifestError,
+           "manifest.identity_text is not valid JSON", own_words=True),
+    Attack("identity text of nothing", editing(identity_text="{}"), ManifestError,
+           "manifest.identity_text.backbone, manifest.identity_text.classes, "),
+    Attack("identity text of more", editing(identity_text='{"name": "x"}'), ManifestError,
+           "unknown key manifest.identity_text.name; known: backbone, "),
+    Attack("identity text that is ill-typed", editing_with_identity(classes="6"), ManifestError,
+           "manifest.classes is '6'; expected a whole number"),
+    Attack("older schema for a newer artifact", editing(schema_version=1), ManifestError,
+           "unknown key manifest.identity_text.identity_text; known: "),
+]  # fmt: skip
+
+LATER = [
+    Attack("edited preprocessing and identity text",
+           lambda path: edit_with_identity(path, image=image_of(path) | {"resize": 200}),
+           IncompatibleArtifactError, FOREIGN, stage="load"),
+    Attack("identity text written otherwise", editing_with_identity(),
+           IncompatibleArtifactError, FOREIGN, stage="load"),
     Attack("graph of two manifests", metadata_twice, IncompatibleArtifactError,
-           "was not exported with this manifest", stage="load"),
+           FOREIGN, stage="load"),
     Attack("labels that are no text", lambda path: forge(path, "labels.txt", b"\xff\xfe"),
            ManifestError, "labels.txt cannot be read", stage="load"),
     Attack("too few labels", lambda path: forge(path, "labels.txt", b"a\r\nb\rc"), ManifestError,
@@ -311,4 +353,4 @@ LATER = [
            "onnxruntime cannot load", stage="backend"),
 ]  # fmt: skip
 
-ATTACKS = [*FOLDERS, *FILES, *JSON, *FIELDS, *LATER]
+ATTACKS = [*FOLDERS, *FILES, *JSON, *FIELDS, *IDENTITY, *LATER]

@@ -1,6 +1,7 @@
 """Manifests in C++ are read, refused and hashed as in Python, whatever they say."""
 
 import copy
+import functools
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.errors import TameError
 from tests.cpp.opening import ManifestReader
-from tests.unit.artifact.test_manifest import EXAMPLE, manifests
+from tests.unit.artifact.test_manifest import EXAMPLE, manifests, older
 
 # Which code points will be assigned, and so shown as they are, changes with every Python.
 letters = st.characters(exclude_categories=["Cn", "Cs"])
@@ -79,23 +80,40 @@ def places(value, here=()):
     return [here, *(place for key, item in inner for place in places(item, (*here, key)))]
 
 
+def within(value, way):
+    return functools.reduce(lambda holder, key: holder[key], way, value)
+
+
 WHOLE = EXAMPLE.to_dict()
+OF_SCHEMA_1 = json.loads(older(EXAMPLE.to_json()))
 PLACES = [place for place in places(WHOLE) if place]
 
 
 @given(manifests())
 def test_valid_manifest(reader, manifest):
     check_same(reader, manifest.to_json())
+    check_same(reader, older(manifest.to_json()))
+
+
+@given(st.data())
+def test_edit_with_its_identity_text(reader, data):
+    said = json.loads(EXAMPLE.identity_text)
+    *way, last = data.draw(st.sampled_from([place for place in places(said) if place]))
+    value = data.draw(values)
+    within(said, way)[last] = value
+    spoilt = copy.deepcopy(WHOLE)
+    within(spoilt, way)[last] = value
+    spoilt["identity_text"] = json.dumps(said, ensure_ascii=data.draw(st.booleans()))
+    check_same(reader, json.dumps(spoilt))
 
 
 @given(st.data())
 @settings(max_examples=300)
 def test_spoilt_value(reader, data):
-    spoilt = copy.deepcopy(WHOLE)
     *way, last = data.draw(st.sampled_from(PLACES))
-    holder = spoilt
-    for key in way:
-        holder = holder[key]
+    before = data.draw(st.sampled_from([WHOLE, OF_SCHEMA_1]))
+    spoilt = copy.deepcopy(WHOLE if "identity_text" in (*way, last) else before)
+    holder = within(spoilt, way)
     action = data.draw(st.sampled_from(["replace", "replace", "remove", "add"]))
     if action == "replace" or not isinstance(holder, dict):
         holder[last] = data.draw(values)
@@ -104,6 +122,20 @@ def test_spoilt_value(reader, data):
     else:
         holder[data.draw(st.text(letters, max_size=9))] = data.draw(values)
     check_same(reader, json.dumps(spoilt, ensure_ascii=data.draw(st.booleans())))
+
+
+@given(st.data())
+def test_misspelt_field(reader, data):
+    holder = data.draw(st.sampled_from([WHOLE, WHOLE["image"], WHOLE["graph"], WHOLE["head"]]))
+    name = data.draw(st.sampled_from(sorted(holder)))
+    start = data.draw(st.integers(0, len(name)))
+    stop = start + data.draw(st.integers(0, 4))
+    misspelt = (
+        name[:start] + data.draw(st.text(st.sampled_from("aelnst_é'"), max_size=4)) + name[stop:]
+    )
+    field = next((key for key, value in WHOLE.items() if value is holder), None)
+    spoilt = holder | {misspelt: 1}
+    check_same(reader, json.dumps(spoilt if field is None else WHOLE | {field: spoilt}))
 
 
 @given(st.data())
@@ -118,6 +150,7 @@ def test_spoilt_text(reader, data):
 @given(st.text(st.sampled_from('\\ud8Dc0f{}"n'), max_size=30))
 def test_escapes(reader, escaped):
     check_same(reader, json.dumps(WHOLE).replace('"example"', f'"{escaped}"'))
+    check_same(reader, json.dumps(OF_SCHEMA_1).replace('"vgg16"', f'"{escaped}"'))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +161,9 @@ def test_escapes(reader, escaped):
      "+1", "0x1"],
 )  # fmt: skip
 def test_number(reader, number):
-    check_same(reader, json.dumps(WHOLE).replace("0.485", number))
-    check_same(reader, json.dumps(WHOLE).replace('"opset": 18', f'"opset": {number}'))
+    for whole in (WHOLE, OF_SCHEMA_1):
+        check_same(reader, json.dumps(whole).replace("0.485", number))
+        check_same(reader, json.dumps(whole).replace('"opset": 18', f'"opset": {number}'))
 
 
 def test_the_last_of_duplicates_counts(reader):

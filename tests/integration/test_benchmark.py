@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.artifact.directory import open_artifact, write_manifest
 from tame_deploy.benchmark.candidates import Candidate, candidates_of, plain_graph, relatives
 from tame_deploy.benchmark.memory import measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row, pareto
@@ -57,8 +57,7 @@ def test_relatives_are_those_made_of_it(demo_copy, tmp_path):
         path.mkdir()
         for name in artifact.manifest.files:
             (path / name).write_bytes(artifact.file(name).read_bytes())
-        manifest = replace(artifact.manifest, parents=parents)
-        (path / "manifest.json").write_text(manifest.to_json())
+        write_manifest(replace(artifact.manifest, parents=parents).with_identity(), path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
     assert [one.path.name for one in relatives(artifact)] == ["child"]

@@ -58,6 +58,51 @@ def test_every_linked_or_named_file_exists(document):
         assert (ROOT / name).exists(), name
 
 
+def sections(page: Path) -> set[str]:
+    """Return what links to a page's headings say after the #."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def written_files():
+    """Return the files of code and comments that may send their reader elsewhere."""
+    kinds = {".py", ".cpp", ".hpp", ".h", ".c", ".cmake", ".txt", ".toml", ".sh", ".md"}
+    for folder in ("tame_deploy", "cpp", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in kinds and path.is_file() and "build" not in path.parts:
+                yield path
+
+
+def test_every_page_and_file_that_code_names_is_there():
+    for path in written_files():
+        text = path.read_text(errors="replace")
+        for page, section in re.findall(r"(?<![\w/])(docs/[\w/-]+\.md)(?:#([\w-]+))?", text):
+            assert (ROOT / page).is_file(), f"{path} names {page}"
+            assert not section or section in sections(ROOT / page), f"{path}: {page}#{section}"
+        for name in re.findall(r"(?<![\w/])((?:tame_deploy|cpp|tests)/[\w/-]+\.\w+)", text):
+            assert (ROOT / name).exists(), f"{path} names {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_heading_finds_it(document):
+    for target, section in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text()):
+        page = document.parent / target if target else document
+        assert section in sections(page), f"{target}#{section}"
+
+
+def test_each_description_of_a_file_names_the_page_that_lists_its_fields():
+    from dataclasses import fields
+
+    from tame_deploy.artifact.manifest import Manifest
+    from tame_deploy.artifact.sidecar import EngineSidecar
+
+    for kind in (Manifest, EngineSidecar):
+        (page,) = re.findall(r"\((docs/[\w-]+\.md)[^)]* lists every field\)", kind.__doc__)
+        text = (ROOT / page).read_text()
+        for field in fields(kind):
+            assert f"`{field.name}`" in text, f"{page}: {field.name}"
+
+
 def test_figures_in_the_readme_are_those_of_the_committed_results():
     text = (ROOT / "README.md").read_text()
     results = json.loads((ROOT / "benchmarks" / "results" / "fusion.json").read_text())
@@ -101,16 +146,6 @@ def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
             f"{one['forward_passes']:g} / {one['backward_passes']:g}",
             f"{times:.1f}x",
         ]
-
-
-def test_names_in_the_manifest_page_are_the_manifests():
-    from dataclasses import fields
-
-    from tame_deploy.artifact.manifest import Manifest
-
-    text = (ROOT / "docs" / "artifact.md").read_text()
-    for field in fields(Manifest):
-        assert f"`{field.name}`" in text, field.name
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/quantization.md"])

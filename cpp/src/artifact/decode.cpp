@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "artifact/nearest.hpp"
 #include "artifact/text.hpp"
 #include "error.hpp"
 
@@ -10,9 +11,15 @@ namespace libtame {
 
 namespace {
 
-[[noreturn]] void mismatch(const std::string& where, const Value& value, const char* expected) {
-  fail(TAME_MANIFEST_ERROR, where, " is ", type_name(value), " ", cut(repr(value), 60),
-       "; expected ", expected);
+[[noreturn]] void mismatch(const std::string& where, const Value& value,
+                           const std::string& expected) {
+  fail(TAME_MANIFEST_ERROR, where, " is ", cut(repr(value), 60), "; expected ", expected);
+}
+
+/// Name the place of a key, in one line whatever the key is.
+std::string inside(const std::string& where, const std::string& key) {
+  const std::string quoted = repr(std::string_view(key));
+  return where + "." + quoted.substr(1, quoted.size() - 2);
 }
 
 template <typename T>
@@ -53,32 +60,37 @@ const Field* find_field(const std::vector<Field>& fields, const std::string& nam
 }
 
 void check_names(const std::vector<Field>& fields, const Dict& dict, const std::string& where) {
-  std::vector<std::string> unknown;
+  const std::string* unknown = nullptr;  // the first by name
   for (const Member& item : dict) {
-    if (find_field(fields, item.key) == nullptr) {
-      unknown.push_back(item.key);
+    if (find_field(fields, item.key) == nullptr && (unknown == nullptr || item.key < *unknown)) {
+      unknown = &item.key;
     }
   }
+  std::vector<std::string> known;
   std::vector<std::string> missing;
   for (const Field& field : fields) {
+    known.push_back(field.name);
     if (!field.fallback && find(dict, field.name) == nullptr) {
-      missing.push_back(field.name);
+      missing.push_back(inside(where, field.name));
     }
   }
-  if (unknown.empty() && missing.empty()) {
-    return;
+  std::sort(known.begin(), known.end());
+  std::sort(missing.begin(), missing.end());
+  if (unknown != nullptr) {
+    const std::optional<std::string> near = nearest(*unknown, known);
+    fail(TAME_MANIFEST_ERROR, "unknown key ", inside(where, *unknown), "; ",
+         near ? words("did you mean ", inside(where, *near), "?") : "known: " + joined(known));
   }
-  std::vector<std::string>& named = unknown.empty() ? missing : unknown;
-  std::sort(named.begin(), named.end());
-  fail(TAME_MANIFEST_ERROR, where, " does not have the expected fields (",
-       unknown.empty() ? "missing: " : "unknown: ", joined(named), ")");
+  if (!missing.empty()) {
+    fail(TAME_MANIFEST_ERROR, joined(missing), missing.size() == 1 ? " is" : " are", " missing");
+  }
 }
 
 }  // namespace
 
-Decoder decode_str() { return decode_plain<std::string>("str"); }
-Decoder decode_int() { return decode_plain<Integer>("int"); }
-Decoder decode_bool() { return decode_plain<bool>("bool"); }
+Decoder decode_str() { return decode_plain<std::string>("a string"); }
+Decoder decode_int() { return decode_plain<Integer>("a whole number"); }
+Decoder decode_bool() { return decode_plain<bool>("true or false"); }
 
 Decoder decode_float() {
   return [](Value&& value, const std::string& where) {
@@ -90,7 +102,7 @@ Decoder decode_float() {
       }
     }
     if (value.as<double>() == nullptr) {
-      mismatch(where, value, "float");
+      mismatch(where, value, "a number");
     }
     return std::move(value);
   };
@@ -99,7 +111,7 @@ Decoder decode_float() {
 Decoder decode_int_or_str() {
   return [](Value&& value, const std::string& where) {
     if (value.as<Integer>() == nullptr && value.as<std::string>() == nullptr) {
-      mismatch(where, value, "int");
+      mismatch(where, value, "a whole number");
     }
     return std::move(value);
   };
@@ -109,7 +121,7 @@ Decoder decode_choice(std::vector<std::string> choices) {
   return [choices = std::move(choices)](Value&& value, const std::string& where) {
     const std::string* text = value.as<std::string>();
     if (text == nullptr || std::find(choices.begin(), choices.end(), *text) == choices.end()) {
-      fail(TAME_MANIFEST_ERROR, where, " is ", repr(value), "; expected one of ", joined(choices));
+      mismatch(where, value, "one of " + joined(choices));
     }
     return std::move(value);
   };
@@ -141,7 +153,7 @@ Decoder decode_dict(Decoder item) {
   return [item = std::move(item)](Value&& value, const std::string& where) {
     Dict dict = take_dict(std::move(value), where);
     for (Member& member : dict) {
-      member.value = item(std::move(member.value), words(where, ".", member.key));
+      member.value = item(std::move(member.value), inside(where, member.key));
     }
     return Value{std::move(dict)};
   };
@@ -153,7 +165,7 @@ Decoder decode_object(std::vector<Field> fields, Check check) {
     check_names(fields, dict, where);
     for (Member& member : dict) {
       const Field& field = *find_field(fields, member.key);
-      member.value = field.decode(std::move(member.value), words(where, ".", member.key));
+      member.value = field.decode(std::move(member.value), inside(where, member.key));
     }
     for (const Field& field : fields) {
       if (field.fallback && find(dict, field.name) == nullptr) {

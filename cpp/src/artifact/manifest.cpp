@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "artifact/manifest_schema.hpp"
+#include "artifact/schema_1.hpp"
 #include "artifact/sha256.hpp"
 #include "artifact/text.hpp"
 #include "artifact/value.hpp"
@@ -81,10 +82,6 @@ void check_weights(const Dict& weights) {
 
 /// _check_consistent of tame_deploy/artifact/manifest.py.
 void check_consistent(const Value& manifest) {
-  const Integer& version = integer(manifest["schema_version"]);
-  if (to_int64(version) != schema_version) {
-    fail(TAME_MANIFEST_ERROR, "schema_version is ", version.digits, "; expected ", schema_version);
-  }
   const std::size_t layers = list(manifest["feature_layers"]).size();
   const std::size_t channels = list(manifest["head"]["channels"]).size();
   if (layers != channels) {
@@ -107,16 +104,27 @@ void check_consistent(const Value& manifest) {
   }
 }
 
-/// Hash what fixes the graph's meaning; names, checksums and reports come later or may change.
-std::string identity_of(Value manifest) {
-  Dict& fields = std::get<Dict>(manifest.it);
-  const auto is_later = [](const Member& item) {
-    static constexpr const char* later[] = {"name",     "files",       "parity",
-                                            "fidelity", "calibration", "tool_versions"};
-    return std::find(std::begin(later), std::end(later), item.key) != std::end(later);
-  };
-  fields.erase(std::remove_if(fields.begin(), fields.end(), is_later), fields.end());
-  return sha256(canonical_json(manifest));
+/// Check that the manifest says what its identity text says.
+void check_identity(const Value& manifest, const std::string& text) {
+  const std::string where = "manifest.identity_text";
+  if (text.empty()) {
+    fail(TAME_MANIFEST_ERROR, where, " is missing or empty");
+  }
+  Dict said = parse_object(text, where);
+  const auto is_version = [](const Member& item) { return item.key == "schema_version"; };
+  said.erase(std::remove_if(said.begin(), said.end(), is_version), said.end());  // of schema 1
+  const Value meant = identity_decoder()(Value{std::move(said)}, where);
+  std::vector<std::string> edited;
+  for (const Member& item : dict(meant)) {
+    if (!(item.value == manifest[item.key])) edited.push_back(item.key);
+  }
+  std::sort(edited.begin(), edited.end());
+  if (!edited.empty()) {
+    fail(TAME_INCOMPATIBLE_ERROR,
+         "model.onnx was not exported with this manifest.json: ", joined(edited),
+         edited.size() == 1 ? " is" : " are",
+         " not what identity_text says. Undo the edit, or export the artifact again");
+  }
 }
 
 ImageSpec image_of(const Value& image) {
@@ -172,7 +180,6 @@ Manifest manifest_of(const Value& from) {
   for (const Member& source : dict(from["weights"])) {
     to.speed_only = to.speed_only || std::get<bool>(source.value["random"].it);
   }
-  to.identity = identity_of(from);
   return to;
 }
 
@@ -181,9 +188,19 @@ Manifest manifest_of(const Value& from) {
 Manifest parse_manifest(const std::string& text) {
   Dict raw = parse_object(text, "manifest.json");
   check_version(raw);
-  const Value manifest = manifest_decoder()(Value{std::move(raw)}, "manifest");
+  const Value manifest = manifest_decoder()(Value{raw}, "manifest");
+  const std::int64_t version = clamped(manifest["schema_version"]);
+  if (version < 1) {
+    fail(TAME_MANIFEST_ERROR, "schema_version is ", integer(manifest["schema_version"]).digits,
+         "; expected 1 to ", schema_version);
+  }
   check_consistent(manifest);
-  return manifest_of(manifest);
+  const std::string said =
+      version == 1 ? identity_text_of_schema_1(std::move(raw)) : str(manifest["identity_text"]);
+  check_identity(manifest, said);
+  Manifest made = manifest_of(manifest);
+  made.identity = sha256(said);
+  return made;
 }
 
 }  // namespace libtame

@@ -60,7 +60,7 @@ struct Manifest {
   std::string labels;                                      // file name
   std::vector<std::pair<std::string, std::string>> files;  // name and sha256, in their order
   bool speed_only = false;                                 // some weights are random
-  std::string identity;  // sha256 of what fixes the graph's meaning
+  std::string identity;  // sha256 of the identity text, which fixes the graph's meaning
 
   /// Height and width of a map. Throws Failure: TAME_INCOMPATIBLE_ERROR where they are not fixed.
   std::array<std::int64_t, 2> map_size() const;
@@ -71,7 +71,8 @@ struct Manifest {
 /// The text has to be valid UTF-8.
 ///
 /// Throws Failure: TAME_MANIFEST_ERROR for malformed JSON, a missing, unknown or ill-typed field or
-/// counts that contradict each other; TAME_INCOMPATIBLE_ERROR if a newer tame-deploy wrote it.
+/// counts that contradict each other; TAME_INCOMPATIBLE_ERROR if a newer tame-deploy wrote it, or it was
+/// edited in what fixes the graph's meaning.
 Manifest parse_manifest(const std::string& text);
 
 /// Check that buffers can be sized by the manifest, which Python does not need.

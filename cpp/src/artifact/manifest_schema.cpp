@@ -163,31 +163,48 @@ Decoder fidelity_decoder() {
   return decode_object(std::move(fields));
 }
 
+std::vector<Field> identity_fields() {
+  return {{"backbone", decode_str(), {}},
+          {"feature_layers", decode_list(decode_str()), {}},
+          {"head", head_decoder(), {}},
+          {"classes", decode_int(), {}},
+          {"inputs", tensors_decoder(), {}},
+          {"outputs", tensors_decoder(), {}},
+          {"image", image_decoder(), {}},
+          {"graph", graph_decoder(), {}},
+          {"weights", decode_dict(source_decoder()), {}},
+          {"labels", decode_str(), text("labels.txt")},
+          {"kind", decode_choice({"explainer"}), text("explainer")},
+          {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
+          {"target", decode_optional(decode_choice({"cpu", "tensorrt"})), nothing()},
+          {"parents", decode_list(decode_str()), Value{List()}}};
+}
+
+std::vector<Field> manifest_fields() {
+  std::vector<Field> fields = identity_fields();
+  for (Field& field :
+       std::vector<Field>{{"name", decode_str(), {}},
+                          {"files", decode_dict(decode_str()), {}},
+                          {"calibration", decode_optional(calibration_decoder()), nothing()},
+                          {"fidelity", decode_optional(fidelity_decoder()), nothing()},
+                          {"parity", decode_optional(parity_decoder()), nothing()},
+                          {"tool_versions", decode_dict(decode_str()), Value{Dict()}},
+                          {"schema_version", decode_int(), whole(schema_version)},
+                          {"identity_text", decode_str(), text("")}}) {
+    fields.push_back(std::move(field));
+  }
+  return fields;
+}
+
 }  // namespace
 
+const Decoder& identity_decoder() {
+  static const Decoder& decoder = *new Decoder(decode_object(identity_fields()));
+  return decoder;
+}
+
 const Decoder& manifest_decoder() {
-  static const Decoder& decoder = *new Decoder(decode_object(
-      {{"name", decode_str(), {}},
-       {"backbone", decode_str(), {}},
-       {"feature_layers", decode_list(decode_str()), {}},
-       {"head", head_decoder(), {}},
-       {"classes", decode_int(), {}},
-       {"inputs", tensors_decoder(), {}},
-       {"outputs", tensors_decoder(), {}},
-       {"image", image_decoder(), {}},
-       {"graph", graph_decoder(), {}},
-       {"weights", decode_dict(source_decoder()), {}},
-       {"files", decode_dict(decode_str()), {}},
-       {"labels", decode_str(), text("labels.txt")},
-       {"kind", decode_choice({"explainer"}), text("explainer")},
-       {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
-       {"target", decode_optional(decode_choice({"cpu", "tensorrt"})), nothing()},
-       {"calibration", decode_optional(calibration_decoder()), nothing()},
-       {"fidelity", decode_optional(fidelity_decoder()), nothing()},
-       {"parity", decode_optional(parity_decoder()), nothing()},
-       {"parents", decode_list(decode_str()), Value{List()}},
-       {"tool_versions", decode_dict(decode_str()), Value{Dict()}},
-       {"schema_version", decode_int(), whole(schema_version)}}));
+  static const Decoder& decoder = *new Decoder(decode_object(manifest_fields()));
   return decoder;
 }
 

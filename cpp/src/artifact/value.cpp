@@ -28,6 +28,23 @@ std::optional<std::int64_t> to_int64(const Integer& integer) {
   return number;
 }
 
+bool operator==(const Value& one, const Value& other) {
+  const Dict* dict = one.as<Dict>();
+  const Dict* found = other.as<Dict>();
+  if (dict == nullptr || found == nullptr) return one.it == other.it;
+  return dict->size() == found->size() &&
+         std::all_of(dict->begin(), dict->end(), [&](const Member& item) {
+           const Value* same = find(*found, item.key);
+           return same != nullptr && item.value == *same;
+         });
+}
+
+bool operator==(const Member& one, const Member& other) {
+  return one.key == other.key && one.value == other.value;
+}
+
+bool operator==(const Integer& one, const Integer& other) { return one.digits == other.digits; }
+
 const char* type_name(const Value& value) {
   static constexpr const char* names[] = {"NoneType", "bool", "int", "float",
                                           "str",      "list", "dict"};

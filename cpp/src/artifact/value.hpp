@@ -1,7 +1,7 @@
 // What JSON text says, as Python's json module gives it.
 //
 // Not nlohmann::json's own tree: integers of any size keep their digits, objects their order, and
-// both show in messages and in the identity of an artifact.
+// both show in messages, and in the identity of artifacts of schema 1.
 #pragma once
 
 #include <cstddef>
@@ -48,6 +48,11 @@ const Value* find(const Dict& dict, std::string_view key);
 /// The number, where 64 bits hold it.
 std::optional<std::int64_t> to_int64(const Integer& integer);
 
+/// Whether two values say the same; the order of an object's members says nothing.
+bool operator==(const Value& one, const Value& other);
+bool operator==(const Member& one, const Member& other);
+bool operator==(const Integer& one, const Integer& other);
+
 /// How Python calls the value's type, such as "NoneType".
 const char* type_name(const Value& value);
 
@@ -58,8 +63,5 @@ std::string repr(const Value& value);
 ///
 /// Throws Failure: TAME_MANIFEST_ERROR if it is none, or nested or large beyond any manifest.
 Dict parse_object(const std::string& text, const std::string& name);
-
-/// The bytes of json.dumps(value, sort_keys=True, separators=(",", ":")).
-std::string canonical_json(const Value& value);
 
 }  // namespace libtame

@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::example;
 using testing::message_of;
+using testing::with_identity_text;
 
 /// An artifact whose graph is no more than the metadata that is looked at.
 class ArtifactTest : public ::testing::Test {
@@ -61,6 +62,13 @@ TEST_F(ArtifactTest, Opens) {
   EXPECT_EQ(artifact.labels, (std::vector<std::string>{"cat", "dog"}));
   EXPECT_TRUE(artifact.graph_is_checked);
   EXPECT_EQ(artifact.manifest.files.size(), 2U);
+}
+
+TEST_F(ArtifactTest, OpensWithAnIdentityText) {
+  const json manifest = with_identity_text(example());
+  write("model.onnx", graph_of(sha256(manifest["identity_text"].get<std::string>())));
+  write_manifest(manifest);
+  EXPECT_TRUE(open_artifact(root_).graph_is_checked);
 }
 
 TEST_F(ArtifactTest, GraphOfAnotherManifest) {

@@ -1,5 +1,6 @@
 #include "artifact/manifest.hpp"
 
+#include "artifact/sha256.hpp"
 #include "support.hpp"
 
 namespace libtame {
@@ -8,6 +9,7 @@ namespace {
 using nlohmann::json;
 using testing::example;
 using testing::message_of;
+using testing::with_identity_text;
 
 Manifest parsed(const json& manifest) { return parse_manifest(manifest.dump()); }
 
@@ -48,24 +50,52 @@ TEST(Manifest, GivesItsFacts) {
             Interpolation::lanczos);
 }
 
-TEST(Manifest, IdentityIsThatOfPython) {
+TEST(Manifest, IdentityOfSchema1IsThatOfWhatItSays) {
   // Computed by Manifest.from_json(…).identity() in Python.
-  const std::string expected = "d216a88641703335c38a698f76cb238ec8b824e34cf2d2e8ed4b847c532ca3f9";
+  const std::string expected = "754c4c71bbacd055efe4f950f7a3b18425b63b041ca661418eefc97795624f9e";
   EXPECT_EQ(parsed(example()).identity, expected);
   EXPECT_EQ(parsed(spoiled("/name", "other")).identity, expected);
   EXPECT_EQ(parsed(spoiled("/tool_versions", {{"torch", "2"}})).identity, expected);
-  EXPECT_EQ(parsed(spoiled("/image/std/0", 1.0)).identity, expected);
-  EXPECT_EQ(parsed(spoiled("/image/resize", 256)).identity, expected);
   EXPECT_NE(parsed(spoiled("/image/resize", 255)).identity, expected);
+  EXPECT_EQ(
+      refusal(spoiled("/identity_text", "{}")),
+      "unknown key manifest.identity_text.identity_text; known: backbone, classes, "
+      "feature_layers, graph, head, image, inputs, kind, labels, outputs, parents, precision, "
+      "target, weights");
+}
+
+TEST(Manifest, IdentityIsTheHashOfItsTextsBytes) {
+  json manifest = with_identity_text(example());
+  const std::string text = manifest["identity_text"];
+  EXPECT_EQ(parsed(manifest).identity, sha256(text));
+  manifest["name"] = "other";
+  manifest["image"]["resize"] = 256;  // as by default
+  EXPECT_EQ(parsed(manifest).identity, sha256(text));
+  manifest["identity_text"] = " " + text;
+  EXPECT_EQ(parsed(manifest).identity, sha256(" " + text));
+}
+
+TEST(Manifest, EditsOfWhatFixesTheMeaningAreRefused) {
+  json manifest = with_identity_text(example());
+  manifest["image"]["resize"] = 255;
+  EXPECT_EQ(refusal(manifest, TAME_INCOMPATIBLE_ERROR),
+            "model.onnx was not exported with this manifest.json: image is not what identity_text "
+            "says. Undo the edit, or export the artifact again");
+  manifest["target"] = "cpu";
+  EXPECT_HOLDS(refusal(manifest, TAME_INCOMPATIBLE_ERROR), "image, target are not what");
+  manifest["identity_text"] = "";
+  EXPECT_EQ(refusal(manifest), "manifest.identity_text is missing or empty");
+  manifest["identity_text"] = "{}";
+  EXPECT_HOLDS(refusal(manifest), "manifest.identity_text.backbone, manifest.identity_text.cl");
 }
 
 TEST(Manifest, NewerOnesSayUpgrade) {
-  EXPECT_EQ(refusal(spoiled("/schema_version", 2), TAME_INCOMPATIBLE_ERROR),
-            "artifact has schema version 2; this tame-deploy reads up to 1. Upgrade: pip install "
+  EXPECT_EQ(refusal(spoiled("/schema_version", 3), TAME_INCOMPATIBLE_ERROR),
+            "artifact has schema version 3; this tame-deploy reads up to 2. Upgrade: pip install "
             "-U tame-deploy");
-  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1");
+  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 2");
   EXPECT_EQ(refusal(spoiled("/schema_version", "2")),
-            "manifest.schema_version is str '2'; expected int");
+            "manifest.schema_version is '2'; expected a whole number");
 }
 
 TEST(Manifest, WhatIsWrongIsNamed) {

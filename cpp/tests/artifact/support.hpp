@@ -25,7 +25,7 @@ std::string message_of(tame_status expected, const Work& work) {
 
 #define EXPECT_HOLDS(text, part) EXPECT_PRED_FORMAT2(::testing::IsSubstring, part, text)
 
-/// A manifest of two classes, as Manifest.to_dict() in Python gives it, without what has a default.
+/// A manifest of schema 1 of two classes, without what has a default; its identity follows from it.
 inline nlohmann::json example() {
   return nlohmann::json::parse(R"({
     "name": "example", "backbone": "tiny", "feature_layers": ["a", "b"], "classes": 2,
@@ -38,8 +38,17 @@ inline nlohmann::json example() {
     "image": {"height": 8, "width": 16, "mean": [0, 0.5, 1e-5], "std": [1, 1, 1]},
     "graph": {"explain": "selectable", "ranks": 2, "maps": "minmax", "opset": 18},
     "weights": {"head": {"source": "file"}, "backbone": {"source": "file"}},
-    "files": {"model.onnx": "0", "labels.txt": "1"}
+    "files": {"model.onnx": "0", "labels.txt": "1"}, "schema_version": 1
   })");
+}
+
+/// The same manifest as one of schema 2, which keeps the text that fixes its identity.
+inline nlohmann::json with_identity_text(nlohmann::json manifest) {
+  nlohmann::json said = manifest;
+  for (const char* later : {"name", "files", "schema_version"}) said.erase(later);
+  manifest["schema_version"] = 2;
+  manifest["identity_text"] = said.dump();
+  return manifest;
 }
 
 }  // namespace libtame::testing

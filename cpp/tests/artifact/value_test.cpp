@@ -1,6 +1,7 @@
 #include "artifact/value.hpp"
 
 #include "artifact/decode.hpp"
+#include "artifact/schema_1.hpp"
 #include "support.hpp"
 
 namespace libtame {
@@ -9,14 +10,14 @@ namespace {
 using testing::message_of;
 
 std::string canonical(const std::string& text) {
-  return canonical_json(Value{parse_object(text, "it")});
+  return identity_text_of_schema_1(parse_object(text, "it"));
 }
 
 std::string refusal(const std::string& text) {
   return message_of(TAME_MANIFEST_ERROR, [&] { parse_object(text, "it"); });
 }
 
-TEST(Canonical, IsThatOfPython) {
+TEST(TextOfSchema1, IsInPythonsSpelling) {
   EXPECT_EQ(canonical(R"( {"b": [1, 2.0, -0, true, false, null], "a": {}, "é": []} )"),
             "{\"a\":{},\"b\":[1,2.0,0,true,false,null],\"\\u00e9\":[]}");
   EXPECT_EQ(canonical(R"({"a": "\"\\\/\b\f\n\r\t\u0001\u007f é 😀"})"),
@@ -26,6 +27,20 @@ TEST(Canonical, IsThatOfPython) {
             R"({"Z":3,"a":4,"\uffee":2,"\ud83d\ude00":1})");
   EXPECT_EQ(canonical(R"({"a": 123456789012345678901234567890, "b": -9223372036854775808})"),
             R"({"a":123456789012345678901234567890,"b":-9223372036854775808})");
+}
+
+TEST(Equality, IsOfWhatIsSaid) {
+  const auto same = [](const std::string& one, const std::string& other) {
+    return Value{parse_object(one, "it")} == Value{parse_object(other, "it")};
+  };
+  EXPECT_TRUE(
+      same(R"({"a": [1, {"x": null}], "b": 0.5})", R"({"b": 5e-1, "a": [1, {"x": null}]})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": 1, "b": 1})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"b": 1})"));
+  EXPECT_FALSE(same(R"({"a": [1, 2]})", R"({"a": [2, 1]})"));
+  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": true})"));
+  EXPECT_FALSE(same(R"({"a": "1"})", R"({"a": 1})"));
+  EXPECT_FALSE(same(R"({"a": 100000000000000000000})", R"({"a": 100000000000000000001})"));
 }
 
 TEST(Parse, KeepsTheLastOfDuplicatesInTheFirstPlace) {
@@ -72,28 +87,29 @@ TEST(Decode, NamesThePlaceAndWhatIsThere) {
       decoder(std::move(dict.front().value), "x");
     });
   };
-  EXPECT_EQ(said(decode_int(), "\"10\""), "x is str '10'; expected int");
-  EXPECT_EQ(said(decode_int(), "true"), "x is bool True; expected int");
-  EXPECT_EQ(said(decode_int(), "1.0"), "x is float 1.0; expected int");
-  EXPECT_EQ(said(decode_bool(), "1"), "x is int 1; expected bool");
-  EXPECT_EQ(said(decode_str(), "null"), "x is NoneType None; expected str");
-  EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is int 9007199254740992; expected float");
-  EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected float");
-  EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is list [{}]; expected int");
+  EXPECT_EQ(said(decode_int(), "\"10\""), "x is '10'; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "true"), "x is True; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "1.0"), "x is 1.0; expected a whole number");
+  EXPECT_EQ(said(decode_bool(), "1"), "x is 1; expected true or false");
+  EXPECT_EQ(said(decode_str(), "null"), "x is None; expected a string");
+  EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is 9007199254740992; expected a number");
+  EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected a number");
+  EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is [{}]; expected a whole number");
   EXPECT_EQ(said(decode_choice({"a", "b"}), "{\"c\": [null]}"),
             "x is {'c': [None]}; expected one of a, b");
-  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is str ''; expected int");
-  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is str '2'; expected int");
+  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is ''; expected a whole number");
+  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is '2'; expected a whole number");
   EXPECT_EQ(said(decode_array(decode_int(), 3), "[1]"), "x has 1 entries; expected 3");
   EXPECT_EQ(said(decode_dict(decode_int()), "{\"a\": 1, \"b c\": null}"),
-            "x.b c is NoneType None; expected int");
-  EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is list []; expected an object");
+            "x.b c is None; expected a whole number");
+  EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is []; expected an object");
   EXPECT_EQ(said(decode_int(), '"' + std::string(100, 'y') + '"'),
-            "x is str '" + std::string(59, 'y') + "; expected int");
-  const Decoder object = decode_object({{"a", decode_int(), {}}, {"b", decode_int(), {}}});
-  EXPECT_EQ(said(object, R"({"z": 1, "y": 2})"),
-            "x does not have the expected fields (unknown: y, z)");
-  EXPECT_EQ(said(object, "{}"), "x does not have the expected fields (missing: a, b)");
+            "x is '" + std::string(59, 'y') + "; expected a whole number");
+  const Decoder object = decode_object({{"length", decode_int(), {}}, {"b", decode_int(), {}}});
+  EXPECT_EQ(said(object, R"({"z": 1, "\n": 2})"), "unknown key x.\\n; known: b, length");
+  EXPECT_EQ(said(object, R"({"lenght": 1})"), "unknown key x.lenght; did you mean x.length?");
+  EXPECT_EQ(said(object, "{}"), "x.b, x.length are missing");
+  EXPECT_EQ(said(object, R"({"b": 1})"), "x.length is missing");
 }
 
 TEST(Decode, MakesFloatsOfWholeNumbersAndFillsIn) {

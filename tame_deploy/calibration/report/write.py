@@ -9,7 +9,13 @@ from pathlib import Path
 
 import onnx
 
-from tame_deploy.artifact.directory import Artifact, create_artifact, file_sha256, open_artifact
+from tame_deploy.artifact.directory import (
+    Artifact,
+    create_artifact,
+    file_sha256,
+    open_artifact,
+    write_manifest,
+)
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.calibration.graph import metadata_of, set_metadata
 from tame_deploy.calibration.observing.record import CALIBRATION_FILE, Calibration
@@ -63,9 +69,7 @@ def write_quantized(
         manifest = replace(manifest, files={name: file_sha256(staging / name) for name in names})
         if PARITY_FILE in manifest.files:
             manifest = _with_parity(Artifact(staging, manifest))
-        text = manifest.to_json()
-        Manifest.from_json(text)  # what cannot be read back is not kept
-        (staging / "manifest.json").write_text(text, encoding="utf-8")
+        write_manifest(manifest, staging)
     return open_artifact(output)
 
 
@@ -82,7 +86,7 @@ def _manifest(
 ) -> Manifest:
     before = parent.manifest
     opset = next(item.version for item in model.opset_import if item.domain == "")
-    return replace(
+    described = replace(
         before,
         name=name,
         files={},
@@ -94,6 +98,7 @@ def _manifest(
         parity=None,
         parents=(*before.parents, f"{before.name} {before.identity()}"),
     )
+    return described.with_identity()
 
 
 def _with_parity(artifact: Artifact) -> Manifest:

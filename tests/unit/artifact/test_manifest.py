@@ -1,7 +1,8 @@
 """The manifest: a round trip for whatever is valid, one clear line for whatever is not."""
 
+import hashlib
 import json
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tame_deploy.artifact.manifest import (
     CalibrationSummary,
     FidelityReport,
+    GraphIdentity,
     GraphSpec,
     Manifest,
     ParityReport,
@@ -60,7 +62,7 @@ def manifests(draw) -> Manifest:
         mean=draw(triples),
         std=tuple(value + 0.1 for value in draw(triples)),
     ).for_input(draw(st.sampled_from(["uint8", "float32"])))
-    return Manifest(
+    manifest = Manifest(
         name=draw(names),
         backbone=draw(names),
         feature_layers=tuple(draw(names) for _ in channels),
@@ -80,6 +82,7 @@ def manifests(draw) -> Manifest:
         calibration=draw(st.none() | st.builds(CalibrationSummary, names, names, COUNTS, COUNTS)),
         fidelity=draw(st.none() | fidelities()),
     )
+    return manifest.with_identity()
 
 
 EXAMPLE = Manifest(
@@ -94,7 +97,7 @@ EXAMPLE = Manifest(
     graph=GraphSpec("selectable", 5, "minmax", 18),
     weights={"head": WeightsSource("file"), "backbone": WeightsSource("file")},
     files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
-)
+).with_identity()
 
 
 @given(manifests())
@@ -113,7 +116,109 @@ def test_identity_follows_the_meaning_and_not_the_name():
     )
     assert renamed.identity() == EXAMPLE.identity()
     moved = replace(EXAMPLE, image=ImageSpec(mean=(0.5, 0.5, 0.5)))
-    assert moved.identity() != EXAMPLE.identity()
+    assert moved.with_identity().identity() != EXAMPLE.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "edited"),
+    [
+        ({"image": ImageSpec(resize=200)}, "image is"),
+        ({"parents": ("other 123",), "precision": "int8"}, "parents, precision are"),
+        ({"labels": "model.onnx"}, "labels is"),
+        ({"weights": {"head": WeightsSource("x"), "backbone": WeightsSource("y")}}, "weights is"),
+    ],
+)
+def test_an_edit_of_what_fixes_the_graphs_meaning_is_refused(changes, edited):
+    words = f"not exported with this manifest.json: {edited} not what identity_text says"
+    with pytest.raises(IncompatibleArtifactError, match=words):
+        Manifest.from_json(replace(EXAMPLE, **changes).to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "manifest.identity_text is missing or empty"),
+        ("[]", "manifest.identity_text holds a list"),
+        ("{", "manifest.identity_text is not valid JSON"),
+        ("{}", "manifest.identity_text.backbone, .* are missing"),
+        ('{"image": 3, "name": ""}', "unknown key manifest.identity_text.name; known"),
+    ],
+)
+def test_an_identity_text_is_not_believed(text, message):
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(replace(EXAMPLE, identity_text=text).to_json())
+
+
+def test_the_hash_is_of_the_texts_bytes_however_it_is_written():
+    spaced = json.dumps(json.loads(EXAMPLE.identity_text), indent=3).replace("0.485", "48.5e-2")
+    found = Manifest.from_json(replace(EXAMPLE, identity_text=spaced).to_json())
+    assert found.identity() == hashlib.sha256(spaced.encode()).hexdigest()
+
+
+def older(text, **changes):
+    """Return a manifest of schema 1, as version 0.1 wrote them."""
+    raw = json.loads(text)
+    del raw["identity_text"]
+    return json.dumps(raw | {"schema_version": 1} | changes)
+
+
+@given(manifests())
+def test_an_older_manifest_becomes_one_of_today_that_keeps_its_identity(manifest):
+    found = Manifest.from_json(older(manifest.to_json()))
+    said = json.loads(manifest.identity_text) | {"schema_version": 1}
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    assert found.identity() == hashlib.sha256(canonical.encode()).hexdigest()
+    assert replace(found, identity_text=manifest.identity_text) == manifest
+    assert Manifest.from_json(found.to_json()) == found
+
+
+def test_an_edited_manifest_of_schema_1_has_another_identity():
+    found = Manifest.from_json(older(EXAMPLE.to_json()))
+    edited = Manifest.from_json(older(EXAMPLE.to_json(), feature_layers=["c", "d"]))
+    assert edited.identity() != found.identity()
+
+
+@dataclass(frozen=True)
+class LaterImage(ImageSpec):
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterIdentity(GraphIdentity):
+    image: LaterImage
+    averaged_over: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterManifest(LaterIdentity, Manifest):
+    note: str = ""
+
+
+@pytest.fixture
+def later_version(monkeypatch):
+    """Have the manifest as it is when it got new fields, each with a default."""
+    monkeypatch.setattr("tame_deploy.artifact.manifest.GraphIdentity", LaterIdentity)
+    return LaterManifest
+
+
+STORED = {
+    text: Manifest.from_json(text).identity()
+    for text in (EXAMPLE.to_json(), older(EXAMPLE.to_json()))
+}
+
+
+@pytest.mark.parametrize("text", STORED)
+def test_a_new_field_changes_no_identity_that_is_there(later_version, text):
+    found = later_version.from_json(text)
+    assert found.image.gamma == found.averaged_over == 1
+    assert found.identity() == STORED[text]
+
+
+@pytest.mark.parametrize("changes", [{"averaged_over": 2}, {"image": LaterImage(gamma=2.0)}])
+def test_a_new_field_cannot_be_edited_into_an_older_artifact(later_version, changes):
+    told = later_version.from_json(EXAMPLE.to_json())
+    with pytest.raises(IncompatibleArtifactError, match="not what identity_text says"):
+        later_version.from_json(replace(told, **changes).to_json())
 
 
 def spoiled(**changes):
@@ -136,7 +241,7 @@ def spoiled(**changes):
         (spoiled(feature_layers="ab"), "expected a list"),
         (spoiled(kind="engine"), "manifest.kind is 'engine'; expected one of explainer"),
         (spoiled(files={}), "files does not list model.onnx"),
-        (spoiled(schema_version=0), "schema_version is 0; expected 1"),
+        (spoiled(schema_version=0), "schema_version is 0; expected 1 to 2"),
         (spoiled(image=ImageSpec().__dict__ | {"height": 0}), "image height is 0"),
         (spoiled(image=ImageSpec().__dict__ | {"mean": [0, 0]}), "has 2 entries; expected 3"),
         (spoiled(image=ImageSpec().__dict__ | {"std": [1, 1, 0]}), "positive"),
@@ -154,5 +259,5 @@ def test_what_is_wrong_is_named(text, message):
 
 
 def test_a_newer_schema_says_upgrade():
-    with pytest.raises(IncompatibleArtifactError, match="reads up to 1. Upgrade"):
-        Manifest.from_json(spoiled(schema_version=2, unheard_of=True))
+    with pytest.raises(IncompatibleArtifactError, match="reads up to 2. Upgrade"):
+        Manifest.from_json(spoiled(schema_version=3, unheard_of=True))
