@@ -92,6 +92,10 @@ WorkersOption = Annotated[
 MaxPixelsOption = Annotated[
     int | None, typer.Option(min=1, help="Pictures of more pixels are not read; 89 million.")
 ]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(help="Levels of 16-bit grey that become black and white, such as 0,4095."),
+]
 TokenFileOption = Annotated[
     str | None, typer.Option(help="For a server: file whose first token is sent.")
 ]
@@ -126,6 +130,7 @@ def explain(
     batch_size: BatchSizeOption = 8,
     workers: WorkersOption = None,
     max_pixels: MaxPixelsOption = None,
+    window: WindowOption = None,
     backend: BackendOption = "auto",
     engine: EngineOption = None,
     device: GpuOption = 0,
@@ -141,7 +146,7 @@ def explain(
     show: ShowOption = False,
 ) -> None:
     """Classify pictures and show where the classifier looked: overlays, panels, results.jsonl."""
-    from tame_deploy.picture.preprocess import MAX_PIXELS
+    from tame_deploy.picture.preprocess import MAX_PIXELS, parse_window
     from tame_deploy.runtime.backends.protocol import BackendOptions
     from tame_deploy.runtime.explain.load import connect, load
     from tame_deploy.runtime.jobs.files import FileOptions, explain_files, prepare_output
@@ -151,6 +156,7 @@ def explain(
     options = FileOptions(
         pictures=pictures, records=records, maps=maps, resume=resume, batch_size=batch_size,
         workers=workers, max_pixels=max_pixels or MAX_PIXELS,
+        window=None if window is None else parse_window(window),
     )  # fmt: skip
     if _is_url(artifact):
         told = _connect_options(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, load_image, prepare
+from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, Window, load_image, prepare
 
 __all__ = ["LazyPicture", "ReadPicture", "read_prepared"]
 
@@ -27,17 +27,21 @@ class LazyPicture:
     Attributes:
         source: a path, or the bytes of a file.
         max_pixels: as of `load_image`.
+        window: as of `load_image`.
         version: time in ns and size in bytes of the file when it was first read; None for bytes.
     """
 
     source: str | os.PathLike[str] | bytes
     max_pixels: int = MAX_PIXELS
+    window: Window | None = None
     version: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str] | bytes, max_pixels: int) -> LazyPicture:
+    def of(
+        cls, source: str | os.PathLike[str] | bytes, max_pixels: int, window: Window | None = None
+    ) -> LazyPicture:
         """Return a picture that knows which version of its file is meant: the one of now."""
-        return cls(source, max_pixels, _version(source))
+        return cls(source, max_pixels, window, _version(source))
 
     def decoded(self) -> Image.Image:
         """Return the picture, upright RGB.
@@ -45,7 +49,7 @@ class LazyPicture:
         Raises:
             InputError: if its file is gone, or has been changed or replaced.
         """
-        picture = load_image(self.source, max_pixels=self.max_pixels)
+        picture = load_image(self.source, max_pixels=self.max_pixels, window=self.window)
         if not isinstance(self.source, bytes) and _version(self.source) != self.version:
             raise InputError(
                 f"{os.fspath(self.source)} has changed since it was explained; explain it again"
@@ -64,7 +68,12 @@ def _version(source: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
 
 
 def read_prepared(
-    source: ImageSource, spec: ImageSpec, *, max_pixels: int = MAX_PIXELS, lazily: bool = False
+    source: ImageSource,
+    spec: ImageSpec,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
+    lazily: bool = False,
 ) -> ReadPicture:
     """Return a picture and its pixels as the network sees them, uint8 (height, width, 3).
 
@@ -72,6 +81,7 @@ def read_prepared(
         source: as `load_image` takes it.
         spec: how it is prepared.
         max_pixels: as of `load_image`.
+        window: as of `load_image`.
         lazily: whether a path or bytes give a `LazyPicture`, in place of the decoded picture.
 
     Raises:
@@ -79,6 +89,6 @@ def read_prepared(
     """
     lazy = None
     if lazily and isinstance(source, (str, os.PathLike, bytes)):
-        lazy = LazyPicture.of(source, max_pixels)
-    picture = load_image(source, max_pixels=max_pixels)
+        lazy = LazyPicture.of(source, max_pixels, window)
+    picture = load_image(source, max_pixels=max_pixels, window=window)
     return lazy or picture, np.asarray(prepare(picture, spec))

@@ -222,3 +222,18 @@ def test_ctrl_c_before_the_first_picture_is_one_hundred_and_thirty(demo_export, 
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_window_brings_out_twelve_bits_in_sixteen(tmp_path, demo_export):
+    levels = np.asarray(draw_picture(3)[0].convert("L"))
+    Image.fromarray(levels).save(tmp_path / "eight.png")
+    Image.fromarray(levels.astype(np.uint16) * 16).save(tmp_path / "twelve.png")
+    names = [str(tmp_path / name) for name in ("eight.png", "twelve.png")]
+    out = ["--no-pictures", "--backend", "onnxruntime", "-o"]
+    dim = run("explain", str(demo_export), *names, *out, str(tmp_path / "dim"))
+    assert dim.stderr.count("come out nearly black; give it a window, such as 0,4095") == 1
+    shown = str(tmp_path / "shown")
+    windowed = run("explain", str(demo_export), *names, *out, shown, "--window", "0,4080")
+    assert "nearly black" not in windowed.stderr
+    eight, twelve = (record["top"] for record in records_in(tmp_path / "shown"))
+    assert eight == twelve

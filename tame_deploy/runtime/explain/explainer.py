@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError
 from tame_deploy.picture.lazy import LazyPicture, ReadPicture, read_prepared
-from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, as_input
+from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, Window, as_input
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.explain.explanation import Explanation
 from tame_deploy.runtime.explain.stream import NamedPicture, Streamed, stream
@@ -47,6 +46,7 @@ class Explainer(Closing):
         top_k: int | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
+        window: Window | None = None,
     ) -> Explanation:
         """Classify pictures and show where the classifier looked.
 
@@ -68,6 +68,7 @@ class Explainer(Closing):
             top_k: instead of `class_ids`, how many of the most likely classes to explain.
             batch_size: how many pictures go through the graph at a time.
             max_pixels: a picture of more is refused before it is decoded.
+            window: levels of 16-bit grey that become black and white (see `load_image`).
 
         Returns:
             The explanations in the order of the pictures; `[0]` is the first one's.
@@ -84,7 +85,10 @@ class Explainer(Closing):
             raise InputError("found no pictures; expected at least one")
         chosen = self.predictor.class_ids(len(sources), class_ids, top_k)
         spec, lazily = self.artifact.manifest.image, len(sources) > batch_size
-        reading = _read_all(sources, spec, max_pixels, named=is_list, lazily=lazily)
+        read = partial(
+            read_prepared, spec=spec, max_pixels=max_pixels, window=window, lazily=lazily
+        )
+        reading = _read_all(sources, read, named=is_list)
         return self._explain_batches(reading, chosen, batch_size)
 
     async def explain_async(
@@ -95,6 +99,7 @@ class Explainer(Closing):
         top_k: int | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
+        window: Window | None = None,
     ) -> Explanation:
         """Do as `explain` does in a thread, so that an event loop goes on meanwhile.
 
@@ -109,6 +114,7 @@ class Explainer(Closing):
             top_k=top_k,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            window=window,
         )
 
     def stream(
@@ -121,6 +127,7 @@ class Explainer(Closing):
         workers: int | None = None,
         skip_unreadable: bool = False,
         max_pixels: int = MAX_PIXELS,
+        window: Window | None = None,
     ) -> Generator[Streamed, None, None]:
         """Explain any number of pictures in order, reading some while others are explained.
 
@@ -136,6 +143,7 @@ class Explainer(Closing):
             workers: threads that read and resize; by default one a core, and at most four.
             skip_unreadable: give a picture that cannot be read with its error, and go on.
             max_pixels: a picture of more is refused before it is decoded.
+            window: levels of 16-bit grey that become black and white (see `load_image`).
 
         Raises:
             InputError: for classes that cannot be explained; with `skip_unreadable` off, for a
@@ -148,7 +156,7 @@ class Explainer(Closing):
         spec = self.artifact.manifest.image
         return stream(
             partial(self._explain_prepared, chosen=chosen),
-            partial(read_prepared, spec=spec, max_pixels=max_pixels),
+            partial(read_prepared, spec=spec, max_pixels=max_pixels, window=window),
             images,
             batch_size=batch_size,
             workers=workers,
@@ -225,11 +233,11 @@ class Explainer(Closing):
 
 
 def _read_all(
-    sources: Sequence[Any], spec: ImageSpec, max_pixels: int, *, named: bool, lazily: bool
+    sources: Sequence[Any], read: Callable[[ImageSource], ReadPicture], *, named: bool
 ) -> Iterator[ReadPicture]:
     """Read pictures one by one; errors are `named` by the picture's position."""
     for index, source in enumerate(sources):
         try:
-            yield read_prepared(source, spec, max_pixels=max_pixels, lazily=lazily)
+            yield read(source)
         except InputError as error:
             raise InputError(f"picture {index}: {error}" if named else str(error)) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS
+from tame_deploy.picture.preprocess import MAX_PIXELS, Window
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.explanation import ClassScore, PictureExplanation
 from tame_deploy.runtime.explain.stream import NamedPicture, Streamed
@@ -45,6 +45,7 @@ class FileOptions:
         batch_size: pictures in the graph at a time.
         workers: threads that read pictures; None is one a core, at most four.
         max_pixels: a picture of more is refused before it is decoded.
+        window: levels of 16-bit grey that become black and white (see `load_image`).
     """
 
     pictures: bool = True
@@ -54,6 +55,7 @@ class FileOptions:
     batch_size: int = 8
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
+    window: Window | None = None
 
 
 @dataclass(kw_only=True)
@@ -140,7 +142,7 @@ def explain_files(
         stream = explainer.stream(
             _left(source, earlier.pictures, summary, advance), class_ids, top_k=top_k,
             batch_size=options.batch_size, workers=options.workers, skip_unreadable=True,
-            max_pixels=options.max_pixels,
+            max_pixels=options.max_pixels, window=options.window,
         )  # fmt: skip
         drawings = Drawings(
             output, pictures=options.pictures, maps=options.maps == "png", taken=earlier.files
