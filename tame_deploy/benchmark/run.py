@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.benchmark.candidates import candidates_of, relatives
+from tame_deploy.benchmark.candidates import Candidate, candidates_of, relatives
 from tame_deploy.benchmark.memory import Footprint, measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row
 from tame_deploy.benchmark.rounds import Timing, measure
@@ -75,12 +75,7 @@ def run_benchmark(
     Raises:
         InputError: if nothing here can run it.
     """
-    family = [artifact, *(relatives(artifact) if options.relatives else [])]
-    whole = [
-        candidate
-        for one in family
-        for candidate in candidates_of(one, options.threads, options.backends)
-    ]
+    whole = _candidates(artifact, options)
     plain = {
         place: candidate.without_explanation()
         for place, candidate in enumerate(whole)
@@ -112,6 +107,15 @@ def run_benchmark(
             for place, timing in enumerate(timings[: len(whole)])
         ]
     return Benchmark(tuple(rows), machine(options.threads))
+
+
+def _candidates(artifact: Artifact, options: BenchmarkOptions) -> list[Candidate]:
+    family = [artifact, *(relatives(artifact) if options.relatives else [])]
+    return [
+        candidate
+        for one in family
+        for candidate in candidates_of(one, options.threads, options.backends)
+    ]
 
 
 def machine(threads: int | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.result import Evaluation
 from tame_deploy.metrics.evaluated_model import EvaluatedModel
-from tame_deploy.metrics.families import METRICS, check_metrics
+from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
 from tame_deploy.picture.preprocess import prepare
 from tame_deploy.runtime.predict.predictor import Predictions
 
@@ -139,7 +139,7 @@ def evaluate(
         BackendError: if the model fails.
     """
     options = options or EvaluationOptions()
-    families = [METRICS[name] for name in check_metrics(options.metrics)]
+    families = check_metrics(options.metrics)
     columns: dict[str, list[NDArray[np.floating[Any]]]] = defaultdict(list)
     names: list[str] = []
     unreadable: list[str] = []
@@ -147,13 +147,12 @@ def evaluate(
     for batch in prepared_batches(pictures, model.image, options, unreadable, advance):
         predictions, maps, milliseconds = _timed_maps(model, batch, method)
         times.append(milliseconds / len(batch.indices))
+        columns["accuracy"].append(_accuracy(pictures, batch, predictions))
         explained = model.explained(
             batch.pixels, predictions, batch.indices, maps=maps, masks=batch.masks
         )
-        columns["accuracy"].append(_accuracy(pictures, batch, predictions))
-        for family in families:
-            for name, values in family(explained).items():
-                columns[name].append(values)
+        for name, values in _scores(explained, families).items():
+            columns[name].append(values)
         names += [pictures.name(index) for index in batch.indices]
     if not names:
         raise InputError(f"none of the pictures can be read; the first: {unreadable[0]}")
@@ -181,6 +180,16 @@ def _timed_maps(
         started = time.perf_counter()
         maps = method.explain(batch.pixels, predictions.class_ids[:, 0])
     return predictions, maps, 1e3 * (time.perf_counter() - started)
+
+
+def _scores(
+    explained: ExplainedBatch, families: Sequence[str]
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Return a number a picture by metric, of all families."""
+    scores: dict[str, NDArray[np.floating[Any]]] = {}
+    for family in families:
+        scores |= METRICS[family](explained)
+    return scores
 
 
 def _accuracy(

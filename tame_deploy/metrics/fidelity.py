@@ -92,15 +92,13 @@ def measure_fidelity(
     first, second = expected.rows(same), found.rows(same)
     pearson, spearman = correlations(first, second), _rank_correlations(first, second)
     worst, worst_rank = int(pearson.argmin()), int(spearman.argmin())
-    known = [i for i, label in enumerate(labels) if label is not None]
-    truth = np.array([labels[i] for i in known])
     return FidelityReport(
         pictures=len(names),
         maps=len(same),
         top1_agreement=float((expected.predicted == found.predicted).mean()),
         top5_agreement=_top_agreement(expected.logits, found.logits, 5),
-        top1=float((found.predicted[known] == truth).mean()) if known else None,
-        top1_fp32=float((expected.predicted[known] == truth).mean()) if known else None,
+        top1=_accuracy(found, labels),
+        top1_fp32=_accuracy(expected, labels),
         logit_cosine=_cosine(expected.logits, found.logits),
         pearson_mean=float(pearson.mean()),
         pearson_5th=float(np.percentile(pearson, 5)),
@@ -116,6 +114,13 @@ def measure_fidelity(
         flat_maps=int(found.flat.sum()),
         flat_maps_fp32=int(expected.flat.sum()),
     )
+
+
+def _accuracy(predictions: NormalisedPredictions, labels: Sequence[int | None]) -> float | None:
+    """Return the share of the labelled pictures that are classified rightly; None if none is."""
+    known = [i for i, label in enumerate(labels) if label is not None]
+    truth = np.array([labels[i] for i in known])
+    return float((predictions.predicted[known] == truth).mean()) if known else None
 
 
 def _rank_correlations(
