@@ -37,6 +37,8 @@ from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.model.backbones import BackboneRequest
+    from tame_deploy.model.network import ExplainedNetwork, HeadRequest
 
 
 def export(
@@ -83,9 +85,8 @@ def export(
     from tame_deploy.artifact.directory import check_output
     from tame_deploy.export.artifact_export import export_artifact
     from tame_deploy.export.options import ExportOptions
-    from tame_deploy.model.backbones import BackboneRequest, load_backbone
-    from tame_deploy.model.network import HeadRequest, build_network
-    from tame_deploy.model.pretrained import HEAD_LICENCE
+    from tame_deploy.model.backbones import BackboneRequest
+    from tame_deploy.model.network import HeadRequest
 
     if "seed" in given_options(context) and "random" not in (weights, head):
         raise InputError("--seed has no meaning without random weights or a random head")
@@ -104,15 +105,26 @@ def export(
     )
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
     options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)
-    with download_bar(f"{backbone} weights") as progress:
-        loaded = load_backbone(request, progress)
-    with download_bar(f"{backbone} head") as progress:
-        network = build_network(loaded, head_request, split_layers(layers), progress)
-    if network.head_source.licence == HEAD_LICENCE:
-        notes.print(f"[yellow]head:[/] {HEAD_LICENCE}")
+    network = _load_network(request, head_request, split_layers(layers))
     with step_spinner() as report:
         artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
     _show(artifact)
+
+
+def _load_network(
+    backbone: BackboneRequest, head: HeadRequest, layers: tuple[str, ...] | None
+) -> ExplainedNetwork:
+    from tame_deploy.model.backbones import load_backbone
+    from tame_deploy.model.network import build_network
+    from tame_deploy.model.pretrained import HEAD_LICENCE
+
+    with download_bar(f"{backbone.name} weights") as progress:
+        loaded = load_backbone(backbone, progress)
+    with download_bar(f"{backbone.name} head") as progress:
+        network = build_network(loaded, head, layers, progress)
+    if network.head_source.licence == HEAD_LICENCE:
+        notes.print(f"[yellow]head:[/] {HEAD_LICENCE}")
+    return network
 
 
 def _show(artifact: Artifact) -> None:

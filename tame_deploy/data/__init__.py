@@ -1,1 +1,1 @@
-"""What comes with the package: a procedural data set and a small model trained on it."""
+"""Labelled pictures, users' own and drawn ones; the demo's weights lie here, too."""

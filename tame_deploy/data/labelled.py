@@ -23,8 +23,8 @@ __all__ = [
     "FilePictures",
     "Pictures",
     "Region",
-    "SharedPictures",
     "Subset",
+    "TorchvisionPictures",
     "has_masks",
 ]
 
@@ -137,10 +137,10 @@ class DrawnPictures:
 
 
 @dataclass(frozen=True)
-class SharedPictures:
+class TorchvisionPictures:
     """A torchvision classification data set."""
 
-    name_of_set: str
+    dataset_name: str
     dataset: Any
     labelled: bool = True
 
@@ -149,7 +149,7 @@ class SharedPictures:
 
     def name(self, index: int) -> str:
         """Return the data set's name and the picture's number."""
-        return f"{self.name_of_set}[{index}]"
+        return f"{self.dataset_name}[{index}]"
 
     def label(self, index: int) -> int | None:
         """Return the class id, where the data set gives one without decoding."""

@@ -14,7 +14,7 @@ from tame_deploy.data.labelled import (
     DrawnPictures,
     FilePictures,
     Pictures,
-    SharedPictures,
+    TorchvisionPictures,
 )
 from tame_deploy.data.regions import find_regions, read_lines
 from tame_deploy.data.shapes import LABELS
@@ -65,7 +65,7 @@ def open_pictures(
         if source.masks or source.boxes:
             raise InputError(f"--masks and --boxes are for pictures in files, not {source.data}")
         if kind == "torchvision":
-            return _shared(rest, source.root, classes)
+            return _torchvision(rest, source.root, classes)
         return _drawn(kind, rest, classes)
     path = Path(source.data)
     if path.is_dir():
@@ -105,7 +105,7 @@ def _drawn(kind: str, count: str, classes: int) -> DrawnPictures:
     return DrawnPictures(0 if kind == "demo" else HELD_OUT_SEED, int(count), known)
 
 
-def _shared(name: str, root: str | None, classes: int) -> SharedPictures:
+def _torchvision(name: str, root: str | None, classes: int) -> TorchvisionPictures:
     require_extra("train", "torchvision")
     import inspect
 
@@ -141,7 +141,8 @@ def _shared(name: str, root: str | None, classes: int) -> SharedPictures:
         raise InputError(
             f"torchvision's {name} has {len(names)} classes; the classifier knows {classes}"
         )
-    return SharedPictures(f"torchvision:{name}", dataset, names is None or len(names) == classes)
+    labelled = names is None or len(names) == classes
+    return TorchvisionPictures(f"torchvision:{name}", dataset, labelled)
 
 
 def _folder(path: Path, classes: int, labels: Sequence[str] | None) -> FilePictures:

@@ -1,4 +1,4 @@
-"""The range test: which learning rate a head bears (Smith, WACV 2017; as TAME's code runs it)."""
+"""The range test: which learning rates suit a head (Smith, WACV 2017; as TAME's code runs it)."""
 
 from __future__ import annotations
 

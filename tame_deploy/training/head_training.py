@@ -181,7 +181,7 @@ class HeadTraining:
         """Note what could not be read.
 
         Raises:
-            InputError: if it is more than the recipe bears.
+            InputError: if it is more than the recipe allows.
         """
         unreadable.update(batch.problems)
         share = len(pictures) // self.fabric.world_size  # each process sees its own

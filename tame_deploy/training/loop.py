@@ -26,7 +26,7 @@ def run_training(training: HeadTraining, recorder: Recorder | None) -> None:
     """
     checkpoint_every = training.recipe.run.checkpoint_every
     with deferred_interrupt() as interrupt, warnings.catch_warnings():
-        # In float16 the first steps may overflow and be left out, which the schedule wonders at.
+        # In float16 the first steps may overflow and be left out, of which the schedule warns.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         if recorder and training.step == 0:
             recorder.draw_maps()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,25 +108,29 @@ def train_head(
             _report_data(network, data[0], report)
         start = folder.resume(recipe, fabric.world_size, data[0].digest) if resume else None
         training = HeadTraining(fabric, network, recipe, data, start)
-        if fabric.is_global_zero:
-            if resume:
-                folder.clear_torn()
-            else:
-                folder.start(recipe, overwrite=overwrite)
-        if training.step < training.total_steps and fabric.is_global_zero:
-            with Recorder(folder, training, report, show_progress=show_progress) as recorder:
+        if fabric.is_global_zero and resume:
+            folder.clear_torn()
+        elif fabric.is_global_zero:
+            folder.start(recipe, overwrite=overwrite)
+        if training.step < training.total_steps:
+            recording: AbstractContextManager[Recorder | None] = nullcontext()
+            if fabric.is_global_zero:
+                recording = Recorder(folder, training, report, show_progress=show_progress)
+            with recording as recorder:
                 run_training(training, recorder)
-        elif training.step < training.total_steps:
-            run_training(training, None)
         training.share_findings()
     network.head.eval().requires_grad_(False)
+    return _summary(folder, training)
+
+
+def _summary(folder: RunFolder, training: HeadTraining) -> TrainedHead:
     return TrainedHead(
         folder=folder.path,
         best_head=folder.best_head,
         last_head=folder.last_head,
         steps=training.total_steps,
         best_loss=training.best,
-        classes=network.head.config.classes,
+        classes=training.network.head.config.classes,
         seen_classes=len(training.seen),
         unreadable=(*training.unreadable.values(), *training.unreadable_validation.values()),
     )

@@ -58,7 +58,11 @@ def validate(training: HeadTraining, interrupt: threading.Event) -> dict[str, fl
 
 
 def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
-    """Return the means of a batch, scalars in the order of `NAMES`."""
+    """Return the means of a batch, scalars in the order of `NAMES`.
+
+    AD and IC are those of `tame_deploy.metrics`, computed again here: on the device that trains,
+    from the head as it is, without a backend around it.
+    """
     masked = training.masked
     terms, _ = masked.losses(pixels, alone=True)
     images = pixels.float() / 255
@@ -68,7 +72,7 @@ def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     heat = resize_map((maps - low) / (high - low + 1e-7), masked.size)
     answers = masked.classify(images * heat).float().softmax(1)
-    kept = answers.gather(1, labels[:, None])[:, 0]
-    drop = 100 * ((whole - kept).clamp(min=0) / whole).mean()
-    increase = 100 * (kept > whole).float().mean()
+    left = answers.gather(1, labels[:, None])[:, 0]
+    drop = 100 * ((whole - left).clamp(min=0) / whole).mean()
+    increase = 100 * (left > whole).float().mean()
     return [*terms, drop, increase]

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,15 @@ from PIL import Image
 
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.model.checkpoint import read_head
+from tame_deploy.training.data import open_training_data
+from tame_deploy.training.device import open_fabric
 from tame_deploy.training.find_lr import find_lr
+from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.recipe import decode_recipe, write_toml
 from tame_deploy.training.step import MaskedStep
 from tame_deploy.training.train_head import build_recipe_network, train_head
+from tame_deploy.training.validation import validate
+from tests.command_line import run
 
 BASE = {
     "model": {
@@ -48,6 +55,15 @@ def rows(folder, split="training"):
 
 def losses(folder):
     return [float(row["loss"]) for row in rows(folder)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Let torch take one thread: for networks this small, several only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +109,19 @@ def test_batch_norms_learn_what_is_usual(trained):
     assert not torch.allclose(head.bns[0].running_mean, torch.zeros(1))
 
 
-def test_every_validation_picture_counts_whatever_the_batch(tmp_path):
-    for size in (5, 8):
-        chosen = recipe(run__batch_size=8, run__epochs=1, data__validation=f"demo-held-out:{size}")
-        train_head(chosen, tmp_path / str(size))
-    assert rows(tmp_path / "5", "validation") != rows(tmp_path / "8", "validation")
+def validated(batch_size, pictures):
+    chosen = recipe(run__batch_size=batch_size, data__validation=f"demo-held-out:{pictures}")
+    network = build_recipe_network(chosen)
+    data = open_training_data(chosen, network)
+    training = HeadTraining(open_fabric(chosen.run), network, chosen, data)
+    return validate(training, threading.Event())
+
+
+def test_every_validation_picture_counts_alike_whatever_the_batch():
+    found = validated(8, pictures=10)
+    assert validated(3, pictures=10) == pytest.approx(found, rel=1e-5)
+    assert validated(10, pictures=10) == pytest.approx(found, rel=1e-5)
+    assert validated(8, pictures=9) != pytest.approx(found, rel=1e-5)  # the last one, too
 
 
 def test_training_lowers_the_loss_on_what_it_sees(tmp_path):
@@ -158,34 +182,36 @@ def test_accumulated_batches_make_one_step(tmp_path):
     assert [row["step"] for row in found] == ["1", "2"]
 
 
-def start(arguments, folder, **environment):
-    return subprocess.Popen(
-        [sys.executable, *arguments, "-o", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def kill_when(happened):
+    def kill(process):
+        deadline = time.monotonic() + 120
+        while not happened():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(process, signal.SIGKILL)
+
+    return kill
 
 
-def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path):
+def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path, monkeypatch):
     file = tmp_path / "recipe.toml"
-    chosen = recipe(run__epochs=12, run__accumulate=2)
+    # The other process must take one thread, too: other sums round differently.
+    (tmp_path / "lonely.py").write_text(
+        "import torch\nfrom tests.conftest import TinyNet\ntorch.set_num_threads(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = recipe(run__epochs=12, run__accumulate=2, model__backbone="lonely:TinyNet")
     file.write_text(write_toml(chosen))
     folder = tmp_path / "killed"
-    process = start(["-m", "tame_deploy", "train", "--recipe", str(file)], folder)
-    deadline = time.monotonic() + 120
     # Killed in the middle of an epoch, with steps taken after the last checkpoint or not.
-    while time.monotonic() < deadline and not (folder / "last.ckpt").is_file():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = torch.load(folder / "last.ckpt", weights_only=True)["step"]
-    assert 0 < kept < 36
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the killed process: other sums round differently
+    run(
+        "train", "--recipe", file, "-o", folder, cwd=tmp_path, expect=-signal.SIGKILL,
+        meanwhile=kill_when((folder / "last.ckpt").is_file),
+    )  # fmt: skip
+    step = torch.load(folder / "last.ckpt", weights_only=True)["step"]
+    assert 0 < step < 36
     resumed = train_head(chosen, folder, resume=True)
     whole = train_head(chosen, tmp_path / "whole")
-    torch.set_num_threads(threads)
     for name in ("head-last.safetensors", "head-best.safetensors"):
         one, other = (read_head(path / name).head.state_dict() for path in (folder, whole.folder))
         assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one), name
@@ -193,7 +219,7 @@ def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path):
     assert resumed.best_loss == pytest.approx(whole.best_loss, rel=1e-5)
 
 
-def test_a_run_resumed_in_one_process_is_bit_for_bit_the_same(tmp_path, monkeypatch):
+def test_a_run_resumed_in_one_process_is_bit_for_bit_the_same(trained, tmp_path, monkeypatch):
     from tame_deploy.training.checkpoints import RunFolder
 
     save = RunFolder.save_checkpoint
@@ -203,7 +229,7 @@ def test_a_run_resumed_in_one_process_is_bit_for_bit_the_same(tmp_path, monkeypa
         if state.step == 4:
             raise KeyboardInterrupt
 
-    whole = train_head(recipe(), tmp_path / "whole")
+    whole = trained[0]
     monkeypatch.setattr(RunFolder, "save_checkpoint", stop_at_four)
     with pytest.raises(
         KeyboardInterrupt, match=r"interrupted; the checkpoint of step 4 .* --resume"
@@ -224,27 +250,49 @@ def test_a_finished_run_resumes_to_nothing_more_to_do(trained):
     assert again.last_head.read_bytes() == before
 
 
-@pytest.mark.parametrize("maps", ["batch", "own"])
-def test_two_processes_give_the_losses_of_one(tmp_path, maps):
-    file = tmp_path / "recipe.toml"
-    # Not AdamW: it would blow up the rounding that is the whole gradient of a bias before a norm.
-    chosen = {"loss__maps": maps, "optimizer__name": "sgd", "optimizer__max_lr": 0.05}
-    file.write_text(write_toml(recipe(**chosen, run__batch_size=4)))
-    process = start(
-        ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-         str(29500 + os.getpid() % 1000), "-m", "tame_deploy", "train", "--recipe", str(file)],
-        tmp_path / "two",
+#: What torchrun runs: the command line, once for each recipe, so that two runs cost one start.
+BOTH = """
+import sys
+from tame_deploy.cli.app import app
+for name in ("batch", "own"):
+    app(["train", "--recipe", f"{name}.toml", "-o", f"two-{name}"], standalone_mode=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    for maps in ("batch", "own"):
+        text = write_toml(recipe(**ROBUST, loss__maps=maps, run__batch_size=4))
+        (folder / f"{maps}.toml").write_text(text)
+    (folder / "both.py").write_text(BOTH)
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "both.py"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}, cwd=folder, timeout=240,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    train_head(recipe(**chosen), tmp_path / "one")
+    assert done.returncode == 0, done.stdout
+    return folder, done.stdout
+
+
+#: Not AdamW: it would blow up the rounding that is the whole gradient of a bias before a norm.
+ROBUST = {"optimizer__name": "sgd", "optimizer__max_lr": 0.05}
+
+
+@pytest.mark.parametrize("maps", ["batch", "own"])
+def test_two_processes_give_the_losses_of_one(by_two_processes, tmp_path, maps):
+    folder, output = by_two_processes
+    train_head(recipe(**ROBUST, loss__maps=maps), tmp_path / "one")
     for split in ("training", "validation"):
         for one, two in zip(
-            rows(tmp_path / "one", split), rows(tmp_path / "two", split), strict=True
+            rows(tmp_path / "one", split), rows(folder / f"two-{maps}", split), strict=True
         ):
             for name in ("step", "loss", "cross_entropy", "area", "variation"):
                 assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-5, abs=1e-6), name
-    assert output.count("trained 12 steps") == 1
+    assert output.count("trained 12 steps") == 2  # the first process alone says so
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tame_deploy.data.labelled import SharedPictures
+from tame_deploy.data.labelled import TorchvisionPictures
 from tame_deploy.data.sources import PictureSource, check_share, open_pictures
 from tame_deploy.errors import InputError
 
@@ -168,11 +168,11 @@ class Shared:
 
 
 def test_targets_may_be_a_tensor_and_broken_pictures_are_named():
-    found = SharedPictures("torchvision:It", Shared(torch.tensor([4, 2])))
+    found = TorchvisionPictures("torchvision:It", Shared(torch.tensor([4, 2])))
     assert [found.label(index) for index in range(2)] == [4, 2]
     with pytest.raises(InputError, match=r"torchvision:It\[1\] cannot be read: cannot identify"):
         found.image(1)
-    assert SharedPictures("it", Shared([4, 2]), labelled=False).label(0) is None
+    assert TorchvisionPictures("it", Shared([4, 2]), labelled=False).label(0) is None
 
 
 def test_masks_are_matched_by_name(tmp_path):
