@@ -10,11 +10,11 @@ import pytest
 
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.cli.train import export_command
-from tame_deploy.errors import IncompatibleArtifactError, TrainingError
+from tame_deploy.errors import IncompatibleArtifactError
 from tame_deploy.runtime.backends.tensorrt.cuda import Device
 from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
+from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.recipe import ModelConfig
-from tame_deploy.training.train_head import explained_failures
 from tests.command_line import run
 from tests.simulated.engines import write_engine
 
@@ -36,7 +36,9 @@ def test_after_an_export(tmp_path):
 
 def test_after_a_calibration(spaced, tmp_path):
     shutil.copytree("tame_deploy/data/pictures", tmp_path / "some photos")
-    done = run("calibrate", spaced, "--images", "some photos", "--count", 4, cwd=tmp_path)
+    done = run(
+        "calibrate", spaced, "--images", "some photos", "--calibration-size", 4, cwd=tmp_path
+    )
     assert suggested(done.stdout) == [
         *("tame-deploy", "quantize", str(spaced), "--images", "some photos"),
         *("-o", f"{spaced}-int8"),
@@ -44,7 +46,7 @@ def test_after_a_calibration(spaced, tmp_path):
 
 
 def test_after_a_training(tmp_path):
-    model = ModelConfig("demo", weights="my weights.pt", labels="my labels.txt")
+    model = ModelConfig(backbone="demo", weights="my weights.pt", labels="my labels.txt")
     words = shlex.split(export_command(model, tmp_path / "a run" / "best.safetensors"))
     assert words[words.index("--weights") + 1] == "my weights.pt"
     assert words[words.index("--labels") + 1] == "my labels.txt"
@@ -52,9 +54,11 @@ def test_after_a_training(tmp_path):
 
 
 def test_after_a_training_that_was_interrupted(tmp_path):
-    with pytest.raises(TrainingError) as told, explained_failures(tmp_path / "a run"):
-        raise KeyboardInterrupt
-    assert shlex.split(str(told.value))[-2:] == ["-o", str(tmp_path / "a run")]
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    run_folder = RunFolder(folder)
+    run_folder.recipe.write_text("")
+    assert suggested(run_folder.how_to_resume())[-2:] == ["-o", str(folder)]
 
 
 def test_where_an_engine_is_missing_or_for_another_gpu(spaced):

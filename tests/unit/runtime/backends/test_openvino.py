@@ -84,7 +84,8 @@ def test_a_closed_backend_and_bad_input_are_told(demo_export):
 
 def test_a_graph_of_another_manifest_is_refused(demo_export):
     artifact = open_artifact(demo_export)
-    other = replace(artifact, manifest=replace(artifact.manifest, backbone="other"))
+    edited = replace(artifact.manifest, backbone="other").with_identity()
+    other = replace(artifact, manifest=edited)
     with pytest.raises(IncompatibleArtifactError, match="not exported with this manifest"):
         OpenVinoBackend.of_artifact(other, BackendOptions())
 
