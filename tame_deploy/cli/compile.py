@@ -44,7 +44,9 @@ def compile_(
     images: Annotated[
         str | None, typer.Option("--images", help="Pictures that quantize, as for quantize.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures that calibrate.")] = 128,
+    calibration_size: Annotated[
+        int, typer.Option(min=1, help="How many pictures calibrate.")
+    ] = 128,
     data_root: DataRootOption = None,
     output: Annotated[
         str | None,
@@ -136,10 +138,14 @@ def compile_(
     )
     check_request(request)  # before anything is quantized for it
     pictures = _Pictures(
-        images=images, count=count, data_root=data_root, output=output, anew=rebuild
+        images=images,
+        calibration_size=calibration_size,
+        data_root=data_root,
+        output=output,
+        anew=rebuild,
     )
-    if images is None and given_options(context) & {"count", "data_root"}:
-        raise InputError("--count and --data-root have no meaning without --images")
+    if images is None and given_options(context) & {"calibration_size", "data_root"}:
+        raise InputError("--calibration-size and --data-root have no meaning without --images")
     warn_speed_only(opened.manifest)
     opened = _in_precision(opened, precision, pictures)
     try:
@@ -156,7 +162,7 @@ class _Pictures:
     """What quantizes, as the options say: pictures, how many, whence, whither, and whether anew."""
 
     images: str | None
-    count: int
+    calibration_size: int
     data_root: str | None
     output: str | None
     anew: bool
@@ -239,7 +245,7 @@ def _quantized(
     from tame_deploy.calibration.quantize import quantize_artifact
 
     options = QuantizeOptions(
-        precision=precision, target="tensorrt", calibration_size=pictures.count
+        precision=precision, target="tensorrt", calibration_size=pictures.calibration_size
     )
     source = picture_source(artifact, str(pictures.images), pictures.data_root)
     with step_spinner() as report:

@@ -59,9 +59,12 @@ def verify(
     ] = "onnxruntime",
     precision: ComputeOption = None,
     images: Annotated[
-        str | None, typer.Option("--images", help="Pictures that judge, as for quantize.")
+        str | None,
+        typer.Option("--images", help="Held-out pictures to compare on, as for quantize."),
     ] = None,
-    judge: Annotated[int, typer.Option(min=1, help="How many of them, at most.")] = 256,
+    held_out_size: Annotated[
+        int, typer.Option(min=1, help="How many of these pictures are used, at most.")
+    ] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Seed of their choice.")] = 0,
     against: Annotated[
         str | None, typer.Option(help="The float32 artifact; beside a quantized one.")
@@ -82,9 +85,16 @@ def verify(
     warn_speed_only(opened.manifest)
     given = given_options(context)
     if images is None:
-        _refuse(given & {"judge", "seed", "against", "floor", "data_root"}, "without --images")
-    chosen = _Judges(
-        images=images, data_root=data_root, count=judge, seed=seed, against=against, floor=floor
+        _refuse(
+            given & {"held_out_size", "seed", "against", "floor", "data_root"}, "without --images"
+        )
+    chosen = _HeldOutChoice(
+        images=images,
+        data_root=data_root,
+        size=held_out_size,
+        seed=seed,
+        against=against,
+        floor=floor,
     )
     if target is None:
         _refuse(given & {"engine"}, "without --target")
@@ -101,12 +111,12 @@ def verify(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judges:
-    """Which pictures judge, beside which artifact, and how strictly, as the options say."""
+class _HeldOutChoice:
+    """The held-out pictures, what is compared with, and how strictly, as the options say."""
 
     images: str | None
     data_root: str | None
-    count: int
+    size: int
     seed: int
     against: str | None
     floor: str | None
@@ -120,7 +130,7 @@ def _refuse(idle: AbstractSet[str], because: str) -> None:
 
 
 def _verify_graph(
-    artifact: Artifact, backend_name: str, options: BackendOptions, chosen: _Judges
+    artifact: Artifact, backend_name: str, options: BackendOptions, chosen: _HeldOutChoice
 ) -> None:
     from tame_deploy.runtime.selection.selection import open_backend
     from tame_deploy.runtime.verify.reference import ParityReference
@@ -146,7 +156,7 @@ def _verify_engine(
     artifact: Artifact,
     flavour: FlavourName,
     options: BackendOptions,
-    chosen: _Judges,
+    chosen: _HeldOutChoice,
 ) -> None:
     from tame_deploy.engine.verify import batches_to_verify
     from tame_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
@@ -170,7 +180,7 @@ def _verify_engine(
     console.print(f"[green]ok[/] {escape(str(stored.folder))} on {escape(name)}")
 
 
-def _held_out(artifact: Artifact, chosen: _Judges) -> tuple[_HeldOut | None, Floor | None]:
+def _held_out(artifact: Artifact, chosen: _HeldOutChoice) -> tuple[_HeldOut | None, Floor | None]:
     """Return held-out pictures and the float32 artifact, if asked for; and the floor."""
     from tame_deploy.engine.verify import float32_parent
     from tame_deploy.metrics.fidelity import parse_floor
@@ -224,15 +234,15 @@ def _write(stored: StoredEngine, verdict: Verdict | None, device: str | None) ->
         notes.print(f"[yellow]not kept:[/] {escape(str(error))}")
 
 
-def _evaluation_set(artifact: Artifact, images: str, judges: _Judges) -> EvaluationSet:
+def _evaluation_set(artifact: Artifact, images: str, wanted: _HeldOutChoice) -> EvaluationSet:
     """Return held-out pictures, none of which set the ranges of a quantized graph."""
     require_extra("quantize", "onnx", "scipy")
     from tame_deploy.calibration.observing.choice import NOTHING, choose_pictures, evaluation_set
     from tame_deploy.calibration.observing.record import read_calibration
 
-    source = picture_source(artifact, images, judges.data_root)
+    source = picture_source(artifact, images, wanted.data_root)
     record = read_calibration(artifact)
     beside = record.subject.pictures if record is not None else NOTHING
-    chosen, unreadable = choose_pictures(source, judges.count, judges.seed, least=1, beside=beside)
+    chosen, unreadable = choose_pictures(source, wanted.size, wanted.seed, least=1, beside=beside)
     show_notes([f"not read: {reason}" for reason in unreadable])
     return evaluation_set(artifact.manifest, source, chosen)

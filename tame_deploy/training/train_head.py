@@ -113,14 +113,20 @@ def train_head(
         elif fabric.is_global_zero:
             folder.start(recipe, overwrite=overwrite)
         if training.step < training.total_steps:
-            recording: AbstractContextManager[Recorder | None] = nullcontext()
-            if fabric.is_global_zero:
-                recording = Recorder(folder, training, report, show_progress=show_progress)
-            with recording as recorder:
+            with _recorder(folder, training, report, show_progress) as recorder:
                 run_training(training, recorder)
         training.share_findings()
     network.head.eval().requires_grad_(False)
     return _summary(folder, training)
+
+
+def _recorder(
+    folder: RunFolder, training: HeadTraining, report: Callable[[str], None], show_progress: bool
+) -> AbstractContextManager[Recorder | None]:
+    """Return what writes down the run, in the one process that does."""
+    if not training.fabric.is_global_zero:
+        return nullcontext()
+    return Recorder(folder, training, report, show_progress=show_progress)
 
 
 def _summary(folder: RunFolder, training: HeadTraining) -> TrainedHead:

@@ -102,8 +102,8 @@ def test_what_cannot_be_compiled_is_one_line(demo_copy, settings, arguments, wor
 
 def test_a_lower_precision_is_quantized_first_and_found_again(demo_copy, settings):
     done = run(
-        "compile", demo_copy, *RTX, "--precision", "fp16", "--images", "demo:90", "--count", 32,
-        "--batch", 4, env=settings,
+        "compile", demo_copy, *RTX, "--precision", "fp16", "--images", "demo:90",
+        "--calibration-size", 32, "--batch", 4, env=settings,
     )  # fmt: skip
     assert "top-1 agreement" in done.stdout
     made = demo_copy.with_name("demo-fp16-tensorrt")
@@ -111,7 +111,16 @@ def test_a_lower_precision_is_quantized_first_and_found_again(demo_copy, setting
     again = run("compile", demo_copy, *RTX, "--precision", "fp16", "--batch", 4, env=settings)
     assert "was quantized before, and is taken" in again.stderr
     assert "there already" in again.stdout
-    pictures = ("--precision", "fp16", "--images", "demo:90", "--count", 32, "--batch", 4)
+    pictures = (
+        "--precision",
+        "fp16",
+        "--images",
+        "demo:90",
+        "--calibration-size",
+        32,
+        "--batch",
+        4,
+    )
     refused = run("compile", demo_copy, *RTX, *pictures, env=settings, expect=1)
     assert "leave --images out to compile it, or add --rebuild" in refused.stderr
     anew = run("compile", demo_copy, *RTX, *pictures, "--rebuild", env=settings)
@@ -152,7 +161,7 @@ def test_verify_refuses_what_it_would_ignore(demo_copy):
 def test_bfloat16_is_held_to_the_floor_on_pictures(demo_copy):
     bf16 = ["--backend", "openvino", "--precision", "bf16"]
     assert "not grossly wrong" in run("verify", demo_copy, *bf16).stdout
-    judged = [*bf16, "--images", "demo:40", "--judge", 8]
+    judged = [*bf16, "--images", "demo:40", "--held-out-size", 8]
     done = run("verify", demo_copy, *judged).stdout
     assert "above the floor" in done
     assert "IoU of the top 15 %" in done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tame_deploy.artifact.decoding import decode, parse_object
@@ -137,7 +137,8 @@ class Calibration:
             )
         for tensor, seen in record.tensors.items():
             _check(tensor, seen, name)
-        return record
+        # A file may spell 1.0 as 1; what is written of it again must not depend on that.
+        return replace(record, settings=SETTINGS)
 
 
 def read_calibration(artifact: Artifact) -> Calibration | None:

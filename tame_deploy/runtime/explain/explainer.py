@@ -62,16 +62,12 @@ class Explainer(Closing):
             images: one picture or several of any size: paths, file contents as bytes, PIL images,
                 uint8 arrays (H, W, 3), or one array (N, H, W, 3). All are prepared as the
                 manifest says.
-            class_ids: which classes to explain: one for all pictures, K for all pictures, or K
-                for each of them, (N, K); -1 in place j is the j-th most likely. By default the
-                most likely one.
+            class_ids: one class for all pictures, K for all, or K for each of them, (N, K); -1 in
+                place j is the j-th most likely. By default the most likely one.
             top_k: instead of `class_ids`, how many of the most likely classes to explain.
             batch_size: how many pictures go through the graph at a time.
             max_pixels: a picture of more is refused before it is decoded.
             window: levels of 16-bit grey that become black and white (see `load_image`).
-
-        Returns:
-            The explanations in the order of the pictures; `[0]` is the first one's.
 
         Raises:
             InputError: for a picture or class that cannot be explained, by position and reason.

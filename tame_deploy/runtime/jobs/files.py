@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,13 +150,7 @@ def explain_files(
         with Records(
             output, options.records, keeps_maps=options.maps == "npz", resumed=options.resume
         ) as records:
-            try:
-                with closing(stream):
-                    for one in stream:
-                        _keep(one, drawings, records, summary)
-                        advance(1)
-            except KeyboardInterrupt:
-                summary.stopped = True
+            _explain_all(stream, drawings, records, summary, advance)
         if not summary.explained and not earlier.pictures:
             # So that the corrected command finds the folder empty.
             (output / LINES_NAME).unlink(missing_ok=True)
@@ -177,6 +171,23 @@ def _left(
             advance(1)
         else:
             yield picture
+
+
+def _explain_all(
+    stream: Generator[Streamed, None, None],
+    drawings: Drawings,
+    records: Records,
+    summary: ExplainedFiles,
+    advance: Callable[[int], None],
+) -> None:
+    """Keep what comes of a stream until it ends, or until Ctrl-C."""
+    try:
+        with closing(stream):
+            for one in stream:
+                _keep(one, drawings, records, summary)
+                advance(1)
+    except KeyboardInterrupt:
+        summary.stopped = True
 
 
 def _keep(one: Streamed, drawings: Drawings, records: Records, summary: ExplainedFiles) -> None:

@@ -152,14 +152,10 @@ class TensorRTBackend(Closing):
             if fitting != sizes:
                 raise InputError(f"found {sizes}; no profile holds it ({self._described()})")
             results = self._results(self._named(sizes), out or {}, queue_, stream)
+            addresses = {name: array.address for name, array in results.items()}
             try:
-                addresses = {
-                    **{name: array.address for name, array in results.items()},
-                    **{
-                        spec.name: lane.place_input(spec, seen[spec.name], queue_)
-                        for spec in self.inputs
-                    },
-                }
+                for spec in self.inputs:
+                    addresses[spec.name] = lane.place_input(spec, seen[spec.name], queue_)
                 lane.enqueue(profile, self._named(sizes), addresses, queue_)
             finally:
                 lane.mark_done(queue_)

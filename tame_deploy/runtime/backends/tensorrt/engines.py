@@ -136,19 +136,18 @@ def choose_engine(
             was expected, and the command that makes one.
         ManifestError: if the one that was named is malformed.
     """
-    folders = [one for one in engine_folders(artifact) if name in (None, one.name)]
     usable: list[StoredEngine] = []
     refused: list[TameError] = []
-    for folder in folders:
+    for folder in engine_folders(artifact):
+        if name not in (None, folder.name):
+            continue
         try:
             engine = read_engine(folder)
-            if engine.sidecar.flavour == flavour:
-                _check_machine(artifact, engine, version, device)
-                usable.append(engine)
-            elif name is not None:
-                raise IncompatibleArtifactError(
-                    f"{folder} is for {engine.sidecar.flavour}; expected one for {flavour}"
-                )
+            if name is None and engine.sidecar.flavour != flavour:
+                continue
+            _check_flavour(engine, flavour)
+            _check_machine(artifact, engine, version, device)
+            usable.append(engine)
         except TameError as error:
             if name is not None:
                 raise
@@ -160,11 +159,24 @@ def choose_engine(
     if refused:
         told = "; ".join(map(str, refused))
         raise refused[0] if len(refused) == 1 else IncompatibleArtifactError(told)
+    raise _nothing_to_run(artifact, flavour, name)
+
+
+def _nothing_to_run(
+    artifact: Artifact, flavour: FlavourName, name: str | None
+) -> IncompatibleArtifactError:
     known = ", ".join(folder.name for folder in engine_folders(artifact)) or "none"
-    raise IncompatibleArtifactError(
+    return IncompatibleArtifactError(
         f"{artifact.path} has no {flavour} engine{f' {name}' if name else ''} (found: {known}). "
         f"Make one: tame-deploy compile {shlex.quote(str(artifact.path))} --target {flavour}"
     )
+
+
+def _check_flavour(engine: StoredEngine, flavour: FlavourName) -> None:
+    if engine.sidecar.flavour != flavour:
+        raise IncompatibleArtifactError(
+            f"{engine.folder} is for {engine.sidecar.flavour}; expected one for {flavour}"
+        )
 
 
 def _preference(engine: StoredEngine) -> tuple[bool, bool, str]:
