@@ -154,16 +154,16 @@ def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
             calibration_size=COUNT, allow_low_fidelity=True, budget_s=BUDGET_S, **asked
         )
         made = quantize_artifact(artifact, source, folder / "made", options, overwrite=True)
-        chosen = made.outcome.held_out
+        chosen = made.record.held_out
         models[name] = made.artifact.model.read_bytes()
-        search = made.outcome.search
+        search = made.record.search
         rows[name] = {
             "kept_share": search.excluded_share,
             "curve": [
                 {"kept_share": p.excluded_share, "iou_15": p.score.iou15, "agreement": p.score.top1}
                 for p in search.curve
             ],
-            "curve_speedups": made.outcome.speedups,
+            "curve_speedups": made.record.speedups,
         }
     assert chosen is not None
     pixels = prepared(source, own)
@@ -195,7 +195,7 @@ def resnet(shared: Path, folder: Path) -> dict[str, float]:
         allow_low_fidelity=True,
     )
     made = quantize_artifact(artifact, source, folder / "resnet50-int8", options)
-    return {f"speedup_batch_{k}": v["speedup"] for k, v in made.outcome.times.items()}
+    return {f"speedup_batch_{k}": v["speedup"] for k, v in made.record.times.items()}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from tame_deploy.calibration.observing.record import (
 )
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.passes.half import check_activations_fit_half
-from tame_deploy.calibration.report.outcome import Comparison, Outcome
+from tame_deploy.calibration.report.quantization_record import Comparison, QuantizationRecord
 from tame_deploy.calibration.report.speed import time_against_float32
 from tame_deploy.calibration.report.write import write_quantized
 from tame_deploy.calibration.search.plan import Plan
@@ -60,12 +60,12 @@ class Quantized:
     """A quantized artifact, how it came about, and what its user should know besides."""
 
     artifact: Artifact
-    outcome: Outcome
+    record: QuantizationRecord
     notes: list[str]
 
 
 @dataclass
-class _Run:
+class _Quantization:
     """What the steps of one quantization share."""
 
     artifact: Artifact
@@ -111,7 +111,7 @@ def quantize_artifact(
     """
     check_float32(artifact)
     check_output(output, overwrite=overwrite)
-    run = _Run(artifact, source, options, report)
+    run = _Quantization(artifact, source, options, report)
     sets = _choose_sets(run)
     trials = _trials(run, sets)
     search = _search(run, trials)
@@ -120,7 +120,7 @@ def quantize_artifact(
     fidelity = _held_to_floor(run, trials, search, comparison)
     times, speedups = _times(run, trials, search, comparison.pictures, model)
     calibration = trials.equalized(search.plan.strength)[1]
-    outcome = Outcome(
+    record = QuantizationRecord(
         search=search,
         comparison=comparison,
         fidelity=fidelity,
@@ -129,11 +129,11 @@ def quantize_artifact(
         speedups=speedups,
     )
     report("Writing the artifact")
-    written = write_quantized(artifact, output, model, calibration, outcome, overwrite=overwrite)
-    return Quantized(written, outcome, run.notes)
+    written = write_quantized(artifact, output, model, calibration, record, overwrite=overwrite)
+    return Quantized(written, record, run.notes)
 
 
-def _choose_sets(run: _Run) -> PictureSets:
+def _choose_sets(run: _Quantization) -> PictureSets:
     run.report("Choosing pictures")
     sets, unreadable = choose_sets(
         run.source,
@@ -146,7 +146,7 @@ def _choose_sets(run: _Run) -> PictureSets:
     return sets
 
 
-def _trials(run: _Run, sets: PictureSets) -> Trials:
+def _trials(run: _Quantization, sets: PictureSets) -> Trials:
     """Return what tries plans: on few calibration pictures, and on all and the validation set."""
     few = run.pictures(sets.calibration.part(0, _FEW))
     many = run.pictures(sets.calibration.joined(sets.validation))
@@ -155,7 +155,7 @@ def _trials(run: _Run, sets: PictureSets) -> Trials:
     return Trials(run.graph, lambda graph: _calibrate(run, graph, sets.calibration), *examples)
 
 
-def _calibrate(run: _Run, graph: Graph, chosen: Choice) -> Calibration:
+def _calibrate(run: _Quantization, graph: Graph, chosen: Choice) -> Calibration:
     """Observe a graph's activations, unless the artifact has a record of just that."""
     inputs = calibration_inputs(run.artifact, run.source, chosen, run.options.seed)
     if graph is not run.graph:
@@ -173,7 +173,7 @@ def _calibrate(run: _Run, graph: Graph, chosen: Choice) -> Calibration:
     return observe(graph, inputs, run.source, cache=calibration_cache(), advance=advance)
 
 
-def _kept_calibration(run: _Run, inputs: CalibrationInputs) -> Calibration | None:
+def _kept_calibration(run: _Quantization, inputs: CalibrationInputs) -> Calibration | None:
     record = read_calibration(run.artifact)
     if record is None or record.key == inputs.key:
         return record
@@ -184,7 +184,7 @@ def _kept_calibration(run: _Run, inputs: CalibrationInputs) -> Calibration | Non
     return None
 
 
-def _search(run: _Run, trials: Trials) -> SearchResult:
+def _search(run: _Quantization, trials: Trials) -> SearchResult:
     """Return the plan to take; one whose activations float16 cannot hold is refused."""
     options = run.options
     plan = Plan(precision=options.precision, target=options.target, method=options.ranges)
@@ -201,7 +201,7 @@ def _search(run: _Run, trials: Trials) -> SearchResult:
     return found
 
 
-def _compare(run: _Run, held_out: Choice, model: onnx.ModelProto) -> Comparison:
+def _compare(run: _Quantization, held_out: Choice, model: onnx.ModelProto) -> Comparison:
     run.report("Comparing with float32 on held-out pictures")
     pictures = run.pictures(held_out)
     with pictures.open(run.float32) as backend:
@@ -212,7 +212,7 @@ def _compare(run: _Run, held_out: Choice, model: onnx.ModelProto) -> Comparison:
 
 
 def _held_to_floor(
-    run: _Run, trials: Trials, search: SearchResult, comparison: Comparison
+    run: _Quantization, trials: Trials, search: SearchResult, comparison: Comparison
 ) -> FidelityReport:
     """Return the fidelity, marked if it is below the floor and that is allowed.
 
@@ -239,7 +239,7 @@ def _held_to_floor(
     )
 
 
-def _layers_that_hurt(run: _Run, trials: Trials, search: SearchResult) -> list[str]:
+def _layers_that_hurt(run: _Quantization, trials: Trials, search: SearchResult) -> list[str]:
     """Return the names of the quantized layers that add most to the error, the worst first."""
     plan, found = search.plan, search.sensitivities
     if not found and plan.precision != "fp16":
@@ -248,7 +248,7 @@ def _layers_that_hurt(run: _Run, trials: Trials, search: SearchResult) -> list[s
 
 
 def _times(
-    run: _Run,
+    run: _Quantization,
     trials: Trials,
     search: SearchResult,
     pictures: EvaluationSet,

@@ -198,16 +198,16 @@ def show_notes(lines: list[str]) -> None:
 
 def show_quantized(made: Quantized) -> None:
     """Print how a quantization came about and what it is like."""
-    outcome, manifest = made.outcome, made.artifact.manifest
-    print_table(_recovery_table(outcome.search))
+    record, manifest = made.record, made.artifact.manifest
+    print_table(_recovery_table(record.search))
     assert manifest.fidelity is not None
     console.print(fidelity_table(manifest.fidelity))
-    for batch, found in outcome.times.items():
+    for batch, found in record.times.items():
         console.print(
             f"speed      batch {batch}: {found['ms']:.1f} ms, float32 {found['fp32_ms']:.1f} ms, "
             f"{found['speedup']:.2f}x"
         )
-    if not outcome.times:
+    if not record.times:
         console.print("speed      not measured: this machine has no TensorRT engine of it")
     if manifest.fidelity.allowed_below:
         notes.print("[yellow]below the floor:[/] kept because --allow-low-fidelity was given")

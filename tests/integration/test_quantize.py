@@ -142,7 +142,7 @@ def test_below_the_floor_nothing_is_kept_and_layers_are_blamed(demo_export, tmp_
 def test_what_is_allowed_below_the_floor_says_so(for_tensorrt):
     found = for_tensorrt("int8")
     assert found.artifact.manifest.fidelity.allowed_below
-    assert found.outcome.times == {}
+    assert found.record.times == {}
 
 
 def test_the_search_excludes_layers_until_little_is_lost(demo_export, tmp_path):
@@ -152,15 +152,15 @@ def test_the_search_excludes_layers_until_little_is_lost(demo_export, tmp_path):
         recovery=("layers",), allow_low_fidelity=True,
     )  # fmt: skip
     found = quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
-    curve = found.outcome.search.curve
+    curve = found.record.search.curve
     assert len(curve) > 2
     assert curve[-1].score.error < 0.5 * curve[0].score.error
     shares = [point.excluded_share for point in curve]
     assert shares == sorted(shares)
-    assert found.outcome.search.sensitivities[0].gain > 0
+    assert found.record.search.sensitivities[0].gain > 0
     model = onnx.load(found.artifact.model)
     floating = {node.name for node in model.graph.node if node.op_type == "FusedConv"}
-    assert floating <= found.outcome.search.plan.excluded
+    assert floating <= found.record.search.plan.excluded
     assert "curve.png" in found.artifact.manifest.files
 
 
@@ -269,7 +269,7 @@ def test_graphs_with_other_contracts_are_quantized_too(tmp_path, contract):
             **QUICK, target=target, recovery=("equalize", "bias"), allow_low_fidelity=True
         )
         made = quantize_artifact(artifact, drawn(artifact), tmp_path / target, options)
-        pictures = made.outcome.comparison.pictures  # the same for both
+        pictures = made.record.comparison.pictures  # the same for both
         expected = expected or predictions_node_by_node(artifact, pictures)
         found = predictions_node_by_node(made.artifact, pictures)
         same = np.flatnonzero(expected.class_ids == found.class_ids)

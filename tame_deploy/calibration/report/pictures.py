@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.calibration.report.outcome import Comparison, Outcome
+from tame_deploy.calibration.report.quantization_record import Comparison, QuantizationRecord
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.metrics.similarity import correlations, overlaps
 from tame_deploy.picture.overlay import blend, colorize, contact_sheet
@@ -54,7 +54,7 @@ def _square(pixels: NDArray[np.uint8], maps: Sequence[NDArray[np.float32]]) -> I
     return square
 
 
-def draw_curve(outcome: Outcome, path: Path) -> None:
+def draw_curve(record: QuantizationRecord, path: Path) -> None:
     """Write a PNG of fidelity against speed, or against the excluded share where none is known.
 
     The plan that was chosen is marked, and the floor is drawn as lines.
@@ -62,8 +62,8 @@ def draw_curve(outcome: Outcome, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curve, chosen, speedups = outcome.search.curve, outcome.search.chosen, outcome.speedups
-    floor = Floor(**outcome.fidelity.floor)
+    curve, chosen, speedups = record.search.curve, record.search.chosen, record.speedups
+    floor = Floor(**record.fidelity.floor)
     across = speedups or [100 * point.excluded_share for point in curve]
     label = "speed, times float32" if speedups else "multiply-adds in higher precision, %"
     figure = Figure(figsize=(10, 3.4), layout="constrained")

@@ -19,8 +19,8 @@ from tame_deploy.artifact.directory import (
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.calibration.graph import metadata_of, set_metadata
 from tame_deploy.calibration.observing.record import CALIBRATION_FILE, Calibration
-from tame_deploy.calibration.report.outcome import Outcome
 from tame_deploy.calibration.report.pictures import draw_before_after, draw_curve
+from tame_deploy.calibration.report.quantization_record import QuantizationRecord
 from tame_deploy.errors import BuildError
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.parity import check_parity
@@ -39,7 +39,7 @@ def write_quantized(
     output: str | os.PathLike[str],
     model: onnx.ModelProto,
     calibration: Calibration,
-    outcome: Outcome,
+    record: QuantizationRecord,
     *,
     overwrite: bool,
 ) -> Artifact:
@@ -50,7 +50,7 @@ def write_quantized(
         output: directory of the new one.
         model: its graph.
         calibration: which ranges the graph was made with.
-        outcome: how it came about.
+        record: how it came about.
         overwrite: whether an artifact that is there may be replaced.
 
     Raises:
@@ -59,12 +59,12 @@ def write_quantized(
     with create_artifact(output, overwrite=overwrite) as staging:
         parent.copy_files(staging, but=(*_MODEL_FILES, CALIBRATION_FILE))
         name = Path(os.path.abspath(output)).name
-        manifest = _manifest(parent, name, model, calibration, outcome)
+        manifest = _manifest(parent, name, model, calibration, record)
         metadata = {**metadata_of(model), "tame.manifest": manifest.identity()}
         set_metadata(model, metadata)
         model.producer_name, model.producer_version = "tame-deploy", metadata["tame.version"]
         onnx.save(model, staging / "model.onnx")
-        _write_records(staging, calibration, outcome)
+        _write_records(staging, calibration, record)
         names = sorted(path.name for path in staging.iterdir() if not path.name.startswith("."))
         manifest = replace(manifest, files={name: file_sha256(staging / name) for name in names})
         if PARITY_FILE in manifest.files:
@@ -73,16 +73,20 @@ def write_quantized(
     return open_artifact(output)
 
 
-def _write_records(folder: Path, calibration: Calibration, outcome: Outcome) -> None:
+def _write_records(folder: Path, calibration: Calibration, record: QuantizationRecord) -> None:
     (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
-    (folder / QUANTIZATION_FILE).write_text(outcome.to_json(), encoding="utf-8")
-    draw_before_after(outcome.comparison, folder / PICTURES_FILE, outcome.search.plan.precision)
-    if len(outcome.search.curve) > 1:
-        draw_curve(outcome, folder / CURVE_FILE)
+    (folder / QUANTIZATION_FILE).write_text(record.to_json(), encoding="utf-8")
+    draw_before_after(record.comparison, folder / PICTURES_FILE, record.search.plan.precision)
+    if len(record.search.curve) > 1:
+        draw_curve(record, folder / CURVE_FILE)
 
 
 def _manifest(
-    parent: Artifact, name: str, model: onnx.ModelProto, calibration: Calibration, outcome: Outcome
+    parent: Artifact,
+    name: str,
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    record: QuantizationRecord,
 ) -> Manifest:
     before = parent.manifest
     opset = next(item.version for item in model.opset_import if item.domain == "")
@@ -91,10 +95,10 @@ def _manifest(
         name=name,
         files={},
         graph=replace(before.graph, opset=opset),
-        precision=outcome.search.plan.precision,
-        target=outcome.search.plan.target,
+        precision=record.search.plan.precision,
+        target=record.search.plan.target,
         calibration=calibration.summary(),
-        fidelity=outcome.fidelity,
+        fidelity=record.fidelity,
         parity=None,
         parents=(*before.parents, f"{before.name} {before.identity()}"),
     )

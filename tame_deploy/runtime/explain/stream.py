@@ -92,7 +92,7 @@ def stream(
             for index, one in enumerate(named)
         )
         for batch in _batches(given, batch_size, ahead=batch_size + workers):
-            running.append(runner.submit(_explained, batch, explain))
+            running.append(runner.submit(_explain_batch, batch, explain))
             if len(running) >= _RUNNING:
                 yield from _checked(running.popleft().result(), skip_unreadable)
         while running:
@@ -120,7 +120,7 @@ def _batches(
         yield [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
 
 
-def _explained(batch: list[_BeingRead], explain: _Explain) -> list[Streamed]:
+def _explain_batch(batch: list[_BeingRead], explain: _Explain) -> list[Streamed]:
     """Explain the pictures of a batch that can be read."""
     pictures: dict[int, ReadPicture] = {}
     errors: dict[int, InputError] = {}

@@ -13,7 +13,7 @@ from tame_deploy.calibration.search.search_plan import SearchResult
 from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.metrics.faithfulness import Assessment, fidelity_report
 
-__all__ = ["Comparison", "Outcome"]
+__all__ = ["Comparison", "QuantizationRecord"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class QuantizationRecord:
     """How a quantization came about.
 
     Attributes:
