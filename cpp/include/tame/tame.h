@@ -197,10 +197,9 @@ typedef enum tame_format {
 typedef struct tame_image {
   int32_t format; /**< a tame_format */
   const void* data;
-  size_t size;   /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
-  int32_t width; /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
-  int32_t height;
-  size_t stride; /**< bytes from a row to the next; 0 means rows without a gap */
+  size_t size; /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
+  int32_t width, height; /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
+  size_t stride;         /**< bytes from a row to the next; 0 means rows without a gap */
 } tame_image;
 
 /** Width and height of a picture as people see it, after EXIF rotation; at most 250 million
@@ -239,9 +238,8 @@ typedef struct tame_request {
   size_t class_count;       /**< K */
   size_t class_rows;        /**< rows of `class_ids`: 0 or 1 (for all pictures), or N */
   int32_t top;              /**< instead: how many of the likeliest; 0 is 1 */
-  int32_t map_width;        /**< resize maps bilinearly; 0 and 0: as the network gives them */
-  int32_t map_height;
-  int32_t batch_size; /**< pictures that go through the graph at a time; 0 is 8 */
+  int32_t map_width, map_height; /**< resize maps bilinearly; 0 and 0: as the network gives them */
+  int32_t batch_size;            /**< pictures that go through the graph at a time; 0 is 8 */
 } tame_request;
 
 /** Classify pictures and show where the network looked.
