@@ -58,6 +58,24 @@ def test_every_linked_or_named_file_exists(document):
         assert (ROOT / name).exists(), name
 
 
+def test_every_path_in_contributings_table_exists():
+    rows = re.findall(r"^\| .* \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    paths = {path for row in rows for path in re.findall(r"`([\w./-]+/[\w./-]*)`", row)}
+    assert len(paths) > 80
+    for path in sorted(paths):
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "tame_deploy")), path
+
+
+def test_contributing_names_the_layers_that_are_checked():
+    from tame_deploy.artifact.decoding import read_toml
+
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    rules = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"]
+    for rule in rules:
+        layers = [one.rsplit(".", 1)[-1] for one in rule.get("layers", ()) if one != "__main__"]
+        assert ", ".join(f"`{one}`" for one in layers) in text, rule["name"]
+
+
 def sections(page: Path) -> set[str]:
     """Return what links to a page's headings say after the #."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
