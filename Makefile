@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Files in their own order: the many short ones come last, and fill both processes to the end.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 # What the C++ part is built and tested with, and Debian's packages that have it.
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
 CPP_PACKAGES := ccache cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
@@ -28,11 +31,11 @@ demo: .venv/demo-installed
 
 # The C++ part is left out where its tools are missing; Python's tests of it skip then.
 test: lint $(if $(CPP_MISSING),cpp-left-out,cpp form sanitize)
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
 
 # For the loop while writing: style, types, import rules and the quick tests, within a minute.
 check: lint
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow" tests/unit tests/golden tests/attacks
+	$(PYTEST) -m "not slow" tests/unit tests/golden tests/attacks
 
 # What `make test` would do first, side by side with --jobs: pip mostly writes files, compilers compute.
 prepare: .venv/test-installed $(if $(CPP_MISSING),,cpp-build)

@@ -106,7 +106,7 @@ def main() -> None:
         bf16: Any = BackendOptions(precision="bf16")
         with open_backend(artifact, "openvino", bf16) as backend:
             verdict = verify_backend(
-                artifact, backend, [1], roughly=True, held_out=(pictures, artifact)
+                artifact, backend, [1], arithmetic="bf16", held_out=(pictures, artifact)
             )
         verdict.check()
         fidelity = asdict(verdict.fidelity["1"])

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from candidate import Candidate, Opened
 from graphs import NAMES, Graphs, feeds_for, output_shapes, specs_of
 from place import Place
-from subject import Opened, Subject
 
 from tame_deploy.artifact.sidecar import EngineOptions, EngineSidecar, FlavourName, Profile
 from tame_deploy.artifact.types import TensorSpec
@@ -66,15 +66,15 @@ def engine_subjects(
     pixels: np.ndarray,
     place: Place,
     folder: Path,
-) -> list[Subject]:
+) -> list[Candidate]:
     """Return plain, fused and reference graph in each precision."""
 
-    def subject(name: str, precision: str) -> Subject:
+    def candidate(name: str, precision: str) -> Candidate:
         case = _Case(flavour, precision, name, graphs, folder, len(pixels))
         opener: Callable[[Place], Opened] = lambda place: _open(case, pixels, place)  # noqa: E731
-        return Subject(flavour, precision, name, opener, lambda: _build(case, place))
+        return Candidate(flavour, precision, name, opener, lambda: _build(case, place))
 
-    return [subject(name, precision) for precision in precisions for name in NAMES]
+    return [candidate(name, precision) for precision in precisions for name in NAMES]
 
 
 def _build(case: _Case, place: Place) -> Path:

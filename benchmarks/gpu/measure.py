@@ -6,9 +6,9 @@
 
 Plain classifier, fused graph and the reference's graph on TensorRT, TensorRT-RTX and ONNX Runtime;
 TAME in PyTorch, eager and compiled, as published; Grad-CAM with its backward pass. Every round
-times each subject once, in an order drawn anew, twice: between CUDA events with inputs and outputs
-on the GPU, and on the wall clock, numpy in and numpy out. One call at a time; pictures a second are
-batch size over median latency. Memory is that of a subject alone: torch's own count, or what the
+times each candidate once, in an order drawn anew, twice: between CUDA events with inputs and
+outputs on the GPU, and on the wall clock, numpy in and numpy out. One call at a time; pictures a second are
+batch size over median latency. Memory is that of a candidate alone: torch's own count, or what the
 GPU has less of, where the first to use a library carries that library's kernels too.
 Weights are random: this measures speed, and nothing else.
 What cannot be had is noted with its reason. Results of other backbones and batch sizes that the
@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from candidate import PRECISIONS, Candidate
 from machine import RESULTS, machine_facts, write_results
 from place import Place, gpu_facts, library_versions, slug
 from rich.console import Console
 from rich.table import Table
-from subject import PRECISIONS, Subject
 
 from tame_deploy.errors import TameError
 from tame_deploy.runtime.backends.tensorrt import cuda
@@ -118,9 +118,9 @@ def measure_all(
             shape = specs_of(graphs.find("plain", "fp32"))[0][0].shape[1:]
             for batch in options.batches:
                 pixels = np.random.default_rng(0).integers(0, 256, (batch, *shape), dtype=np.uint8)
-                subjects = make_subjects(options, backbone, graphs, pixels, place, folder)
-                tell(f"{backbone}, batch {batch}: {len(subjects)} subjects, each alone first")
-                found = measure(subjects, place, length, tell)
+                candidates = make_subjects(options, backbone, graphs, pixels, place, folder)
+                tell(f"{backbone}, batch {batch}: {len(candidates)} candidates, each alone first")
+                found = measure(candidates, place, length, tell)
                 run = {"backbone": backbone, "batch": batch, "rows": rows_of(found, batch)}
                 runs.append(run)
                 if not options.smoke:
@@ -135,22 +135,22 @@ def make_subjects(
     pixels: Any,
     place: Place,
     folder: Path,
-) -> list[Subject]:
-    """Return the subjects of one backbone and batch size."""
+) -> list[Candidate]:
+    """Return the candidates of one backbone and batch size."""
     from engines import engine_subjects
     from networks import torch_subjects
     from sessions import session_subjects
 
     precisions = tuple(options.precisions)
-    # Compiling for real takes most of a minute a subject; a smoke run only traces.
+    # Compiling for real takes most of a minute a candidate; a smoke run only traces.
     compiler = {"backend": "eager"} if options.smoke else {"mode": options.compile_mode}
-    subjects = [
+    candidates = [
         *engine_subjects("tensorrt", graphs, precisions, pixels, place, folder),
         *engine_subjects("tensorrt-rtx", graphs, precisions, pixels, place, folder),
         *session_subjects(graphs, precisions, pixels),
         *torch_subjects(backbone, precisions, pixels, compiler),
     ]
-    return [subject for subject in subjects if subject.backend in options.backends]
+    return [candidate for candidate in candidates if candidate.backend in options.backends]
 
 
 def _results_path(place: Place) -> Path:
@@ -190,13 +190,13 @@ def show(run: dict[str, Any], console: Console, *, smoke: bool) -> None:
     """Print a run's table, and below it what could not be had."""
     title = f"{run['backbone']}, batch {run['batch']}"
     table = Table(
-        "backend", "precision", "subject", "ms p50 / p90 / p99", "with copies", "pictures/s",
+        "backend", "precision", "candidate", "ms p50 / p90 / p99", "with copies", "pictures/s",
         "over plain", "with copies", "MiB",
         title=f"{title}; {_SMOKE}" if smoke else title,
     )  # fmt: skip
     reasons: dict[str, list[str]] = {}
     for row in run["rows"]:
-        named = [row["backend"], row["precision"], row["subject"]]
+        named = [row["backend"], row["precision"], row["candidate"]]
         if "reason" in row:
             reasons.setdefault(row["reason"], []).append(" ".join(named))
             continue

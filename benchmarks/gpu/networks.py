@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from candidate import Candidate, Opened
 from fusion import Plain
 from place import Place
-from subject import Opened, Subject
 from torch import Tensor, nn
 
 from tame_deploy.errors import DeviceError
@@ -88,8 +88,8 @@ class GradCam(nn.Module):
 
 def torch_subjects(
     backbone: str, precisions: tuple[str, ...], pixels: np.ndarray, compiler: dict[str, Any]
-) -> list[Subject]:
-    """Return the PyTorch subjects.
+) -> list[Candidate]:
+    """Return the PyTorch candidates.
 
     Args:
         backbone: its name.
@@ -108,7 +108,7 @@ def torch_subjects(
         ):
             settings = compiler if backend == "torch-compile" else None
             opener = _opener(backbone, build, precision, pixels, settings)
-            found.append(Subject(backend, precision, name, opener))
+            found.append(Candidate(backend, precision, name, opener))
     return found
 
 
@@ -146,7 +146,7 @@ def _opener(
             if isinstance(module, GradCam):
                 module.release()
             if compiler is not None:
-                torch._dynamo.reset()  # else it may hold on to weights; subjects close together
+                torch._dynamo.reset()  # else it may hold on to weights; candidates close together
 
         return Opened(on_device, from_host, close)
 

@@ -35,7 +35,7 @@ class _TimedEvent:
 
 
 class Place:
-    """Where subjects run; every one of them queues its work on the same stream.
+    """Where candidates run; every one of them queues its work on the same stream.
 
     Args:
         device: the GPU; None is a smoke run on the CPU.

@@ -1,4 +1,4 @@
-"""Timing in rounds: every round times each subject once, in an order that is drawn anew."""
+"""Timing in rounds: every round times each candidate once, in an order that is drawn anew."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from candidate import Candidate, Opened
 from place import Place, device_free_bytes
-from subject import Opened, Subject
 
 _WARM = 4
-#: Of the GPU's memory, for subjects that are open at a time; the rest is for what comes and goes.
+#: Of the GPU's memory, for candidates that are open at a time; the rest is for what comes and goes.
 _SHARE = 0.85
 
 
 @dataclass
 class Seen:
-    """A subject and what is known of it; `reason` says why it could not be had."""
+    """A candidate and what is known of it; `reason` says why it could not be had."""
 
-    subject: Subject
+    candidate: Candidate
     reason: str | None = None
     peak_bytes: int | None = None
     taken_bytes: int = 0
@@ -41,22 +41,22 @@ class Length:
 
 
 def measure(
-    subjects: Sequence[Subject], place: Place, length: Length, tell: Callable[[str], None]
+    candidates: Sequence[Candidate], place: Place, length: Length, tell: Callable[[str], None]
 ) -> list[Seen]:
-    """Return all subjects, timed or with the reason why not.
+    """Return all candidates, timed or with the reason why not.
 
     Each is first opened alone, which shows what it needs; then as many families as fit into memory
     are opened together and timed interleaved.
     """
-    found = [Seen(subject) for subject in subjects]
+    found = [Seen(candidate) for candidate in candidates]
     for seen in found:
-        tell(str(seen.subject))
+        tell(str(seen.candidate))
         _alone(seen, place)
         if seen.reason is not None:
             tell(f"  {seen.reason}")
     groups = _packed([seen for seen in found if seen.reason is None], place.free_bytes())
     for number, group in enumerate(groups, 1):
-        tell(f"timing {len(group)} subjects, group {number} of {len(groups)}")
+        tell(f"timing {len(group)} candidates, group {number} of {len(groups)}")
         _together(group, number, place, length)
     return found
 
@@ -67,20 +67,20 @@ def _one_line(error: BaseException) -> str:
 
 
 def _alone(seen: Seen, place: Place) -> None:
-    """Make a subject, note what memory it needs, and let go of it again."""
+    """Make a candidate, note what memory it needs, and let go of it again."""
     opened: Opened | None = None
     try:
-        seen.subject.prepare()
+        seen.candidate.prepare()
         free, held = place.free_bytes(), place.torch_held_bytes()
-        opened = seen.subject.open(place)
+        opened = seen.candidate.open(place)
         seen.facts = opened.facts
         _warm(opened, place)
         if free is not None:
-            if seen.subject.by_torch:
+            if seen.candidate.by_torch:
                 seen.peak_bytes = place.torch_peak_bytes(opened.on_device, held)
             # What the caches of torch hold counts here: it must fit beside the others.
             seen.taken_bytes = max(0, free - device_free_bytes())
-            if not seen.subject.by_torch:
+            if not seen.candidate.by_torch:
                 seen.peak_bytes = seen.taken_bytes
     except Exception as error:  # from any library; the run goes on
         seen.reason = _one_line(error)
@@ -108,7 +108,7 @@ def _packed(found: list[Seen], free: int | None) -> list[list[Seen]]:
     """Return groups that fit into memory at once; a family stays together."""
     families: dict[tuple[str, str], list[Seen]] = {}
     for seen in found:
-        families.setdefault(seen.subject.family, []).append(seen)
+        families.setdefault(seen.candidate.family, []).append(seen)
     groups: list[tuple[int, list[Seen]]] = []
     for family in families.values():
         needed = sum(seen.taken_bytes for seen in family)
@@ -123,14 +123,14 @@ def _packed(found: list[Seen], free: int | None) -> list[list[Seen]]:
 
 
 def _together(group: list[Seen], number: int, place: Place, length: Length) -> None:
-    """Time a group's subjects in rounds."""
-    place.free_bytes()  # gives back what closed subjects left in torch's cache
+    """Time a group's candidates in rounds."""
+    place.free_bytes()  # gives back what closed candidates left in torch's cache
     opened: list[tuple[Seen, Opened]] = []
     try:
         for seen in group:
             seen.group = number
             try:
-                one = seen.subject.open(place)
+                one = seen.candidate.open(place)
                 opened.append((seen, one))
                 _warm(one, place)
             except Exception as error:
@@ -170,18 +170,22 @@ def _once(one: Opened, place: Place) -> tuple[float, float]:
 
 
 def rows_of(found: Sequence[Seen], batch: int) -> list[dict[str, Any]]:
-    """Return what is written down of each subject."""
+    """Return what is written down of each candidate."""
     plain = {
-        seen.subject.family: seen
+        seen.candidate.family: seen
         for seen in found
-        if seen.subject.name == "plain" and seen.reason is None
+        if seen.candidate.name == "plain" and seen.reason is None
     }
-    return [_row(seen, plain.get(seen.subject.family), batch) for seen in found]
+    return [_row(seen, plain.get(seen.candidate.family), batch) for seen in found]
 
 
 def _row(seen: Seen, plain: Seen | None, batch: int) -> dict[str, Any]:
-    subject = seen.subject
-    named = {"backend": subject.backend, "precision": subject.precision, "subject": subject.name}
+    candidate = seen.candidate
+    named = {
+        "backend": candidate.backend,
+        "precision": candidate.precision,
+        "candidate": candidate.name,
+    }
     if seen.reason is not None:
         return {**named, "reason": seen.reason}
     row: dict[str, Any] = {
@@ -189,7 +193,7 @@ def _row(seen: Seen, plain: Seen | None, batch: int) -> dict[str, Any]:
         "group": seen.group,
         "rounds": len(seen.device_ms),
         "peak_bytes": seen.peak_bytes,
-        "memory_by": "torch.cuda" if subject.by_torch else "cudaMemGetInfo",
+        "memory_by": "torch.cuda" if candidate.by_torch else "cudaMemGetInfo",
         **{name: value for name, value in seen.facts.items() if value is not None},
     }
     for copies, times, below in (

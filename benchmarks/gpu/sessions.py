@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from candidate import Candidate, Opened
 from graphs import NAMES, Graphs, feeds_for, output_shapes, specs_of
 from place import Place
-from subject import Opened, Subject
 
 from tame_deploy.errors import BackendError, DeviceError
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -25,7 +25,7 @@ _SEVERE_ONLY = 3
 
 def session_subjects(
     graphs: Graphs, precisions: tuple[str, ...], pixels: np.ndarray
-) -> list[Subject]:
+) -> list[Candidate]:
     """Return plain, fused and reference graph in each precision."""
 
     def opener(name: str, precision: str) -> Callable[[Place], Opened]:
@@ -40,7 +40,7 @@ def session_subjects(
         return open_it
 
     return [
-        Subject("onnxruntime", precision, name, opener(name, precision))
+        Candidate("onnxruntime", precision, name, opener(name, precision))
         for precision in precisions
         for name in NAMES
     ]

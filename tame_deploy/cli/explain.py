@@ -52,7 +52,7 @@ ArtifactOrUrl = Annotated[
     str,
     typer.Argument(
         metavar="ARTIFACT",
-        help="Artifact directory, or http, https, grpc or grpcs://HOST:PORT[/MODEL].",
+        help="Artifact directory, or http, https, grpc or grpcs://HOST:PORT/MODEL.",
     ),
 ]
 ImagesArgument = Annotated[

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -21,6 +21,8 @@ from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
 from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.torch_backend import TorchBackend
+from tame_deploy.runtime.verify.comparison import is_flat
 from tests.conftest import TinyNet
 from tests.unit.model.test_head import random_head
 
@@ -74,14 +76,20 @@ def check_fused(network, batch, per_image, seed, run):
     assert torch.allclose(maps, expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max() + 1))
 
 
-@settings(
-    deadline=None,
-    max_examples=6,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+@pytest.mark.parametrize(
+    ("variant", "layers", "classes", "size", "batch", "per_image"),
+    [
+        ("tame", 4, 1000, (48, 48), 1, 4),
+        ("no-skip-no-batchnorm", 1, 5, (17, 75), 5, 1),
+        ("sigmoid-branch", 3, 9, (75, 18), 2, 3),
+        ("no-skip", 2, 2, (33, 41), 3, 2),
+    ],
 )
-@given(networks, st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
 @torch.no_grad()
-def test_the_onnx_file_equals_the_unfolded_network(tmp_path, network, batch, per_image, seed):
+def test_the_onnx_file_equals_the_unfolded_network(
+    tmp_path, variant, layers, classes, size, batch, per_image
+):
+    network = tiny_network(variant, layers, classes, size, seed=batch)
     export_artifact(network, tmp_path / "it", ExportOptions(maps="logits"), overwrite=True)
 
     def run(_fused, feeds):
@@ -89,7 +97,7 @@ def test_the_onnx_file_equals_the_unfolded_network(tmp_path, network, batch, per
             outputs = explainer.backend.run({name: t.numpy() for name, t in feeds.items()})
         return tuple(torch.from_numpy(outputs[n]) for n in ("logits", "explained", "maps"))
 
-    check_fused(network, batch, per_image, seed, run)
+    check_fused(network, batch, per_image, 7, run)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +178,34 @@ def test_minmax_of_a_flat_map_is_faint_and_not_noise():
     assert (sharp.min(), sharp.max()) == (0, 1)
 
 
-@pytest.mark.parametrize("maps", ["minmax", "sigmoid", "logits"])
-@pytest.mark.parametrize(("bias", "scale"), [(8.0, 1e-6), (50.0, 1e-5), (-3.0, 1e-9)])
-def test_nearly_flat_maps_are_warned_of_and_shown_flat(tmp_path, maps, bias, scale):
+NEARLY_FLAT = [(8.0, 1e-6), (50.0, 1e-5), (-3.0, 1e-9)]
+
+
+def nearly_flat_network(bias, scale):
     network = tiny_network()
     network.head.fuser.weight.data *= scale
     network.head.fuser.bias.data.fill_(bias)
+    return network
+
+
+@pytest.mark.parametrize("maps", ["minmax", "sigmoid", "logits"])
+@pytest.mark.parametrize(("bias", "scale"), NEARLY_FLAT)
+def test_nearly_flat_maps_are_flat_however_they_are_finished(maps, bias, scale):
+    picture = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    with TorchBackend(nearly_flat_network(bias, scale), "uint8", maps=maps) as backend:
+        found = backend.run({"images": picture, "class_ids": np.array([[0, 1], [2, 3]])})
+    assert all(is_flat(heat, maps) for row in found["maps"] for heat in row)
+
+
+@pytest.mark.parametrize(
+    ("maps", "bias", "scale"),
+    [
+        (maps, *flat)
+        for maps, flat in zip(("minmax", "sigmoid", "logits"), NEARLY_FLAT, strict=True)
+    ],
+)
+def test_nearly_flat_maps_are_warned_of_and_shown_flat(tmp_path, maps, bias, scale):
+    network = nearly_flat_network(bias, scale)
     artifact = export_artifact(network, tmp_path / "it", ExportOptions(maps=maps))
     assert artifact.manifest.parity.flat_maps == 6
     with load(artifact.path) as explainer:

@@ -84,3 +84,19 @@ def test_quantizing_needs_no_torch():
 def test_a_missing_extra_is_named_with_its_pip_command():
     with pytest.raises(errors.MissingExtraError, match=r"nonsense.*pip install 'tame-deploy\[x\]'"):
         errors.require_extra("x", "json", "nonsense")
+
+
+def test_every_help_text_is_shown_as_it_was_written():
+    """Square brackets are markup to whoever draws the help, unless they are escaped."""
+    import typer
+    from rich.markup import render
+
+    from tame_deploy.cli.app import app
+
+    group = typer.main.get_command(app)
+    commands = [group, *group.commands.values()]
+    texts = [command.help or "" for command in commands]
+    texts += [getattr(one, "help", None) or "" for command in commands for one in command.params]
+    assert len(texts) > 100
+    for text in texts:
+        assert render(text).plain == text.replace("\\[", "["), text

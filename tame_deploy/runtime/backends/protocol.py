@@ -59,6 +59,11 @@ class BackendOptions:
     mode: Literal["latency", "throughput"] = "latency"
 
     def __post_init__(self) -> None:
+        for name in ("threads", "device", "streams"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole and (name, value) != ("threads", None):
+                raise InputError(f"{name} is {value!r}; expected a whole number")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads is {self.threads}; expected at least 1")
         if self.device < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -175,7 +176,11 @@ class Explanation:
     @overload
     def __getitem__(self, index: slice) -> Explanation: ...
     def __getitem__(self, index: int | slice) -> PictureExplanation | Explanation:
-        """Return the explanation of one picture, or those of several."""
+        """Return the explanation of one picture, or those of several.
+
+        Raises:
+            IndexError: if there is no such picture.
+        """
         if isinstance(index, slice):
             return replace(
                 self,
@@ -184,6 +189,9 @@ class Explanation:
                 maps=self.maps[index],
                 pictures=self.pictures[index],
             )
+        index = int(operator.index(index))  # numpy would take True for a mask
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"found picture {index}; there are {len(self)}")
         return PictureExplanation(
             self.logits[index],
             self.class_ids[index],

@@ -49,6 +49,8 @@ def load(
     """
     if options is not None and (threads is not None or providers is not None):
         raise InputError("found options beside threads or providers; expected one or the other")
+    if isinstance(providers, str):
+        raise InputError(f"providers is {providers!r}; expected a list, such as [{providers!r}]")
     chosen = tuple(providers) if providers is not None else None
     options = options or BackendOptions(threads=threads, providers=chosen)
     url = os.fspath(path)

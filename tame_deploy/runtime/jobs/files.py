@@ -151,7 +151,7 @@ def explain_files(
             output, options.records, keeps_maps=options.maps == "npz", resumed=options.resume
         ) as records:
             _explain_all(stream, drawings, records, summary, advance)
-        if not summary.explained and not earlier.pictures:
+        if not summary.explained and not earlier.pictures and options.records == "jsonl":
             # So that the corrected command finds the folder empty.
             (output / LINES_NAME).unlink(missing_ok=True)
         summary.sheet = drawings.draw_sheet()

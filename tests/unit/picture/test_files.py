@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, features
 
 from tame_deploy.errors import InputError
 from tame_deploy.picture.files import FORMATS, IMAGE_SUFFIXES
-from tame_deploy.picture.preprocess import load_image, parse_window
+from tame_deploy.picture.preprocess import load_image
 
 with_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 
@@ -151,14 +151,9 @@ def test_a_lazily_opened_broken_picture_is_one_line():
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
-    bomb = encoded(Image.new("1", (60_000, 60_000)), "PNG")
-    assert len(bomb) < 1_000_000
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with pytest.raises(InputError, match="megapixels"):
-            load_image(bomb)
-        with pytest.raises(InputError, match="10000x10000; expected at most 89 megapixels"):
-            load_image(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
+    for side in (10_000, 60_000):
+        with pytest.raises(InputError, match=f"{side}x{side}; expected at most 89 megapixels"):
+            load_image(cut_off(side, side))  # or it would be said to be cut off
 
 
 def exif(orientation: int, *entries: tuple[int, int, int, bytes], order: str = "<") -> bytes:
@@ -375,13 +370,6 @@ def test_a_window_takes_levels_that_sixteen_bits_do_not_hold():
 
 def test_a_window_leaves_pictures_of_eight_bits_alone():
     assert load_image(noise(4, 4), window=(0, 10)).tobytes() == noise(4, 4).tobytes()
-
-
-@pytest.mark.parametrize("text", ["", "5", "1,2,3", "a,b", "0.5,1", "7,7", "9,3"])
-def test_a_window_that_is_none_is_refused(text):
-    with pytest.raises(InputError, match="found window"):
-        parse_window(text)
-    assert parse_window("-10, 4095") == (-10, 4095)
 
 
 def cut_off(width: int, height: int) -> bytes:

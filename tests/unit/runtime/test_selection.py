@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tame_deploy import load
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.errors import (
     BackendNotInstalledError,
@@ -136,3 +137,17 @@ def test_bound_tensors_give_what_a_plain_session_gives(demo_export):
             for name, value in expected.items():
                 np.testing.assert_array_equal(first[name], value)
         assert len(bound._kept) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threads": 2.0}, "threads is 2.0; expected a whole number"),
+        ({"threads": "2"}, "threads is '2'; expected a whole number"),
+        ({"threads": True}, "threads is True; expected a whole number"),
+        ({"providers": "CPUExecutionProvider"}, "expected a list, such as"),
+    ],
+)
+def test_options_of_other_types_are_refused_before_anything_is_opened(options, words):
+    with pytest.raises(InputError, match=words):
+        load("nowhere", **options)

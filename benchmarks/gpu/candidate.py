@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "tf32", "fp16", "int8", "int8+fp16")
 
 @dataclass(frozen=True)
 class Opened:
-    """A subject that is ready to run.
+    """A candidate that is ready to run.
 
     Attributes:
         on_device: queues one call on the place's stream; inputs and outputs stay on the GPU.
@@ -30,7 +30,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """Something to time at one batch size.
 
     Attributes:
