@@ -229,9 +229,7 @@ def _find_lr(recipe: Recipe, rates: tuple[float, float], steps: int | None) -> R
 
 
 def ablate(
-    study: Annotated[
-        str, typer.Argument(help=r"A TOML file: recipe, \[runs.NAME], \[evaluation].")
-    ],
+    study: Annotated[str, typer.Argument(help=r"TOML file: recipe, \[runs.NAME], \[evaluation].")],
     output: Annotated[
         str, typer.Option("--output", "-o", help="A folder with one run folder each.")
     ] = "runs/ablation",
