@@ -8,8 +8,8 @@ Plain classifier, fused graph and the reference's graph on TensorRT, TensorRT-RT
 TAME in PyTorch, eager and compiled, as published; Grad-CAM with its backward pass. Every round
 times each candidate once, in an order drawn anew, twice: between CUDA events with inputs and
 outputs on the GPU, and on the wall clock, numpy in and numpy out. One call at a time; pictures a
-second are batch size over median latency. Memory is that of a candidate alone: torch's own count, or what the
-GPU has less of, where the first to use a library carries that library's kernels too.
+second are batch size over median latency. Memory is that of a candidate alone: torch's own count,
+or what the GPU has less of, where the first to use a library carries that library's kernels too.
 Weights are random: this measures speed, and nothing else.
 What cannot be had is noted with its reason. Results of other backbones and batch sizes that the
 same machine has measured before stay in the file.
