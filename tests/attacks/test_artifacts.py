@@ -50,6 +50,7 @@ def test_forged_reference(demo_copy, data):
         ParityReference.load(open_artifact(demo_copy))
 
 
+@pytest.mark.slow
 def test_reference_that_unpacks_to_more_than_memory(demo_copy):
     with zipfile.ZipFile(demo_copy / "parity.npz", "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("images.npy", bytes(1100 * 2**20))

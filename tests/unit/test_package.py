@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -31,24 +30,13 @@ def test_error_tree_in_the_docstring_is_the_real_one():
     assert all(issubclass(getattr(errors, name), errors.TameError) for name in real)
 
 
-@pytest.mark.parametrize(
-    ("statement", "seconds"),
-    [("import tame_deploy", 0.1), ("import tame_deploy.cli.app", 0.4)],
-)
-def test_importing_is_quick_and_brings_no_heavy_library(statement, seconds):
+@pytest.mark.parametrize("statement", ["import tame_deploy", "import tame_deploy.cli.app"])
+def test_importing_brings_no_heavy_library(statement):
+    """How long it takes is measured by benchmarks/footprint.py."""
     heavy = ["torch", "onnx", "onnxruntime", "safetensors", "torchvision", "numpy", "PIL"]
     check = f"{statement}, sys; print([m for m in {heavy} if m in sys.modules])"
-    best = min(_timed(f"import sys; {check}") for _ in range(4))
-    empty = min(_timed("print([])") for _ in range(4))
-    assert best - empty < seconds
-
-
-def _timed(code: str) -> float:
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    elapsed = time.perf_counter() - start
+    done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-    return elapsed
 
 
 def test_the_runtime_works_without_torch():
@@ -68,6 +56,7 @@ def test_metrics_on_an_artifact_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_quantizing_needs_no_torch():
     code = (
         "import sys\n"

@@ -100,6 +100,7 @@ EXAMPLE = Manifest(
 ).with_identity()
 
 
+@pytest.mark.slow
 @given(manifests())
 def test_json_round_trip(manifest):
     assert Manifest.from_json(manifest.to_json()) == manifest

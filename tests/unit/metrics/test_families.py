@@ -132,6 +132,7 @@ def test_insertion_starts_from_a_blurred_picture():
     assert found["insertion_100"][0] == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_imputation_solves_the_papers_equations():
     # One unknown pixel among known ones: the weighted mean of its eight neighbours.
     pixels = np.arange(27, dtype=np.float32).reshape(3, 3, 3) / 27
@@ -143,6 +144,7 @@ def test_imputation_solves_the_papers_equations():
     assert found == pytest.approx(expected, abs=4 * NOISE / 2000**0.5)
 
 
+@pytest.mark.slow
 def test_imputation_solves_for_unknown_neighbours_together():
     # A row of two unknowns between 0 and 1, nothing above or below: u = v/3·..., by hand.
     pixels = np.zeros((1, 4, 3), np.float32)

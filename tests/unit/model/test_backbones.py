@@ -15,6 +15,7 @@ def own_file(tmp_path, module, prefix="", rename=lambda name: name):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mobilenet_v2", "mnasnet0_5", "densenet121", "shufflenet_v2_x0_5", "googlenet"]
 )
@@ -38,6 +39,7 @@ def test_densenets_old_names_are_known(tmp_path):
     assert torch.equal(backbone.module.classifier.weight, module.classifier.weight)
 
 
+@pytest.mark.slow
 def test_a_transformer_takes_the_size_of_its_weights(tmp_path):
     module = torchvision.models.vit_b_32(num_classes=3, image_size=384)
     request = BackboneRequest("vit_b_32", own_file(tmp_path, module), image_size=(384, 384))
@@ -81,6 +83,7 @@ def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, messag
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_class_tokens_must_be_spoken_for(tmp_path):
     from tame_deploy.artifact.types import variant_config
     from tame_deploy.model.network import HeadRequest, build_network

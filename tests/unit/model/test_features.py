@@ -35,6 +35,7 @@ def test_graph_nodes_that_are_no_modules():
     assert [o.shape[1] for o in outputs] == [256, 512]
 
 
+@pytest.mark.slow
 def test_the_transformer_node_of_the_paper_is_the_first_norm():
     net = torchvision.models.vit_b_16(num_classes=3).eval()
     picture = torch.randn(1, 3, 224, 224)
@@ -122,6 +123,7 @@ def test_as_many_channels_as_classes_hide_no_layer():
     assert candidates[-1].channels == 5
 
 
+@pytest.mark.slow
 def test_a_transformer_is_proposed_its_last_blocks():
     net = torchvision.models.vit_b_16(weights=None).eval()
     proposed = propose(list_feature_maps(net, torch.zeros(1, 3, 224, 224)))

@@ -56,6 +56,7 @@ def test_golden_values(variant):
     assert np.abs(every.mean((2, 3)).numpy() - golden["map_logits_all_mean"]).max() < 1e-5
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=120)
 @given(
     variant=st.sampled_from(list(VARIANTS)),

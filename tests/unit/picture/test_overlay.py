@@ -65,6 +65,7 @@ def test_panel_bars_follow_probabilities():
     assert min(filled) == pytest.approx(75, abs=8)
 
 
+@pytest.mark.slow
 def test_long_and_odd_labels_stay_inside(tmp_path):
     odd = "a\nvery " * 80 + "Ω 猫"
     panel(GREY, np.eye(2), GREY, title=odd, classes=[(odd, 0.5)], note=odd).save(tmp_path / "p.png")

@@ -64,6 +64,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_new_backend_is_one_entry(demo_export, tmp_path):
     picture = "tame_deploy/data/pictures/ring-1.png"
     done = subprocess.run(

@@ -131,6 +131,7 @@ def test_rtx_captures_by_itself(demo_copy, monkeypatch):
     assert trt.contexts[0].settings.cuda_graph_strategy == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [1, 3])
 def test_threads_get_their_own_answers(engine, streams):
     asked = [feeds_of(engine, 1 + number % 4, seed=number) for number in range(24)]
