@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from tame_deploy.cli import INTERRUPTED
 from tame_deploy.cli.options import (
     ArtifactArgument,
     DataRootOption,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
     from tame_deploy.engine.compile import Compiled
 
-#: What a shell says of a program that Ctrl-C ended.
-_INTERRUPTED = 130
 _LONGEST = 48
 
 
@@ -153,7 +152,7 @@ def compile_(
             made = compile_artifact(opened, request, tell=tell)
     except BuildCancelledError as stopped:
         notes.print(f"[yellow]stopped:[/] {stopped}")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     _show(opened, made)
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tame_deploy.cli import INTERRUPTED
 from tame_deploy.cli.options import (
     BackendOption,
     ComputeOption,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from tame_deploy.runtime.jobs.files import ExplainedFiles
     from tame_deploy.runtime.jobs.sources import Source
 
-#: What a shell says of a program that Ctrl-C ended.
-_INTERRUPTED = 130
 #: Files that are named when some were passed over.
 _NAMED = 3
 _FOR_BACKENDS = frozenset({"backend", "engine", "device", "precision", "threads", "provider"})
@@ -297,7 +296,7 @@ def _passed_over(files: tuple[Path, ...]) -> str:
 
 def _status_of(summary: ExplainedFiles) -> int:
     if summary.stopped:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 1 if summary.unreadable or summary.unwritten else 0
 
 

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tame_deploy.cli import INTERRUPTED
 from tame_deploy.cli.options import DataRootOption, given_options, split_layers
 from tame_deploy.cli.screen import console, download_bar, notes, printable
 from tame_deploy.errors import InputError, require_extra
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from tame_deploy.training.find_lr import RangeTest
     from tame_deploy.training.recipe import ModelConfig, Recipe
     from tame_deploy.training.train_head import TrainedHead
-
-#: What a shell says of a program that Ctrl-C ended.
-_INTERRUPTED = 130
 
 #: Which key of the recipe an option is for.
 _RECIPE_KEYS = {
@@ -276,7 +274,7 @@ def _explained_interrupt() -> Iterator[None]:
         if _is_first_process():
             reason = str(interrupt) or "interrupted before anything was written"
             notes.print(f"[yellow]stopped:[/] {escape(printable(reason))}")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _changes(context: typer.Context, settings: list[str] | None, **options: Any) -> dict[str, Any]:
