@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -109,8 +110,16 @@ def _stop():
         server.communicate()
 
 
+def _end_with_the_parent():
+    """Have Linux end this process when its parent ends, however that comes about."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
 def serve_forks():
     """Import the libraries; then run the commands of stdin, one JSON a line, until it ends."""
+    _end_with_the_parent()
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -131,6 +140,7 @@ def serve_forks():
 
 def _become_the_command(words, cwd, settings, files):
     """Do what `python -c` would do; multiprocessing makes the exit status as Python does."""
+    _end_with_the_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
