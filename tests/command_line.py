@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 #: What commands import of others; what is missing here only costs time. ONNX Runtime and OpenVINO
@@ -66,6 +67,19 @@ def one_line(done):
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+def signal_when(happened, number):
+    """Return a `meanwhile` that sends a signal to a command and its workers, as a terminal does."""
+
+    def send(process):
+        deadline = time.monotonic() + 120
+        while not happened():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(process, number)
+
+    return send
 
 
 def _run_in_fork(words, cwd, settings, meanwhile):

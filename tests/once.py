@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with FileLock(place / f"{name}.lock"):
         if not (place / name).exists():
             partial = place / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)  # of a first try that failed
             make(partial)
             partial.rename(place / name)
     return place / name

@@ -16,7 +16,7 @@ from tame_deploy.artifact.types import check_feeds
 from tame_deploy.closing import Closing
 from tests.cpp.build import built
 
-#: Statuses of tame.h, by the families that a caller of a backend tells apart.
+#: The status of tame.h for what the caller asked wrongly.
 _INPUT_ERROR = 20
 
 

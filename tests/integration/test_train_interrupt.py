@@ -1,18 +1,16 @@
 """Ctrl-C while training: the program ends with 130 and says what there is to go on from."""
 
 import csv
-import os
 import re
 import signal
 import threading
-import time
 
 import pytest
 import torch
 
 from tame_deploy.training.device import deferred_interrupt
 from tame_deploy.training.recipe import write_toml
-from tests.command_line import run
+from tests.command_line import run, signal_when
 from tests.integration.test_training import recipe
 
 
@@ -24,19 +22,6 @@ def steps(folder):
         return [int(row["step"]) for row in csv.DictReader(file) if row["split"] == "training"]
 
 
-def ctrl_c_when(happened):
-    """Return what sends SIGINT to a command and its data workers, as a terminal does."""
-
-    def send(process):
-        deadline = time.monotonic() + 120
-        while not happened():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.killpg(process, signal.SIGINT)
-
-    return send
-
-
 def test_ctrl_c_ends_a_run_with_130_wherever_it_comes_and_the_run_goes_on(tmp_path):
     folder, file = tmp_path / "a run", tmp_path / "recipe.toml"
     endless = recipe(run__epochs=10_000, run__workers=2, run__checkpoint_every=10**6)
@@ -44,7 +29,7 @@ def test_ctrl_c_ends_a_run_with_130_wherever_it_comes_and_the_run_goes_on(tmp_pa
     arguments = ["train", "--recipe", file, "-o", folder]
 
     def interrupted(happened):
-        done = run(*arguments, expect=130, meanwhile=ctrl_c_when(happened))
+        done = run(*arguments, expect=130, meanwhile=signal_when(happened, signal.SIGINT))
         said = done.stderr.strip().splitlines()[-1]
         if (folder / "last.ckpt").is_file():
             step = torch.load(folder / "last.ckpt", weights_only=True)["step"]
@@ -71,7 +56,7 @@ def test_ctrl_c_before_anything_was_written_says_so(tmp_path):
     )
     done = run(
         "train", "-b", "slow:build", "--data", "demo:8", "-o", "run", cwd=tmp_path, expect=130,
-        meanwhile=ctrl_c_when(started.is_file),
+        meanwhile=signal_when(started.is_file, signal.SIGINT),
     )  # fmt: skip
     assert done.stderr.strip() == "stopped: interrupted; nothing was written to run yet"
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.training.recipe import write_toml
 from tame_deploy.training.train_head import train_head
-from tests.command_line import run
+from tests.command_line import run, signal_when
 from tests.integration.test_training import BASE, losses, one_thread, recipe, rows  # noqa: F401
 
 #: What torchrun runs: the command line, once for each recipe, so that two runs cost one start.
@@ -23,17 +22,6 @@ from tame_deploy.cli.app import app
 for name in ("batch", "own"):
     app(["train", "--recipe", f"{name}.toml", "-o", f"two-{name}"], standalone_mode=False)
 """
-
-
-def kill_when(happened):
-    def kill(process):
-        deadline = time.monotonic() + 120
-        while not happened():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.killpg(process, signal.SIGKILL)
-
-    return kill
 
 
 def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path, monkeypatch):
@@ -49,7 +37,7 @@ def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path, monkeypatch):
     # Killed in the middle of an epoch, with steps taken after the last checkpoint or not.
     run(
         "train", "--recipe", file, "-o", folder, cwd=tmp_path, expect=-signal.SIGKILL,
-        meanwhile=kill_when((folder / "last.ckpt").is_file),
+        meanwhile=signal_when((folder / "last.ckpt").is_file, signal.SIGKILL),
     )  # fmt: skip
     step = torch.load(folder / "last.ckpt", weights_only=True)["step"]
     assert 0 < step < 36

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 import tame_deploy
-from tame_deploy import errors
+from tame_deploy import cli, errors
 
 
 def test_every_public_name_resolves_and_is_listed_once():
@@ -89,3 +90,16 @@ def test_every_help_text_is_shown_as_it_was_written():
     assert len(texts) > 100
     for text in texts:
         assert render(text).plain == text.replace("\\[", "["), text
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    module = types.ModuleType("tame_deploy.cli.app")
+    module.__getattr__ = interrupted
+    monkeypatch.setitem(sys.modules, "tame_deploy.cli.app", module)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted before anything was done\n"
