@@ -88,7 +88,9 @@ def _server(scheme: str, path: Path, patched: pytest.MonkeyPatch) -> Iterator[Ba
 @contextmanager
 def _libtame(path: Path, patched: pytest.MonkeyPatch) -> Iterator[Backend]:
     from tests.contract.libtame import LibtameBackend
+    from tests.cpp.build import find_inference_libraries_of_this_python
 
+    find_inference_libraries_of_this_python(patched)
     with LibtameBackend(open_artifact(path)) as backend:
         yield backend
 

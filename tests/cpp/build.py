@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,11 @@ def why_not_buildable() -> str | None:
     said = " ".join(done.stderr.split())
     named = re.search(r"libtame needs .*?(?=;|$)", said)
     return named[0] if named else f"cmake cannot configure libtame: {said:.200}"
+
+
+def find_inference_libraries_of_this_python(patched: pytest.MonkeyPatch) -> None:
+    """Have libtame look where the Python that runs the tests keeps its packages."""
+    patched.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def need_a_build() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cpp.build import built
+from tests.cpp.build import built, find_inference_libraries_of_this_python
 from tests.cpp.pictures import Jobs
 
 
@@ -17,7 +15,7 @@ from tests.cpp.pictures import Jobs
 def python_of_the_tests_on_the_path() -> Iterator[None]:
     """Have libtame find the inference libraries of the Python that runs the tests."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        find_inference_libraries_of_this_python(patched)
         yield
 
 
