@@ -22,23 +22,22 @@ CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h openssl/evp.h jpeglib.h png.h zli
 CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \
 	$(foreach header,$(CPP_HEADERS),$(if $(shell c++ -E -include $(header) -x c++ /dev/null 2>&1 >/dev/null),$(header),)))
 
-.PHONY: demo test check prepare lint cpp cpp-build cpp-tools cpp-packages cpp-left-out form sanitize tidy benchmark clean
+.PHONY: demo test check lint cpp cpp-build cpp-tools cpp-packages cpp-left-out form sanitize asan fuzz tsan valgrind \
+	tidy benchmark clean
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
 	$(BIN)/tame-deploy evaluate build/demo --data demo-held-out:300 --metrics ad-ic,localisation,entropy --output build/demo-scores --overwrite
 	$(BIN)/tame-deploy explain build/demo tame_deploy/data/pictures --output build/demo-explained --overwrite --open
 
-# The C++ part is left out where its tools are missing; Python's tests of it skip then.
+# The C++ part is left out where its tools are missing; Python's tests of it skip then. With --jobs 2
+# all but pytest itself, which has processes of its own, runs side by side.
 test: lint $(if $(CPP_MISSING),cpp-left-out,cpp form sanitize)
 	$(PYTEST)
 
 # For the loop while writing: style, types, import rules and the quick tests, within a minute.
 check: lint
 	$(PYTEST) -m "not slow" tests/unit tests/golden tests/attacks
-
-# What `make test` would do first, side by side with --jobs: pip mostly writes files, compilers compute.
-prepare: .venv/test-installed $(if $(CPP_MISSING),,cpp-build)
 
 lint: .venv/test-installed
 	$(BIN)/ruff format --check .
@@ -70,10 +69,18 @@ cpp: cpp-build build/cpp-artifact/demo/manifest.json
 
 CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-artifact/demo" ctest --output-on-failure --parallel 4 --test-dir
 
-sanitize: cpp-build build/cpp-artifact/demo/manifest.json
+sanitize: asan fuzz tsan valgrind
+
+asan: cpp-build build/cpp-artifact/demo/manifest.json
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
+
+fuzz: cpp-build
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
+
+tsan: cpp-build build/cpp-artifact/demo/manifest.json
 	$(CPP_TEST) build/cpp-tsan -L threads
+
+valgrind: cpp-build build/cpp-artifact/demo/manifest.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
 
 form: cpp-tools

@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from tame_deploy.data.shapes import draw_picture
-from tests.command_line import one_line, run
+from tests.command_line import one_line, run, signal_when
 
 DEMO_PICTURES = Path(__file__).parents[2] / "tame_deploy" / "data" / "pictures"
 
@@ -284,13 +282,10 @@ def test_inspect_card_shows_tensors_whole(demo_export):
 
 
 def test_a_kill_in_the_middle_of_an_export_leaves_no_artifact(tmp_path):
-    command = [sys.executable, "-c", "from tame_deploy.cli import main; main()"]
-    with subprocess.Popen([*command, "export", "-b", "demo", "-o", "it"], cwd=tmp_path) as process:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".it.partial-*/.pid")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    run(
+        "export", "-b", "demo", "-o", "it", cwd=tmp_path, expect=-signal.SIGKILL,
+        meanwhile=signal_when(lambda: [*tmp_path.glob(".it.partial-*/.pid")], signal.SIGKILL),
+    )  # fmt: skip
     assert not (tmp_path / "it").exists()
     run("export", "-b", "demo", "-o", "it", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["it"]

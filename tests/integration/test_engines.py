@@ -71,6 +71,11 @@ def compiled(path, **settings):
     return compile_artifact(open_artifact(path), request_for(path, **settings))
 
 
+LAYERS = {
+    "resnet18": ("layer2", "layer3", "layer4"),
+    "alexnet": ("features.5", "features.9", "features.11"),
+}
+
 # Builds
 
 
@@ -86,8 +91,7 @@ def artifact(request, demo_export, tmp_path_factory):
     from tame_deploy.model.network import HeadRequest, build_network
 
     loaded = load_backbone(BackboneRequest(request.param, "random", image_size=(64, 64)))
-    layers = ("features.5", "features.9", "features.11") if request.param == "alexnet" else None
-    network = build_network(loaded, HeadRequest("random"), layers)
+    network = build_network(loaded, HeadRequest("random"), LAYERS[request.param])
     folder = tmp_path_factory.mktemp(request.param)
     yield export_artifact(network, folder / request.param, ExportOptions())
     shutil.rmtree(folder)  # AlexNet is a quarter of a gigabyte
@@ -96,7 +100,7 @@ def artifact(request, demo_export, tmp_path_factory):
 @pytest.mark.parametrize(
     ("artifact", "precision"),
     [
-        *((name, bits) for name in ("demo", "resnet50") for bits in ("fp32", "fp16", "int8")),
+        *((name, bits) for name in ("demo", "resnet18") for bits in ("fp32", "fp16", "int8")),
         ("alexnet", "int8"),  # int8 asks most of its large matrices
     ], indirect=["artifact"], scope="module")  # fmt: skip
 def test_fused_graphs_compile_with_two_profiles(artifact, library, tmp_path, precision):

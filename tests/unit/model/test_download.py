@@ -54,7 +54,7 @@ def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.requests = []
         httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
         yield httpd
         httpd.shutdown()
