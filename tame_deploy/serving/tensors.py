@@ -18,10 +18,11 @@ __all__ = [
     "DATATYPES",
     "check_shape",
     "datatype_of",
+    "from_array",
     "from_bytes",
     "from_strings",
     "from_values",
-    "to_bytes",
+    "raw_bytes",
     "to_values",
 ]
 
@@ -163,15 +164,33 @@ def from_values(values: Any, datatype: Any, shape: Sequence[int], *, name: str) 
         raise RequestError(f"input {name!r} has values that are no {datatype}")
     if found.size == 0:
         return _shaped(name, found.ravel().astype(dtype), shape)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise RequestError(f"input {name!r} has values beyond {datatype}")
+    _check_range(found, datatype, dtype, name=name)
     try:
         with np.errstate(over="ignore"):  # what is beyond float16 is infinite, and refused as that
             return _shaped(name, found.ravel().astype(dtype), shape)
     except OverflowError:  # no float is as large as an integer may be
         raise RequestError(f"input {name!r} has values beyond {datatype}") from None
+
+
+def from_array(
+    values: NDArray[Any], datatype: str, shape: Sequence[int], *, name: str
+) -> NDArray[Any]:
+    """Return a tensor of numbers of its kind that may be wider than its datatype.
+
+    Raises:
+        RequestError: for values beyond its range, or of another number.
+    """
+    dtype = _dtype(name, datatype)
+    if values.dtype != dtype and values.size:
+        _check_range(values, datatype, dtype, name=name)
+    return _shaped(name, values.astype(dtype, copy=False), shape)
+
+
+def _check_range(values: NDArray[Any], datatype: str, dtype: np.dtype[Any], *, name: str) -> None:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(values.min()) < limits.min or int(values.max()) > limits.max:
+            raise RequestError(f"input {name!r} has values beyond {datatype}")
 
 
 def _flat(values: Any) -> Iterator[Any]:
@@ -191,10 +210,11 @@ def _decoded(name: str, text: Any) -> bytes:
         raise RequestError(f"input {name!r} is not base64") from None
 
 
-def to_bytes(array: NDArray[Any]) -> bytes:
-    """Return a tensor's raw little-endian bytes."""
+def raw_bytes(array: NDArray[Any]) -> memoryview | bytes:
+    """Return a tensor's raw little-endian bytes, uint8; a view of it where it lies like that."""
     if array.dtype != object:
-        return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        dense = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        return dense.reshape(-1).view(np.uint8).data
     parts = [part for string in array.ravel() for part in (_LENGTH.pack(len(string)), string)]
     return b"".join(parts)
 

@@ -236,7 +236,7 @@ REST = (
     asking("ModelConfig", "config-of-an-unknown-model", "NOT_FOUND", name="other"),
     asking("ModelStatistics", "stats-of-an-unknown-model", "NOT_FOUND", name="other"),
     *(
-        Probe(method, b"", "UNIMPLEMENTED", method=method)
+        Probe(method, b"", "UNIMPLEMENTED", f"{method} is not implemented", method=method)
         for method in ("RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus",
                        "SystemSharedMemoryRegister", "CudaSharedMemoryStatus", "TraceSetting",
                        "LogSettings", "NoSuchMethod")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tame_deploy.serving.grpc.schema import message
-from tame_deploy.serving.tensors import to_bytes
+from tame_deploy.serving.tensors import raw_bytes
 from tests.serving.clients import method
 
 PICTURE = Path("tame_deploy/data/pictures/ring-1.png")
@@ -80,7 +80,7 @@ def test_a_grpc_client_takes_large_answers_if_it_is_told_to(server):
     Image.fromarray(drawn).save(file, "PNG", compress_level=0)
     request = message("ModelInferRequest")(model_name="demo", outputs=[{"name": "overlay"}])
     request.inputs.add(name="image", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(to_bytes(np.array([file.getvalue()], object)))
+    request.raw_input_contents.append(raw_bytes(np.array([file.getvalue()], object)))
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         method(channel)(request, timeout=30)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

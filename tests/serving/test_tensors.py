@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.grpc.codec import decode_request as decode_message
 from tame_deploy.serving.grpc.codec import encode_response as encode_message
+from tame_deploy.serving.grpc.codec import receive
 from tame_deploy.serving.grpc.schema import message
 from tame_deploy.serving.http.codec import decode_request, encode_response
 from tame_deploy.serving.messages import InferResponse, OutputTensor
@@ -22,7 +23,7 @@ from tame_deploy.serving.tensors import (
     datatype_of,
     from_bytes,
     from_values,
-    to_bytes,
+    raw_bytes,
     to_values,
 )
 
@@ -45,7 +46,7 @@ strings = st.lists(st.binary(max_size=9), max_size=5).map(strings_of)
 
 @given(st.one_of(numbers, strings))
 def test_raw_bytes_come_back(array):
-    found = from_bytes(to_bytes(array), datatype_of(array.dtype), array.shape, name="x")
+    found = from_bytes(raw_bytes(array), datatype_of(array.dtype), array.shape, name="x")
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
@@ -64,7 +65,7 @@ def test_bytes_are_a_tensor_of_that_shape_or_refused(datatype, shape, data):
     except RequestError:
         return
     assert list(found.shape) == shape
-    assert to_bytes(found) == data
+    assert raw_bytes(found) == data
 
 
 anything = st.recursive(
@@ -125,17 +126,50 @@ def test_an_answer_is_the_same_on_both_transports():
     raw, headers = encode_response(answer, decode_request(body, None, model="m"))
     length = int(headers["inference-header-content-length"])
     told = json.loads(raw[:length])
-    found = encode_message(answer)
+    found = message("ModelInferResponse").FromString(encode_message(answer))
     assert b"".join(found.raw_output_contents) == raw[length:]
     assert [list(one.shape) for one in found.outputs] == [one["shape"] for one in told["outputs"]]
     assert found.id == told["id"] == "seven"
 
 
-def test_typed_contents_of_a_message_are_read():
+def decoded(request):
+    return decode_message(receive(request.SerializeToString()))
+
+
+def test_typed_contents_that_are_not_of_their_datatype_are_refused():
     request = message("ModelInferRequest")(model_name="m")
     tensor = request.inputs.add(name="x", datatype="INT64", shape=[2, 1])
     tensor.contents.int64_contents.extend([5, -1])
-    np.testing.assert_array_equal(decode_message(request).inputs[0].array, [[5], [-1]])
     tensor.contents.fp32_contents.append(1)
     with pytest.raises(RequestError, match="expected int64_contents"):
-        decode_message(request)
+        decoded(request)
+
+
+PLACES = {"b": "bool", "i": "int", "u": "uint", "f": "fp32", ("i", 8): "int64", ("u", 8): "uint64",
+          ("f", 8): "fp64"}  # fmt: skip
+
+
+@given(numbers.filter(lambda array: array.dtype != np.float16))
+def test_typed_contents_of_a_message_are_its_values(array):
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    place = PLACES.get((kind, size), PLACES[kind])
+    request = message("ModelInferRequest")(model_name="m")
+    tensor = request.inputs.add(
+        name="x", datatype=datatype_of(array.dtype), shape=list(array.shape)
+    )
+    getattr(tensor.contents, f"{place}_contents").extend(array.ravel().tolist())
+    if array.size:
+        found = decoded(request).inputs[0].array
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "place", "value"), [("UINT8", "uint", 256), ("INT8", "int", -129)]
+)
+def test_typed_contents_beyond_their_datatype_are_refused(datatype, place, value):
+    request = message("ModelInferRequest")(model_name="m")
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=[1])
+    getattr(tensor.contents, f"{place}_contents").append(value)
+    with pytest.raises(RequestError, match=f"beyond {datatype}"):
+        decoded(request)

@@ -1,26 +1,34 @@
-"""Messages of the protocol <-> requests and responses."""
+"""Messages of the protocol <-> requests and responses; raw tensors are not copied."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.grpc import schema
+from tame_deploy.serving.grpc import schema, wire
 from tame_deploy.serving.messages import InferRequest, InferResponse, InputTensor, RequestedOutput
 from tame_deploy.serving.tensors import (
     check_shape,
+    from_array,
     from_bytes,
     from_strings,
-    from_values,
-    to_bytes,
+    raw_bytes,
 )
 
-__all__ = ["decode_request", "encode_response"]
+__all__ = ["Received", "decode_request", "encode_response", "encode_streamed", "receive"]
 
+_Request = schema.message("ModelInferRequest")
 _Response = schema.message("ModelInferResponse")
+_Streamed = schema.message("ModelStreamInferResponse")
+_RAW_INPUTS = _Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+_RAW_OUTPUTS = _Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
+_STREAMED_RESPONSE = _Streamed.DESCRIPTOR.fields_by_name["infer_response"].number
 _SHARED_MEMORY = "shared_memory_region"
 
 #: Where typed contents are. FP16 has no place of its own: it comes as raw bytes alone.
@@ -36,13 +44,50 @@ _CONTENTS = {
 }
 
 
-def decode_request(message: Any) -> InferRequest:
+#: In which numpy reads them: as wide as protobuf has them.
+_WIDE: dict[str, type[np.generic]] = {
+    "bool_contents": np.bool_,
+    "int_contents": np.int32,
+    "int64_contents": np.int64,
+    "uint_contents": np.uint32,
+    "uint64_contents": np.uint64,
+    "fp32_contents": np.float32,
+    "fp64_contents": np.float64,
+}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A ModelInferRequest as it came.
+
+    Attributes:
+        message: all of it but `raw_input_contents`.
+        raw: those, as views of the bytes that came.
+    """
+
+    message: Any
+    raw: Sequence[memoryview | bytes]
+
+
+def receive(data: bytes) -> Received | None:
+    """Return a ModelInferRequest; None if it is broken."""
+    try:
+        found = wire.split(data, _RAW_INPUTS)
+        if found is not None:
+            return Received(_Request.FromString(found[0]), found[1])
+        message = _Request.FromString(data)
+        return Received(message, message.raw_input_contents)
+    except DecodeError:
+        return None
+
+
+def decode_request(received: Received) -> InferRequest:
     """Return the request that a ModelInferRequest is.
 
     Raises:
         RequestError: if it does not follow the protocol.
     """
-    raw = message.raw_input_contents
+    message, raw = received.message, received.raw
     if raw and len(raw) != len(message.inputs):
         raise RequestError(
             f"found {len(raw)} raw_input_contents for {len(message.inputs)} inputs; "
@@ -53,19 +98,18 @@ def decode_request(message: Any) -> InferRequest:
     inputs = tuple(
         _input(tensor, raw[index] if raw else None) for index, tensor in enumerate(message.inputs)
     )
-    outputs = tuple(_output(output) for output in message.outputs)
     timeout = _number(message.parameters, "timeout")
     return InferRequest(
         model=message.model_name,
         version=message.model_version,
         id=message.id,
         inputs=inputs,
-        outputs=outputs,
+        outputs=tuple(map(_output, message.outputs)),
         timeout_s=timeout / 1e6 if timeout else None,
     )
 
 
-def _input(tensor: Any, raw: bytes | None) -> InputTensor:
+def _input(tensor: Any, raw: memoryview | bytes | None) -> InputTensor:
     name = tensor.name
     if _SHARED_MEMORY in tensor.parameters:
         raise RequestError("shared memory is not implemented", Fault.UNIMPLEMENTED)
@@ -89,7 +133,22 @@ def _typed(tensor: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     values = getattr(tensor.contents, place)
     if datatype == "BYTES":
         return from_strings(list(values), shape, name=name)
-    return from_values(list(values), datatype, shape, name=name)
+    return from_array(_numbers(tensor.contents, place), datatype, shape, name=name)
+
+
+def _numbers(contents: Any, place: str) -> NDArray[Any]:
+    """Return the only contents there are.
+
+    Floats lie in the serialized message as numpy has them; one by one they take a hundred times as
+    long.
+    """
+    values, dtype = getattr(contents, place), np.dtype(_WIDE[place])
+    if dtype.kind != "f":
+        return np.fromiter(values, dtype, len(values))
+    data = contents.SerializeToString()
+    return np.frombuffer(
+        data, dtype.newbyteorder("<"), offset=len(data) - len(values) * dtype.itemsize
+    )
 
 
 def _output(output: Any) -> RequestedOutput:
@@ -109,12 +168,15 @@ def _number(parameters: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def encode_response(response: InferResponse) -> Any:
-    """Return a ModelInferResponse; its tensors are raw."""
+def encode_response(response: InferResponse) -> bytes:
+    """Return a ModelInferResponse as bytes; its tensors are raw."""
     message = _Response(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
-        message.outputs.add(
-            name=tensor.name, datatype=tensor.datatype, shape=list(tensor.array.shape)
-        )
-        message.raw_output_contents.append(to_bytes(tensor.array))
-    return message
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+    raw = wire.field(_RAW_OUTPUTS, (raw_bytes(tensor.array) for tensor in response.outputs))
+    return b"".join((message.SerializeToString(), *raw))
+
+
+def encode_streamed(response: bytes) -> bytes:
+    """Return the ModelStreamInferResponse that holds a ModelInferResponse."""
+    return b"".join(wire.field(_STREAMED_RESPONSE, (response,)))

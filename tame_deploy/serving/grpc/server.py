@@ -8,31 +8,25 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from tame_deploy.errors import InputError
 from tame_deploy.files import read_file
 from tame_deploy.serving.access import Tokens
-from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.grpc.guard import HEALTH_SERVICE, GuardedHandlers
 from tame_deploy.serving.grpc.schema import POOL, SERVICE
 from tame_deploy.serving.grpc.service import InferenceService
-from tame_deploy.serving.logs import access
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
 
 __all__ = ["GrpcServer"]
 
-#: Methods of the inference service that are health's.
-_HEALTH_METHODS = ("ServerLive", "ServerReady", "ModelReady")
 _MIB = 2**20
-#: Of one connection.
-_STREAMS = 100
+#: Of one connection: its calls, and the bytes of each that may come before they are asked for.
+_STREAMS, _WINDOW = 100, 8 * _MIB
 _IDLE_MS, _KEEP_ALIVE_MS = 600_000, 60_000
-#: Who may watch health at a time; each of them holds a request.
-_WATCHERS = 64
 #: For answers to reach their clients before a connection is closed.
 _LAST_S = 0.2
-_HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class GrpcServer:
@@ -41,10 +35,14 @@ class GrpcServer:
     def __init__(self, repository: Repository, options: ServeOptions, tokens: Tokens) -> None:
         size = options.max_body_mb * _MIB
         self._server = grpc.aio.server(
-            interceptors=(_Guard(tokens, open_health=options.open_health),),
             options=(
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", -1),
+                # A tensor comes as it is sent, and is read in few calls of the system.
+                ("grpc.http2.lookahead_bytes", _WINDOW),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.experimental.tcp_min_read_chunk_size", _MIB),
+                ("grpc.experimental.tcp_max_read_chunk_size", 4 * _MIB),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", min(_STREAMS, options.max_connections)),
                 ("grpc.max_connection_idle_ms", _IDLE_MS),
@@ -55,18 +53,13 @@ class GrpcServer:
             maximum_concurrent_rpcs=options.max_connections,
         )
         self._options = options
-        service = InferenceService(repository, options)
-        self._server.add_generic_rpc_handlers((service.handlers(),))
+        handlers = GuardedHandlers(tokens, open_health=options.open_health)
+        handlers.add_generic_rpc_handlers((InferenceService(repository, options).handlers(),))
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._add_reflection()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_reflection(), handlers)
+        self._server.add_generic_rpc_handlers((handlers,))
         self.port = 0
-
-    def _add_reflection(self) -> None:
-        names = (SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME)
-        for file in (health_pb2.DESCRIPTOR, *_reflection_files()):
-            POOL.AddSerializedFile(file.serialized_pb)
-        reflection.enable_server_reflection(names, self._server, pool=POOL)
 
     async def start(self) -> None:
         """Bind and listen.
@@ -117,10 +110,11 @@ async def _soon_after(answered: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_LAST_S)
 
 
-def _reflection_files() -> tuple[Any, ...]:
-    from grpc_reflection.v1alpha import reflection_pb2
-
-    return (reflection_pb2.DESCRIPTOR,)
+def _reflection() -> Any:
+    for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        POOL.AddSerializedFile(file.serialized_pb)
+    names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    return reflection.aio.ReflectionServicer(names, pool=POOL)
 
 
 def _credentials(options: ServeOptions) -> grpc.ServerCredentials:
@@ -131,55 +125,3 @@ def _credentials(options: ServeOptions) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials(
         [(key, cert)], root_certificates=authority, require_client_auth=authority is not None
     )
-
-
-class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Asks for a token before anything of a request is read, but for its head."""
-
-    def __init__(self, tokens: Tokens, *, open_health: bool) -> None:
-        self._tokens, self._open_health = tokens, open_health
-        self._watchers = 0
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(details)
-        service, _, method = details.method.lstrip("/").rpartition("/")
-        is_health = service == _HEALTH_SERVICE or (service == SERVICE and method in _HEALTH_METHODS)
-        if not (is_health and self._open_health):
-            try:
-                self._tokens.check(dict(details.invocation_metadata or ()).get("authorization"))
-            except RequestError as error:
-                return _refusing(error)
-        if service == _HEALTH_SERVICE and method == "Watch":
-            return self._watched(handler)
-        return handler
-
-    def _watched(self, handler: Any) -> Any:
-        """Bound how many watch; otherwise a few clients could take every place there is."""
-        if self._watchers >= _WATCHERS:
-            return _refusing(RequestError("too many watch", Fault.UNAVAILABLE))
-
-        async def watch(request: Any, context: Any) -> None:
-            self._watchers += 1
-            try:
-                await handler.unary_stream(request, context)
-            finally:
-                self._watchers -= 1
-
-        return grpc.unary_stream_rpc_method_handler(
-            watch, handler.request_deserializer, handler.response_serializer
-        )
-
-
-def _refusing(error: RequestError) -> Any:
-    """Return a handler that refuses at once; one for streams, as that waits for no message."""
-
-    async def refuse(_requests: Any, context: Any) -> None:
-        access(transport="grpc", method="POST", path="-", status=error.fault.code, ms=0.0,
-               client=context.peer())  # fmt: skip
-        await context.abort(grpc.StatusCode[error.fault.code], str(error))
-
-    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -16,7 +16,13 @@ from tame_deploy import __version__
 from tame_deploy.errors import TameError
 from tame_deploy.serving.contract import VERSION
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.grpc.codec import decode_request, encode_response
+from tame_deploy.serving.grpc.codec import (
+    Received,
+    decode_request,
+    encode_response,
+    encode_streamed,
+    receive,
+)
 from tame_deploy.serving.grpc.schema import METHODS, SERVICE, message
 from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.options import ServeOptions
@@ -26,6 +32,8 @@ from tame_deploy.serving.traces import span
 __all__ = ["InferenceService"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("tame_deploy.serving")
 #: Below this, reading numbers in the loop takes less time than handing them to a thread.
@@ -46,16 +54,15 @@ class InferenceService:
         """Return what a server is given."""
         found = {}
         for name, (request, streams) in METHODS.items():
-            coding = {
-                "request_deserializer": _reader(request),
-                "response_serializer": lambda answer: answer.SerializeToString(),
-            }
             if streams:
-                found[name] = grpc.stream_stream_rpc_method_handler(self._stream, **coding)
+                found[name] = grpc.stream_stream_rpc_method_handler(self._stream, receive)
+                continue
+            method = self._guarded(name, getattr(self, f"_{_snake(name)}"))
+            if name == "ModelInfer":
+                found[name] = grpc.unary_unary_rpc_method_handler(method, receive)
             else:
-                method = getattr(self, f"_{_snake(name)}")
                 found[name] = grpc.unary_unary_rpc_method_handler(
-                    self._guarded(name, method), **coding
+                    method, _reader(request), lambda answer: answer.SerializeToString()
                 )
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
@@ -67,7 +74,8 @@ class InferenceService:
         async def answer(request: Any, context: Context) -> Any:
             metadata = _metadata(context)
             started, code = time.perf_counter(), "CANCELLED"
-            told = getattr(request, "id", "") or metadata.get("x-request-id", "")
+            head = request.message if isinstance(request, Received) else request
+            told = getattr(head, "id", "") or metadata.get("x-request-id", "")
             token = request_id.set(usable_id(told))
             try:
                 with span(f"{SERVICE}/{name}", metadata):
@@ -129,52 +137,54 @@ class InferenceService:
         found = {"models": self._repository.index(only_ready=request.ready)}
         return ParseDict(found, message("RepositoryIndexResponse")())
 
-    async def _model_infer(self, request: Any) -> Any:
-        self._repository.get(request.model_name, request.model_version)
-        if request.raw_input_contents or request.ByteSize() <= _SMALL:
+    async def _model_infer(self, request: Received) -> bytes:
+        name, version = request.message.model_name, request.message.model_version
+        self._repository.get(name, version)
+        if request.raw or request.message.ByteSize() <= _SMALL:
             decoded = decode_request(request)
         else:
             decoded = await asyncio.to_thread(decode_request, request)
         # Taken only now: meanwhile an artifact may have been replaced.
-        model = self._repository.get(request.model_name, request.model_version)
+        model = self._repository.get(name, version)
         return encode_response(await model.infer(decoded, "grpc", self._options.timeout_s))
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[bytes]:
         """Answer the requests of a stream in their order, some of them side by side."""
         client = context.peer()
-        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_SIDE_BY_SIDE)
-        reader = asyncio.ensure_future(self._read_stream(requests, answers, client))
+        answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_SIDE_BY_SIDE)
+        tasks: set[asyncio.Task[Any]] = set()
+
+        def begin(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+            task = asyncio.ensure_future(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            return task
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await answers.put(begin(self._streamed(request, client)))
+            finally:
+                await answers.put(None)
+
+        reader = begin(read())
         try:
             while (task := await answers.get()) is not None:
                 yield await task
             await reader
-        finally:
-            reader.cancel()
-            while not answers.empty():
-                left = answers.get_nowait()
-                if left is not None:
-                    left.cancel()
+        finally:  # whoever goes away leaves nothing behind, not even what had just begun
+            for task in tuple(tasks):
+                task.cancel()
 
-    async def _read_stream(
-        self,
-        requests: AsyncIterator[Any],
-        answers: asyncio.Queue[asyncio.Task[Any] | None],
-        client: str,
-    ) -> None:
-        try:
-            async for request in requests:
-                await answers.put(asyncio.ensure_future(self._streamed(request, client)))
-        finally:
-            await answers.put(None)
-
-    async def _streamed(self, request: Any, client: str) -> Any:
+    async def _streamed(self, request: Received | None, client: str) -> bytes:
         """Return the answer to one request of a stream; an error ends nothing but that request."""
         started, code = time.perf_counter(), "OK"
-        request_id.set(usable_id(request.id if request else ""))  # of this task alone
+        message = None if request is None else request.message
+        request_id.set(usable_id(message.id if message else ""))  # of this task alone
         try:
             if request is None:
                 raise RequestError(_BROKEN)
-            return _Streamed(infer_response=await self._model_infer(request))
+            return encode_streamed(await self._model_infer(request))
         except RequestError as error:
             code, words = error.fault.code, str(error)
         except Exception:
@@ -183,11 +193,12 @@ class InferenceService:
         finally:
             self._note_end("STREAM", "ModelStreamInfer", code, started=started, client=client)
         failed = _Streamed(error_message=words)
-        if request is not None:
-            failed.infer_response.id = request.id
-            failed.infer_response.model_name = request.model_name
-            failed.infer_response.model_version = request.model_version or VERSION
-        return failed
+        if message is not None:
+            failed.infer_response.id = message.id
+            failed.infer_response.model_name = message.model_name
+            failed.infer_response.model_version = message.model_version or VERSION
+        found: bytes = failed.SerializeToString()
+        return found
 
     def _note_end(self, method: str, name: str, code: str, *, started: float, client: str) -> None:
         """Count and log a request that is over."""

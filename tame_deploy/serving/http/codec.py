@@ -13,7 +13,7 @@ from tame_deploy.serving.tensors import (
     check_shape,
     from_bytes,
     from_values,
-    to_bytes,
+    raw_bytes,
     to_values,
 )
 
@@ -206,7 +206,7 @@ def encode_response(response: InferResponse, request: HttpRequest) -> tuple[byte
             "shape": list(tensor.array.shape),
         }
         if request.wants_raw(tensor.name):
-            data = to_bytes(tensor.array)
+            data = raw_bytes(tensor.array)
             shown["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         else:

@@ -1,0 +1,96 @@
+"""Raw tensors of messages, left where they lie in the bytes that came over the network.
+
+protobuf's own parser would copy them. So a ModelInferRequest is split here: its
+`raw_input_contents` become views, and all the rest, some hundred bytes, goes to that parser, which
+decides what is valid. Whatever is not plain here goes to it whole. (Protocol Buffers documentation,
+"Encoding".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["field", "split"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+#: Of a varint: a tag of 32 bits, and a length of less than 2 GiB.
+_LONGEST = 5
+
+
+class _NotPlainError(Exception):
+    """What only protobuf's parser can judge."""
+
+
+def split(data: bytes, number: int) -> tuple[bytes, list[memoryview]] | None:
+    """Take a field of bytes out of a message, without a copy of it.
+
+    Args:
+        data: a whole message.
+        number: of the field, which is repeated bytes.
+
+    Returns:
+        The message without the field, and views of each of its values in their order. None for a
+        message that is cut off, or holds what protobuf's parser alone should judge.
+    """
+    rest: list[memoryview] = []
+    values: list[memoryview] = []
+    view, place, kept = memoryview(data), 0, 0
+    try:
+        while place < len(data):
+            start = place
+            tag, place = _varint(data, place)
+            kind = tag & 7
+            if kind == _BYTES:
+                size, place = _varint(data, place)
+                end = place + size
+            elif kind == _VARINT:
+                end = _varint(data, place)[1]
+            elif kind in (_FIXED32, _FIXED64):
+                end = place + (4 if kind == _FIXED32 else 8)
+            else:
+                return None
+            if end > len(data) or tag < 8:
+                return None
+            if kind == _BYTES and tag >> 3 == number:
+                values.append(view[place:end])
+                rest.append(view[kept:start])
+                kept = end
+            place = end
+    except (_NotPlainError, IndexError):
+        return None
+    rest.append(view[kept:])
+    return b"".join(rest), values
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """Return a number of at most 32 bits that is written in seven bits a byte, and its end."""
+    value = data[place]
+    if value < 0x80:
+        return value, place + 1
+    value &= 0x7F
+    for index in range(1, _LONGEST):
+        byte = data[place + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            if byte == 0 or value >= 2**31:  # written longer than it need be, or too large
+                break
+            return value, place + index + 1
+    raise _NotPlainError
+
+
+def field(number: int, values: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return a field of repeated bytes as parts of a message, to be joined."""
+    parts: list[bytes | memoryview] = []
+    for value in values:
+        size = memoryview(value).nbytes
+        parts += (bytes((number << 3 | _BYTES,)) + _as_varint(size), value)
+    return parts
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

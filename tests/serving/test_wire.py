@@ -1,0 +1,96 @@
+"""The reader that leaves raw tensors where they lie says what protobuf's own parser says."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tame_deploy.serving.grpc import wire
+from tame_deploy.serving.grpc.codec import receive
+from tame_deploy.serving.grpc.schema import message
+
+REQUEST = message("ModelInferRequest")
+
+texts = st.text(max_size=5)
+tensors = st.builds(
+    lambda name, shape, values: {
+        "name": name,
+        "datatype": "INT64",
+        "shape": shape,
+        **({"contents": {"int64_contents": values}} if values else {}),
+    },
+    texts,
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+    st.lists(st.integers(-5, 5), max_size=3),
+)
+requests = st.builds(
+    lambda **fields: REQUEST(**fields).SerializeToString(),
+    model_name=texts,
+    id=texts,
+    inputs=st.lists(tensors, max_size=3),
+    raw_input_contents=st.lists(st.binary(max_size=300), max_size=3),
+)
+#: Fields as they may stand in a message, valid or not: known, unknown, groups, cut off.
+pieces = st.one_of(
+    requests,
+    st.binary(max_size=12),
+    st.builds(
+        lambda number, kind, rest: bytes((number << 3 | kind,)) + rest,
+        st.integers(0, 9), st.integers(0, 7), st.binary(max_size=12),
+    ),
+)  # fmt: skip
+
+
+def by_protobuf(data):
+    try:
+        return REQUEST.FromString(data)
+    except DecodeError:
+        return None
+
+
+def same(data):
+    expected, found = by_protobuf(data), receive(data)
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        assert [bytes(raw) for raw in found.raw] == list(expected.raw_input_contents)
+        expected.ClearField("raw_input_contents")
+        found.message.ClearField("raw_input_contents")
+        assert found.message == expected
+
+
+@given(requests)
+def test_a_request_is_read_with_its_raw_tensors_in_place(data):
+    assert wire.split(data, 7) is not None
+    same(data)
+
+
+@settings(max_examples=500)
+@given(st.lists(pieces, max_size=4), st.integers(0, 40))
+@example([b"\xba\x00\x01x"], 0)  # a tag that is longer than it need be
+@example([b"\x3a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"], 0)  # a length beyond all bounds
+@example([b"\x0b\x3a\x01x\x0c"], 0)  # a group that holds the field's number
+@example([b"\x3a\x05abc"], 0)
+@example([b"\x0a\x01\xff"], 0)  # a name that is not UTF-8
+def test_whatever_comes_gets_the_verdict_of_protobufs_parser(parts, cut):
+    data = b"".join(parts)
+    same(data[: max(0, len(data) - cut)])
+
+
+@given(requests, st.data())
+def test_a_request_with_a_byte_changed_gets_the_verdict_of_protobufs_parser(data, draw):
+    if data:
+        place = draw.draw(st.integers(0, len(data) - 1))
+        same(data[:place] + bytes((draw.draw(st.integers(0, 255)),)) + data[place + 1 :])
+
+
+@given(st.lists(st.binary(max_size=200), max_size=3))
+def test_a_field_is_written_as_protobuf_writes_it(values):
+    expected = REQUEST(raw_input_contents=values).SerializeToString()
+    assert b"".join(wire.field(7, values)) == expected
+
+
+@pytest.mark.parametrize("size", [0, 127, 128, 16383, 16384, 2**21])
+def test_lengths_of_every_width_are_written_and_read(size):
+    same(b"".join(wire.field(7, [bytes(size)])))
