@@ -75,7 +75,7 @@ class Contract:
         self._backend, self._predictor = explainer.backend.name, explainer.predictor
         self._specs = {spec.name: spec for spec in manifest.inputs}
         selectable = "class_ids" in self._specs
-        images = _port(self._specs["images"])
+        self._images_port = images = _port(self._specs["images"])
         picked = (
             [_Port(name="class_ids", datatype="INT64", dims=(-1,), optional=True)]
             if selectable
@@ -151,15 +151,13 @@ class Contract:
             )
 
     def _images(self, tensor: InputTensor) -> NDArray[Any]:
-        spec = self._specs["images"]
-        array = tensor.array
-        fits = tensor.datatype == datatype_of(spec.dtype) and array.ndim == len(spec.shape)
-        if not fits or array.shape[1:] != tuple(spec.shape[1:]):
+        port, array = self._images_port, tensor.array
+        if tensor.datatype != port.datatype or array.shape[1:] != port.dims or not array.ndim:
             raise RequestError(
                 f"found images {tensor.datatype} {list(array.shape)}; expected "
-                f"{datatype_of(spec.dtype)} {[-1, *spec.shape[1:]]}"
+                f"{port.datatype} {[-1, *port.dims]}"
             )
-        if array.dtype.kind == "f" and not _finite(array):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RequestError("images has values that are NaN or infinite")
         return array
 
@@ -256,12 +254,6 @@ class Contract:
             "labels": "\n".join(self._labels),
             **({"speed_only": "random weights"} if manifest.speed_only else {}),
         }
-
-
-def _finite(array: NDArray[Any]) -> bool:
-    """Whether all numbers are finite; their sum tells at once, unless it overflows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _without_paths(manifest: Manifest) -> str:

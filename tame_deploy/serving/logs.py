@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-import uuid
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
@@ -21,7 +21,7 @@ def usable_id(told: str) -> str:
     """Return a client's id for its request if it can stand in a log, or else a new one."""
     if told.isascii() and told.isprintable() and " " not in told and 0 < len(told) <= _LONGEST_ID:
         return told
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 _access = logging.getLogger("tame_deploy.serving.access")

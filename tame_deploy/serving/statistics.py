@@ -121,6 +121,7 @@ class ModelStatistics:
         self._pictures = self.metrics.pictures.labels(self.name)
         self._batch = self.metrics.batch.labels(self.name)
         self.metrics.queue.labels(self.name)
+        self._outcomes: dict[tuple[str, str], Any] = {}
 
     def started(
         self, backend: str, precision: str, *, accepted: Callable[[], int],
@@ -153,12 +154,18 @@ class ModelStatistics:
             self.stages[stage].add(ns)
         self._seconds["queue"].observe(result.queue_ns / 1e9)
         self._seconds["total"].observe(total_ns / 1e9)
-        self.metrics.requests.labels(self.name, transport, "ok").inc()
+        self._ended(transport, "ok")
 
     def failed(self, total_ns: int, transport: str, code: str) -> None:
         """Count a request that got none; `code` is gRPC's name of why."""
         self.fail.add(total_ns)
-        self.metrics.requests.labels(self.name, transport, code.lower()).inc()
+        self._ended(transport, code.lower())
+
+    def _ended(self, transport: str, outcome: str) -> None:
+        key = (transport, outcome)
+        if key not in self._outcomes:  # prometheus_client takes a while to find labels
+            self._outcomes[key] = self.metrics.requests.labels(self.name, *key)
+        self._outcomes[key].inc()
 
     def spent(self, stage: str, ns: int) -> None:
         """Note how long decoding or drawing took."""

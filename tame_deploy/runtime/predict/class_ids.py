@@ -83,10 +83,11 @@ def _checked(class_ids: ClassIds, classes: int, count: int, ranks: int) -> NDArr
     if ids.ndim == 2 and len(ids) != count:
         raise InputError(f"class_ids has {len(ids)} rows for {count} pictures")
     ids = np.broadcast_to(np.atleast_1d(ids), (count, np.atleast_1d(ids).shape[-1]))
-    wrong = ids[(ids < -1) | (ids >= classes)]
-    if wrong.size:
+    lowest = ids.min()
+    if lowest < -1 or ids.max() >= classes:
+        wrong = ids[(ids < -1) | (ids >= classes)]
         raise InputError(f"class id {wrong[0]} is out of range; expected -1 to {classes - 1}")
-    if (ids[:, ranks:] == -1).any():
+    if lowest == -1 and ids.shape[1] > ranks and (ids[:, ranks:] == -1).any():
         raise InputError(
             f"-1 stands in place {ranks + 1} or later; this artifact ranks {ranks} classes "
             "(export with a larger --top-k for more)"
