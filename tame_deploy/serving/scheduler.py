@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -136,8 +136,7 @@ class Scheduler:
         while self._idle and self._waiting and not self._worth_waiting():
             jobs = self._take()
             self._idle -= 1
-            running = self._loop.run_in_executor(self._pool, self._run, jobs)
-            running.add_done_callback(partial(self._finish, jobs))
+            self._pool.submit(self._work, jobs)
 
     def _worth_waiting(self) -> bool:
         """Whether the batch is not full, and its oldest job may be delayed still."""
@@ -166,12 +165,18 @@ class Scheduler:
         self._waiting.extendleft(reversed(passed))
         return taken
 
+    def _work(self, jobs: Sequence[_Job]) -> None:
+        """Run jobs in a thread; the loop learns of the end with one call, which is the cheapest."""
+        results = self._run(jobs)
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._finish, jobs, results)
+
     def _run(self, jobs: Sequence[_Job]) -> list[RequestResult | BaseException]:
-        """Run jobs as one batch, in a thread; if that fails, each alone."""
+        """Run jobs as one batch; if that fails, each alone."""
         started = time.monotonic_ns()
         try:
             return list(self._run_together(jobs, started))
-        except Exception as error:
+        except BaseException as error:
             if len(jobs) == 1 or not isinstance(error, BackendError):
                 return [error] * len(jobs)
         return [self._run([job])[0] for job in jobs]
@@ -200,12 +205,11 @@ class Scheduler:
         ]
 
     def _finish(
-        self, jobs: Sequence[_Job], done: asyncio.Future[list[RequestResult | BaseException]]
+        self, jobs: Sequence[_Job], results: Sequence[RequestResult | BaseException]
     ) -> None:
         self._idle += 1
         self._free.set()
         self._start()
-        results = done.result()
         ran = [result.times for result in results if isinstance(result, RequestResult)]
         for times in {id(times): times for times in ran}.values():  # one a batch
             self._observe(times)

@@ -8,6 +8,7 @@ import ctypes
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ __all__ = ["Addresses", "run_server", "serve"]
 _log = logging.getLogger("tame_deploy.serving")
 #: How long after "not ready" requests on open connections are still taken: balancers need a moment.
 _GRACE_S = 0.5
-_M_ARENA_MAX = -8  # malloc.h
+#: By the numbers of malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
+_MALLOC = {-8: 2, -3: 32 * 2**20, -1: 64 * 2**20}
 
 
 class Addresses:
@@ -49,14 +51,24 @@ def run_server(
     Raises:
         TameError: if an artifact cannot be opened, or an address is taken.
     """
-    _bound_arenas()
-    asyncio.run(serve(artifacts, options, ready))
+    _set_up_malloc()
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    if find_spec("uvloop"):  # there is none for Windows
+        import uvloop
+
+        run = uvloop.run
+    run(serve(artifacts, options, ready))
 
 
-def _bound_arenas() -> None:
-    """Let threads share glibc's heaps: bodies of many sizes would leave holes in one for each."""
+def _set_up_malloc() -> None:
+    """Let threads share glibc's heaps: bodies of many sizes would leave holes in one for each.
+
+    And have tensors come from them, which are not cleared by the system each time.
+    """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in _MALLOC.items():
+            libc.mallopt(option, value)
 
 
 async def serve(

@@ -219,11 +219,10 @@ def raw_bytes(array: NDArray[Any]) -> memoryview | bytes:
     return b"".join(parts)
 
 
-def to_values(array: NDArray[Any]) -> list[Any]:
-    """Return a tensor as a flat list for JSON; byte strings that are no text are in base64."""
+def to_values(array: NDArray[Any]) -> NDArray[Any] | list[str]:
+    """Return a tensor, flat, for orjson; byte strings that are no text are in base64."""
     if array.dtype != object:
-        values: list[Any] = array.ravel().tolist()
-        return values
+        return np.ascontiguousarray(array).reshape(-1)
     return [_text(string) for string in array.ravel()]
 
 

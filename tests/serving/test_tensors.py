@@ -6,6 +6,7 @@ import contextlib
 import json
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ def test_raw_bytes_come_back(array):
 
 @given(numbers)
 def test_values_in_json_come_back(array):
-    values = json.loads(json.dumps(to_values(array)))
+    values = json.loads(orjson.dumps(to_values(array), option=orjson.OPT_SERIALIZE_NUMPY))
     found = from_values(values, datatype_of(array.dtype), array.shape, name="x")
     np.testing.assert_array_equal(found, array)
 
