@@ -267,8 +267,9 @@ class _RateColumn(ProgressColumn):
 def _print_summary(summary: ExplainedFiles, *, total: int | None, backend: str) -> None:
     before = f", {summary.done_before} were done before" if summary.done_before else ""
     of = "" if total is None else f" of {total}"
+    noun = "picture" if (summary.explained if total is None else total) == 1 else "pictures"
     console.print(
-        f"[green]explained[/] {summary.explained}{of} pictures with {backend}{before}: "
+        f"[green]explained[/] {summary.explained}{of} {noun} with {backend}{before}: "
         f"{escape(str(summary.output))}"
     )
     if summary.sheet is not None:

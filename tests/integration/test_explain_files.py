@@ -62,6 +62,22 @@ def test_a_full_shard_is_written_at_once(explainer, tmp_path):
     assert [record["map_index"] for record in lines_in(tmp_path)] == [0, 1, 0, 1, 0]
 
 
+@pytest.mark.parametrize("records", ["jsonl", "parquet"])
+def test_a_run_that_starts_anew_leaves_nothing_of_a_longer_one(explainer, tmp_path, records):
+    before = FileOptions(**BARE, maps="npz", records="parquet")
+    explain_files(explainer, drawn(5), tmp_path, options=before)
+    (tmp_path / "notes.txt").write_text("somebody's")
+    explain_files(explainer, drawn(2), tmp_path, options=FileOptions(**BARE, records=records))
+    assert len(recorded_names(tmp_path, records).pictures) == 2
+    assert (tmp_path / "notes.txt").is_file()
+    assert not list(tmp_path.glob("maps-*"))
+
+
+def test_one_frame_in_so_many_is_of_videos(tmp_path):
+    with pytest.raises(InputError, match="every is 3, which is for videos and cameras"):
+        open_source([str(tmp_path)], "out", every=3)
+
+
 def test_maps_as_pictures(explainer, tmp_path):
     options = FileOptions(**BARE, maps="png")
     explain_files(explainer, drawn(2), tmp_path, class_ids=[1, 4], options=options)

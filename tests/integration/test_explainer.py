@@ -101,7 +101,7 @@ def test_classes_can_be_chosen_in_every_form(explainer):
         (-2, "class id -2 is out of range"),
         ([0.5], "float64 of shape .1.; expected whole numbers"),
         ([], "class_ids is empty"),
-        ([[0], [1], [2]], "3 rows for 2 pictures"),
+        ([[0], [1], [2]], "3 rows; expected 2"),
         ([[0], [1, 2]], "different lengths"),
         ("ring", "holds the text 'ring'; expected class numbers"),
         (["ring"], "holds the text 'ring'"),

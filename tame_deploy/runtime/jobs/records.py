@@ -22,6 +22,7 @@ __all__ = ["LINES_NAME", "RecordFormat", "RecordedNames", "Records", "recorded_n
 RecordFormat: TypeAlias = Literal["jsonl", "parquet"]
 
 LINES_NAME = "results.jsonl"
+_MAPS_PATTERN = "maps-[0-9]*.npz"
 _PARQUET_PATTERN = "results-[0-9]*.parquet"
 #: Records, and maps, that are written to one file.
 SHARD = 1000
@@ -37,7 +38,8 @@ class Records(Closing):
         folder: where they go.
         records: "jsonl" (results.jsonl, a line a picture) or "parquet" (results-00000.parquet …).
         keeps_maps: whether maps are written beside them, to maps-00000.npz …
-        resumed: go on behind what is there.
+        resumed: go on behind what is there; otherwise records and shards of maps that are there
+            are deleted.
         shard: records in a file.
     """
 
@@ -54,6 +56,9 @@ class Records(Closing):
         self.records, self.keeps_maps = records, keeps_maps
         if records == "parquet":
             require_extra("parquet", "pyarrow")
+        if not resumed:  # what an earlier, longer run left would pass for this one's
+            for path in _record_files(folder):
+                path.unlink()
         self._number = _next_shard(folder) if resumed else 0
         self._waiting: list[dict[str, Any]] = []
         self._kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
@@ -127,13 +132,24 @@ class Records(Closing):
                 self._lines.close()
 
 
-def _next_shard(folder: Path) -> int:
-    taken = [
-        int(path.stem.rpartition("-")[2])
-        for pattern in ("maps-[0-9]*.npz", _PARQUET_PATTERN)
+def _shards(folder: Path) -> list[Path]:
+    """Return the shards of records and of maps."""
+    return [
+        path
+        for pattern in (_MAPS_PATTERN, _PARQUET_PATTERN)
         for path in folder.glob(pattern)
         if path.stem.rpartition("-")[2].isdecimal()
     ]
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """Return all files of records that a run leaves."""
+    lines = folder / LINES_NAME
+    return [*_shards(folder), *([lines] if lines.is_file() else [])]
+
+
+def _next_shard(folder: Path) -> int:
+    taken = [int(path.stem.rpartition("-")[2]) for path in _shards(folder)]
     return max(taken, default=-1) + 1
 
 

@@ -60,7 +60,8 @@ def open_source(
         every: of videos and cameras, every so manieth frame.
 
     Raises:
-        InputError: if there is nothing, or a video or camera cannot be opened.
+        InputError: if there is nothing, a video or camera cannot be opened, or `every` has no
+            meaning.
         MissingExtraError: for videos without OpenCV.
     """
     if webcam is not None:
@@ -69,6 +70,8 @@ def open_source(
         return Source(_frames(webcam, f"webcam-{webcam}", every), None)
     videos = [name for name in sources if Path(name).suffix.lower() in VIDEO_SUFFIXES]
     others = [name for name in sources if name not in videos]
+    if every > 1 and not videos:
+        raise InputError(f"every is {every}, which is for videos and cameras; found neither")
     found, passed_over = _find_images(others, output) if others else ([], ())
     counts = [_count_frames(name, every) for name in videos]
     if not found and not videos and paths is None:

@@ -81,7 +81,7 @@ def _checked(class_ids: ClassIds, classes: int, count: int, ranks: int) -> NDArr
             "one class, K classes, or (N, K)"
         )
     if ids.ndim == 2 and len(ids) != count:
-        raise InputError(f"class_ids has {len(ids)} rows for {count} pictures")
+        raise InputError(f"class_ids has {len(ids)} rows; expected {count}, one a picture")
     ids = np.broadcast_to(np.atleast_1d(ids), (count, np.atleast_1d(ids).shape[-1]))
     lowest = ids.min()
     if lowest < -1 or ids.max() >= classes:
