@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from tame_deploy.errors import TameError
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.http.bodies import discard_rest, is_unread
 from tame_deploy.serving.http.handlers import Handlers
 from tame_deploy.serving.http.page import page_routes
 from tame_deploy.serving.logs import access, request_id, usable_id
@@ -84,7 +85,10 @@ async def _unimplemented(request: Request) -> Response:
 
 
 class _Outermost:
-    """Gives every answer its request's id, counts and logs it, whatever made it."""
+    """Gives every answer its request's id, counts and logs it, whatever made it.
+
+    An answer that comes before its request's body was read ends the connection.
+    """
 
     def __init__(self, app: Starlette, repository: Repository) -> None:
         self._app, self._repository = app, repository
@@ -92,17 +96,22 @@ class _Outermost:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope)
         token = request_id.set(usable_id(headers.get("x-request-id", "")))
-        started, status, size = time.perf_counter(), 499, 0
+        started, status, size, is_early = time.perf_counter(), 499, 0, False
 
         async def send_with_id(event: Any) -> None:
-            nonlocal status, size
+            nonlocal status, size, is_early
             if event["type"] == "http.response.start":
                 status = event["status"]
                 answered = MutableHeaders(scope=event)
                 answered["x-request-id"] = request_id.get()
-                if self._repository.draining:
+                is_early = is_unread(scope, headers)
+                if self._repository.draining or is_early:
                     answered["connection"] = "close"
                 size = int(answered.get("content-length", 0))
+            elif is_early and not event.get("more_body"):
+                await send({**event, "more_body": True})
+                await discard_rest(receive)
+                event = {"type": "http.response.body"}
             await send(event)
 
         try:
@@ -151,8 +160,6 @@ def _refusal(error: RequestError) -> Response:
         headers["retry-after"] = _RETRY_AFTER
     if error.fault is Fault.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    if error.fault in (Fault.SLOW, Fault.TOO_LARGE):
-        headers["connection"] = "close"  # the rest of the body is on its way
     words = str(error).encode(errors="backslashreplace").decode()  # JSON may hold half a character
     return JSONResponse({"error": words}, error.fault.status, headers)
 
