@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope
 
 from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.http.negotiation import weights
 
 __all__ = ["best_encoding", "discard_rest", "is_unread", "pack", "read_body"]
 
@@ -112,10 +113,7 @@ def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
 
 def best_encoding(accepted: str) -> str | None:
     """Return what to pack an answer with, of what Accept-Encoding allows."""
-    offered = {}
-    for part in accepted.lower().split(","):
-        name, _, weight = part.strip().partition(";")
-        offered[name.strip()] = weight.strip().replace(" ", "") not in ("q=0", "q=0.0")
+    offered = weights(accepted) if accepted else {}
     return next((name for name in _WINDOWS if offered.get(name)), None)
 
 
