@@ -6,6 +6,8 @@ PNG pictures of the maps, which are drawn only for who asks for them by name.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +88,9 @@ class Contract:
         self._own = tuple(spec.name for spec in manifest.outputs)
         overlay = _Port(name=OVERLAY, datatype="BYTES", dims=(-1,))
         self._outputs = (*map(_port, manifest.outputs), overlay)
+        sizes = list(itertools.accumulate((max_batch, *images.dims), operator.mul))
+        #: How many numbers the largest request has, and in how many lists.
+        self.most_json = (sizes[-1], sum(sizes[:-1]))
 
     def check(self, request: InferRequest) -> CheckedRequest:
         """Check a request against the model.
