@@ -113,7 +113,7 @@ def _model_options(options: ServeOptions) -> ModelOptions:
         max_batch=options.max_batch,
         instances=options.instances,
         max_queue_delay_ms=options.max_queue_delay_ms,
-        max_queue_size=options.max_queue_size,
+        max_queue_size=options.queue_size,
         max_pixels=options.max_pixels,
         decoders=options.decoders,
     )

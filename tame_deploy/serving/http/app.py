@@ -13,10 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tame_deploy.errors import TameError
-from tame_deploy.serving.access import Tokens
+from tame_deploy.serving.access import Tokens, host_check
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.http.bodies import discard_rest, is_unread
 from tame_deploy.serving.http.handlers import Handlers
@@ -77,7 +77,15 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> A
     if options.page:
         routes += page_routes()
     handlers: Any = {HTTPException: _http_exception}
-    return _Outermost(Starlette(routes=routes, exception_handlers=handlers), repository)
+    starlette = Starlette(routes=routes, exception_handlers=handlers)
+    is_answered = host_check(options.host, options.allowed_hosts)
+    return _Outermost(starlette, repository, is_answered)
+
+
+async def _misdirected(scope: Scope, receive: Receive, send: Send) -> None:
+    told = Headers(scope=scope).get("host", "")
+    words = f"this server does not answer to {told!r:.80}; --allowed-hosts adds a name to its own"
+    await _refusal(RequestError(words, Fault.MISDIRECTED))(scope, receive, send)
 
 
 async def _unimplemented(request: Request) -> Response:
@@ -90,11 +98,14 @@ class _Outermost:
     An answer that comes before its request's body was read ends the connection.
     """
 
-    def __init__(self, app: Starlette, repository: Repository) -> None:
-        self._app, self._repository = app, repository
+    def __init__(
+        self, app: ASGIApp, repository: Repository, is_answered: Callable[[str | None], bool]
+    ) -> None:
+        self._app, self._repository, self._is_answered = app, repository, is_answered
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope)
+        app = self._app if self._is_answered(headers.get("host")) else _misdirected
         token = request_id.set(usable_id(headers.get("x-request-id", "")))
         started, status, size, is_early = time.perf_counter(), 499, 0, False
 
@@ -116,7 +127,7 @@ class _Outermost:
 
         try:
             with span(f"{scope['method']} {scope['path']}", headers) as traced:
-                await self._app(scope, receive, send_with_id)
+                await app(scope, receive, send_with_id)
                 note_status(traced, status, failed=status >= Fault.INTERNAL.status)
         finally:
             self._repository.metrics.responses.labels("http", str(status)).inc()
