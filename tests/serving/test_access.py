@@ -58,6 +58,12 @@ def test_connect_sends_a_token(guarded, scheme):
         connect(url)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/demo", "grpc://127.0.0.1:1/demo"])
+def test_who_cannot_connect_is_told_of_certificates_in_python_and_on_the_command_line(url):
+    with pytest.raises(BackendError, match=r"ConnectOptions\(ca=FILE\), or --tls-ca FILE"):
+        connect(url, ConnectOptions(timeout_s=5))
+
+
 def test_requests_that_say_nothing_are_refused_at_once_without_a_token(guarded):
     with grpc.insecure_channel(guarded.grpc) as channel:
         silent = threading.Event()

@@ -26,8 +26,8 @@ from tests.serving.unharmed import (
 )
 
 _MIB = 2**20
-#: Less than the server's patience by default, much more than that of the one that is asked.
-FOR_EVER_S = 20
+#: Much more than the second that the server waits, on a slow machine too.
+FOR_EVER_S = 120
 
 
 @pytest.fixture
@@ -57,12 +57,20 @@ def test_a_small_body_that_unpacks_to_much_is_refused_and_takes_no_memory(unharm
 
 
 def test_a_body_that_does_not_arrive_is_given_up(unharmed):
-    started = time.monotonic()
     answer = exchange(
         unharmed.address, sending(content_length=len(GOOD)), GOOD[:50], timeout_s=FOR_EVER_S
     )
-    assert answer is None or answer.status == 408
-    assert 0.5 < time.monotonic() - started < FOR_EVER_S
+    assert answer is not None
+    assert answer.status == 408
+    assert answer.error == "the body took over 1 s"
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_head_that_does_not_arrive_is_given_up(unharmed):
+    answer = exchange(unharmed.address, b"GET /v2 HTTP/1.1\r\nx-a: ", timeout_s=FOR_EVER_S)
+    assert answer is not None
+    assert answer.status == 408
+    assert answer.error == "the request's head took over 1 s"
 
 
 @pytest.mark.parametrize(
@@ -83,13 +91,10 @@ def test_who_sends_drop_by_drop_is_given_up(unharmed, slow):
             except ConnectionError:
                 ended = True
     assert ended
-    assert time.monotonic() - started < FOR_EVER_S
 
 
 def test_who_says_nothing_is_given_up(unharmed):
-    started = time.monotonic()
     assert exchange(unharmed.address, timeout_s=FOR_EVER_S) is None
-    assert time.monotonic() - started < FOR_EVER_S
 
 
 def test_a_picture_of_too_many_pixels_is_refused(unharmed):
