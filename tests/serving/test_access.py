@@ -8,7 +8,6 @@ import threading
 import grpc
 import httpx
 import pytest
-import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tame_deploy import ConnectOptions, connect
@@ -95,18 +94,6 @@ def test_health_can_be_closed_too(serve, token_file):
             check(health_pb2.HealthCheckRequest())
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert check(health_pb2.HealthCheckRequest(), metadata=METADATA).status == 1
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """PEM files: of an authority, and a certificate that it signed with its key."""
-    authority, folder = trustme.CA(), tmp_path_factory.mktemp("certificates")
-    ours = authority.issue_cert("localhost", "127.0.0.1")
-    blobs = {"cert": ours.cert_chain_pems, "key": [ours.private_key_pem],
-             "ca": [authority.cert_pem]}  # fmt: skip
-    for name, parts in blobs.items():
-        (folder / f"{name}.pem").write_bytes(b"".join(part.bytes() for part in parts))
-    return {name: str(folder / f"{name}.pem") for name in blobs}
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["of-the-server", "of-both"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +162,24 @@ def _is_live(server) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"{server.http}/v2/health/live").status_code == 200
     return False
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_slow_body_over_tls_ends_with_its_connection(serve, certificates, token_file, status):
+    server = serve("--tls-cert", certificates["cert"], "--tls-key", certificates["key"],
+                   "--token-file", token_file, "--no-grpc")  # fmt: skip
+    context = ssl.create_default_context(cafile=certificates["ca"])
+    path = {401: INFER, 404: "/nowhere"}[status]
+    with (
+        socket.create_connection(server.address, FOR_EVER_S) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(head("POST", path, {"content-length": _MIB}))
+        answer = read_answer(connection)
+        assert answer is not None
+        assert answer.status == status
+        assert answer.headers["connection"] == "close"
+        assert _is_ended(connection)
 
 
 def test_who_sends_a_whole_body_without_reading_gets_the_early_answer(guarded):
