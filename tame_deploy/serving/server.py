@@ -50,6 +50,7 @@ def run_server(
         TameError: if an artifact cannot be opened, or an address is taken.
     """
     _bound_arenas()
+    _allow_open_files()
     asyncio.run(serve(artifacts, options, ready))
 
 
@@ -57,6 +58,15 @@ def _bound_arenas() -> None:
     """Let threads share glibc's heaps: bodies of many sizes would leave holes in one for each."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
+
+
+def _allow_open_files() -> None:
+    """Let as many files be open as the system allows: by habit it is 1024, and clients are more."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -16,8 +16,8 @@ from tame_deploy.serving.grpc.codec import decode_request as decode_message
 from tame_deploy.serving.grpc.codec import encode_response as encode_message
 from tame_deploy.serving.grpc.schema import message
 from tame_deploy.serving.http.codec import decode_request, encode_response
-from tame_deploy.serving.http.strict_json import JsonBounds
 from tame_deploy.serving.messages import InferResponse, OutputTensor
+from tame_deploy.serving.strict_json import JsonBounds
 from tame_deploy.serving.tensors import (
     DATATYPES,
     datatype_of,
@@ -94,6 +94,7 @@ def test_any_json_is_a_request_or_refused(request):
         decode_request(json.dumps(request).encode(), None, model="m", bounds=BOUNDS)
 
 
+@example(b"", "0\x1f")
 @given(st.binary(max_size=60), st.none() | st.text(max_size=5))
 def test_any_body_is_a_request_or_refused(body, length):
     with pytest.raises(RequestError):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tame_deploy.serving.faults import Fault, RequestError
-from tame_deploy.serving.http.strict_json import JsonBounds, parse_json
 from tame_deploy.serving.messages import InferRequest, InferResponse, InputTensor, RequestedOutput
+from tame_deploy.serving.strict_json import JsonBounds, parse_json
 from tame_deploy.serving.tensors import (
     check_shape,
     from_bytes,
@@ -92,14 +92,14 @@ def decode_request(
 
 def json_size(header_length: str | None, size: int) -> int:
     """Return how much of a body of `size` bytes is JSON, as far as can be told."""
-    text = (header_length or "").strip()
+    text = (header_length or "").strip(" \t")
     return min(int(text), size) if re.fullmatch(r"[0-9]{1,18}", text) else size
 
 
 def _header_length(text: str | None, size: int) -> int:
     if text is None:
         return size
-    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip(" \t")):
         raise RequestError(f"{HEADER_LENGTH} is {text!r:.40}; expected a number of bytes")
     if int(text) > size:
         raise RequestError(f"{HEADER_LENGTH} is {int(text)}, but the body has {size} bytes")

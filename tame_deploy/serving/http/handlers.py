@@ -24,12 +24,12 @@ from tame_deploy.serving.http.codec import (
 )
 from tame_deploy.serving.http.explain import explain_picture
 from tame_deploy.serving.http.openapi import openapi_document
-from tame_deploy.serving.http.strict_json import JsonBounds, parse_json
 from tame_deploy.serving.messages import InferResponse
 from tame_deploy.serving.model import ServedModel
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
 from tame_deploy.serving.statistics import METRICS_TYPE
+from tame_deploy.serving.strict_json import parse_json
 
 __all__ = ["Handlers"]
 
@@ -52,7 +52,7 @@ class Handlers:
 
     async def infer(self, request: Request) -> Response:
         """Answer a request of the protocol."""
-        bounds = self._model(request).contract.most_json  # whoever names none need not send a body
+        model = self._model(request)  # whoever names none need not send a body
         path = request.path_params
         async with self._body(request) as body:
             length = request.headers.get(HEADER_LENGTH)
@@ -61,7 +61,7 @@ class Handlers:
                 body,
                 length,
                 model=path["model"],
-                bounds=JsonBounds(*bounds),
+                bounds=model.contract.json_bounds,
                 version=path.get("version", ""),
             )
             is_long = json_size(length, len(body)) > _SMALL

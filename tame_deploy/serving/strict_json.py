@@ -25,7 +25,12 @@ _CONSTANT = re.compile("-?(NaN|Infinity)")
 
 @dataclass(frozen=True)
 class JsonBounds:
-    """How much JSON the tensors of a request can need: `values`, in so many `lists`."""
+    """How much JSON the largest request can need.
+
+    Attributes:
+        values: numbers of its pictures.
+        lists: that they stand in, nested as their shape is.
+    """
 
     values: int
     lists: int
