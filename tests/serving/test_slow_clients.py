@@ -22,6 +22,8 @@ from tests.serving.running import eventually
 _MIB = 2**20
 #: Much more than the server's patience; whom it does not end would stay for ever.
 FOR_EVER_S = 60
+#: Less than what TLS has by itself.
+_PATIENT_S = 25
 _TOKEN = {"authorization": f"Bearer {TOKEN}"}
 _DROP_S = 0.05
 
@@ -164,14 +166,19 @@ def _is_live(server) -> bool:
     return False
 
 
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_slow_body_over_tls_ends_with_its_connection(serve, certificates, token_file, status):
-    server = serve("--tls-cert", certificates["cert"], "--tls-key", certificates["key"],
-                   "--token-file", token_file, "--no-grpc")  # fmt: skip
+@pytest.fixture(scope="module")
+def encrypted(serve, certificates, token_file):
+    """A server with TLS, little patience and few places."""
+    return serve("--tls-cert", certificates["cert"], "--tls-key", certificates["key"],
+                 "--token-file", token_file, "--body-timeout-s", 1, "--max-connections", 2,
+                 "--no-grpc")  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "status"), [(INFER, 401), ("/nowhere", 404)])
+def test_a_slow_body_over_tls_ends_with_its_connection(encrypted, certificates, path, status):
     context = ssl.create_default_context(cafile=certificates["ca"])
-    path = {401: INFER, 404: "/nowhere"}[status]
     with (
-        socket.create_connection(server.address, FOR_EVER_S) as plain,
+        socket.create_connection(encrypted.address, FOR_EVER_S) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(head("POST", path, {"content-length": _MIB}))
@@ -179,6 +186,28 @@ def test_a_slow_body_over_tls_ends_with_its_connection(serve, certificates, toke
         assert answer is not None
         assert answer.status == status
         assert answer.headers["connection"] == "close"
+        assert _is_ended(connection)
+
+
+def test_who_does_not_take_leave_of_tls_keeps_no_place(encrypted, certificates):
+    context = ssl.create_default_context(cafile=certificates["ca"])
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            plain = stack.enter_context(socket.create_connection(encrypted.address, FOR_EVER_S))
+            one = context.wrap_socket(plain, server_hostname="localhost")
+            stack.enter_context(one).sendall(head("POST", INFER, {"content-length": _MIB}))
+
+        def has_a_place() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                found = httpx.get(f"{encrypted.http}/v2/health/live", verify=context)
+                return found.status_code == 200
+            return False
+
+        eventually(has_a_place, "a place", _PATIENT_S)
+
+
+def test_who_does_not_begin_tls_is_given_up(encrypted):
+    with socket.create_connection(encrypted.address, _PATIENT_S) as connection:
         assert _is_ended(connection)
 
 

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -21,12 +24,46 @@ from tame_deploy.serving.repository import Repository
 __all__ = ["HttpServer"]
 
 
+#: For a client to take leave of TLS, after which it keeps no place.
+_LEAVE_S = 2.0
+
+
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: signals end both transports, elsewhere."""
+    """uvicorn without its signal handlers: signals end both transports, elsewhere.
+
+    And it bounds how long TLS begins and ends, which is a minute and half a one by itself.
+    """
+
+    def __init__(self, config: uvicorn.Config, handshake_s: float) -> None:
+        super().__init__(config)
+        self._handshake_s = handshake_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        config, loop = self.config, asyncio.get_running_loop()
+        bounds: dict[str, Any] = {}
+        if config.ssl is not None:
+            bounds["ssl_handshake_timeout"] = self._handshake_s
+            if sys.version_info >= (3, 11):
+                bounds["ssl_shutdown_timeout"] = _LEAVE_S
+        kind: Any = config.http_protocol_class
+        protocol = partial(
+            kind,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=one, ssl=config.ssl, backlog=config.backlog, **bounds
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
 
 class HttpServer:
@@ -58,7 +95,7 @@ class HttpServer:
             if options.client_ca is not None:
                 config.ssl_cert_reqs = ssl.CERT_REQUIRED
         self._config, self._options = config, options
-        self._server = _Uvicorn(config)
+        self._server = _Uvicorn(config, options.body_timeout_s)
         self.port = 0
         self.running: asyncio.Future[None] | None = None
 
