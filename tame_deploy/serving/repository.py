@@ -35,7 +35,7 @@ EXTENSIONS = (
 _log = logging.getLogger("tame_deploy.serving")
 
 _READY, _LOADING, _FAILED = "READY", "LOADING", "UNAVAILABLE"
-_GONE = "the artifact is gone from disk; the model answers from memory until the server ends"
+_GONE = "the artifact is gone from disk; the model answers from memory"
 _LONGEST_NAME = 128
 #: How long a replaced model may take for what it accepted.
 _PATIENCE_S = 600.0

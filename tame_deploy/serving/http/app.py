@@ -108,9 +108,10 @@ class _Outermost:
         app = self._app if self._is_answered(headers.get("host")) else _misdirected
         token = request_id.set(usable_id(headers.get("x-request-id", "")))
         started, status, size, is_early = time.perf_counter(), 499, 0, False
+        ended: float | None = None  # before what comes after an early answer is discarded
 
         async def send_with_id(event: Any) -> None:
-            nonlocal status, size, is_early
+            nonlocal status, size, is_early, ended
             if event["type"] == "http.response.start":
                 status = event["status"]
                 answered = MutableHeaders(scope=event)
@@ -121,6 +122,7 @@ class _Outermost:
                 size = int(answered.get("content-length", 0))
             elif is_early and not event.get("more_body"):
                 await send({**event, "more_body": True})
+                ended = time.perf_counter()
                 await discard_rest(receive)
                 event = {"type": "http.response.body"}
             await send(event)
@@ -134,8 +136,8 @@ class _Outermost:
             client = scope.get("client")
             access(
                 transport="http", method=scope["method"], path=scope["path"], status=status,
-                ms=(time.perf_counter() - started) * 1e3, client=client[0] if client else "",
-                size=size,
+                ms=((ended or time.perf_counter()) - started) * 1e3,
+                client=client[0] if client else "", size=size,
             )  # fmt: skip
             request_id.reset(token)
 

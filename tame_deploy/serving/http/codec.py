@@ -18,13 +18,7 @@ from tame_deploy.serving.tensors import (
     to_values,
 )
 
-__all__ = [
-    "HEADER_LENGTH",
-    "HttpRequest",
-    "decode_request",
-    "encode_response",
-    "json_size",
-]
+__all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_response", "json_size"]
 
 #: How many bytes of the body are JSON, where raw tensors follow.
 HEADER_LENGTH = "inference-header-content-length"
