@@ -168,7 +168,7 @@ def bad_requests(reference: Reference) -> list[Request]:
               "parameters": {"shared_memory_region": "a"}}  # fmt: skip
     plain = {
         "an unknown model": (good.replace(PATH.encode(), b"/v2/models/other/infer"), "404"),
-        "a wrong method": (f"GET {PATH} HTTP/1.1\r\nHost: here\r\n\r\n".encode(), "405"),
+        "a wrong method": (f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), "405"),
         "broken JSON": (http_request(PATH, b'{"inputs": [', {}), "400"),
         "a body that ends early": (http_request(PATH, good[-20_000:], {
             "Inference-Header-Content-Length": "100000"}), "400"),

@@ -33,6 +33,14 @@ def serve_engine(
         str | None, typer.Option(help="TOML file: artifacts, and these options by name.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Names that requests may name as their Host, * for any; on the loopback localhost "
+            "alone, elsewhere any.",
+        ),
+    ] = None,
     http_port: Annotated[int | None, typer.Option(help="8000; 0 takes a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="8001; 0 takes a free one.")] = None,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="HTTP alone.")] = False,
@@ -48,7 +56,11 @@ def serve_engine(
         float | None, typer.Option(help="Longest wait for others to share a batch; 0.")
     ] = None,
     max_queue_size: Annotated[
-        int | None, typer.Option(help="Requests of a model that wait or are run at a time; 256.")
+        int | None,
+        typer.Option(
+            help="Requests of a model that wait or are run at a time; as many as "
+            "connections let in."
+        ),
     ] = None,
     max_body_mb: Annotated[int | None, typer.Option(help="MiB of a request; 64.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of a picture; 89 million.")] = None,
@@ -85,8 +97,10 @@ def serve_engine(
 ) -> None:
     """Serve artifacts over HTTP and gRPC (Open Inference Protocol), with a page to try them."""
     values = locals()
-    require_extra("serve", "uvicorn", "starlette", "httptools", "grpc", "prometheus_client",
-                  "python_multipart", "grpc_health", "grpc_reflection")  # fmt: skip
+    require_extra(
+        "serve", "uvicorn", "starlette", "httptools", "orjson", "python_multipart", "grpc",
+        "grpc_health", "grpc_reflection", "prometheus_client",
+    )  # fmt: skip
     # gRPC's core would write lines of its own beside the log; what fails is told by exceptions.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tame_deploy.serving.logs import set_up_logs
@@ -116,13 +130,18 @@ def _given(values: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
     if {"grpc_port", "no_grpc"} <= given:
         raise InputError("found both --grpc-port and --no-grpc; expected one of them")
     names = given - {"artifacts", "config"}
-    return dict(_OFF.get(name, (name, values[name])) for name in names)
+    found: dict[str, Any] = dict(_OFF.get(name, (name, values[name])) for name in names)
+    if "allowed_hosts" in found:
+        found["allowed_hosts"] = [
+            name.strip() for one in found["allowed_hosts"] for name in one.split(",")
+        ]
+    return found
 
 
 def _log_ready(addresses: Addresses, repository: Repository) -> None:
-    """Say where to go in one line of the log."""
+    """Say where to go, and what runs each model, in one line of the log."""
     told = {"http": addresses.http, "grpc": addresses.grpc}
-    served = ", ".join(repository.names)
+    served = ", ".join(f"{name} with {how}" for name, how in repository.backends.items())
     logging.getLogger("tame_deploy").info("serving %s", served, extra={"addresses": told})
 
 
@@ -132,6 +151,8 @@ def _show(addresses: Addresses, repository: Repository, options: ServeOptions) -
         warn_speed_only(repository.get(name).explainer.artifact.manifest)
     first = repository.names[0]
     notes.print(f"[green]serving[/] {escape(', '.join(repository.names))}. Ctrl-C ends it")
+    for name, backend in repository.backends.items():
+        notes.print(f"  {escape(name)} runs with {escape(backend)}")
     if options.page:
         notes.print(f"  page     {addresses.http}/")
     notes.print(f"  HTTP     {addresses.http}/v2/models/{first}")

@@ -95,6 +95,8 @@ def load_image(
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "picture", how)
     if isinstance(source, (str, os.PathLike)):
+        if isinstance(source, str) and "://" in source:
+            raise InputError(f"{source} is a URL; pictures are not fetched, so download it first")
         if os.path.isdir(source):
             raise InputError(f"{os.fspath(source)} is a directory; expected a picture")
         with _decoding_errors(os.fspath(source)), open(source, "rb") as stream:
@@ -169,9 +171,8 @@ def _check_size(width: int, height: int, name: str, most: int) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width}x{height}; expected at least one pixel")
     if width * height > most:
-        raise InputError(
-            f"{name} is {width}x{height}; expected at most {most / 10**6:g} megapixels"
-        )
+        bound = f"{most / 10**6:g} megapixels" if most >= 10**6 else f"{most} pixels"
+        raise InputError(f"{name} is {width}x{height}; expected at most {bound}")
 
 
 def _from_array(array: NDArray[Any], how: _Reading) -> Image.Image:

@@ -1,15 +1,18 @@
-"""Who may ask: bearer tokens of a file, and certificates."""
+"""Who may ask, and by which name: bearer tokens of a file, and names that a server answers to."""
 
 from __future__ import annotations
 
+import functools
 import hmac
+import ipaddress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tame_deploy.errors import InputError
 from tame_deploy.files import read_file
 from tame_deploy.serving.faults import Fault, RequestError
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "host_check"]
 
 _SHORTEST = 16
 _SCHEME = "bearer "
@@ -52,3 +55,49 @@ class Tokens:
             raise RequestError(
                 "expected a bearer token that this server knows", Fault.UNAUTHENTICATED
             )
+
+
+def host_check(host: str, allowed: Sequence[str]) -> Callable[[str | None], bool]:
+    """Return what says whether a server answers to a request's `Host`.
+
+    A page that was loaded from some name can have that name point to this machine afterwards, and
+    then reads what a server here answers (DNS rebinding). Only names can be misused so: addresses
+    in numbers, `localhost` and requests without the header are always answered.
+
+    Args:
+        host: where the server listens.
+        allowed: names that it answers to besides, `*` for any. If there are none, a server on the
+            loopback answers to its own name, and one that is open to a network to any.
+    """
+    names = frozenset(name.lower() for name in allowed)
+    if "*" in names or (not names and not _is_loopback(host)):
+        return lambda _: True
+    known = names | {"localhost", host.lower()}
+
+    @functools.lru_cache(maxsize=256)
+    def is_answered(told: str | None) -> bool:
+        name = _without_port(told or "localhost")
+        return name in known or _is_address(name)
+
+    return is_answered
+
+
+def _is_loopback(host: str) -> bool:
+    if _is_address(host):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower() == "localhost"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_port(told: str) -> str:
+    """Return the name of a Host header, in small letters; an IPv6 address without its brackets."""
+    if told.startswith("["):
+        return told[1:].partition("]")[0]
+    return told.partition(":")[0].lower().rstrip(".")

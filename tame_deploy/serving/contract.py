@@ -6,6 +6,8 @@ PNG pictures of the maps, which are drawn only for who asks for them by name.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.messages import InferRequest, InputTensor, RequestedOutput
+from tame_deploy.serving.strict_json import JsonBounds
 from tame_deploy.serving.tensors import datatype_of
 
 __all__ = ["MOST_CLASSES", "MOST_OVERLAYS", "OVERLAY", "VERSION", "CheckedRequest", "Contract"]
@@ -86,6 +89,8 @@ class Contract:
         self._own = tuple(spec.name for spec in manifest.outputs)
         overlay = _Port(name=OVERLAY, datatype="BYTES", dims=(-1,))
         self._outputs = (*map(_port, manifest.outputs), overlay)
+        sizes = list(itertools.accumulate((max_batch, *images.dims), operator.mul))
+        self.json_bounds = JsonBounds(values=sizes[-1], lists=sum(sizes[:-1]))
 
     def check(self, request: InferRequest) -> CheckedRequest:
         """Check a request against the model.

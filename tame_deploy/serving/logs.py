@@ -26,7 +26,7 @@ def usable_id(told: str) -> str:
 
 _access = logging.getLogger("tame_deploy.serving.access")
 #: What a record has besides its message, if it is about a request.
-_FIELDS = ("addresses", "transport", "method", "path", "status", "ms", "client", "bytes")
+_FIELDS = ("addresses", "transport", "method", "path", "status", "ms", "client", "bytes", "error")
 
 
 class _TextFormat(logging.Formatter):
@@ -69,10 +69,13 @@ def set_up_logs(log_format: str, level: str) -> None:
 
 
 def access(*, transport: str, method: str, path: str, status: object, ms: float,
-           client: str = "", size: int = 0) -> None:  # fmt: skip
-    """Log a request that is over."""
+           client: str = "", size: int = 0, error: str = "") -> None:  # fmt: skip
+    """Log a request that is over; `error` says what was wrong with one that nobody could read."""
     if not _access.isEnabledFor(logging.INFO):
         return
     told = {"transport": transport, "method": method, "path": path, "status": status,
             "ms": round(ms, 3), "client": client, "bytes": size}  # fmt: skip
-    _access.info("%s %s %s %s %.1f ms", transport, method, path, status, ms, extra=told)
+    if error:
+        told["error"] = error
+    words = "".join(f", {said}" for said in (client, error) if said)
+    _access.info("%s %s %s %s %.1f ms%s", transport, method, path, status, ms, words, extra=told)

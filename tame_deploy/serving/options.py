@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class ModelOptions:
     max_batch: int = 8
     instances: int = 1
     max_queue_delay_ms: float = 0.0
-    max_queue_size: int = 256
+    max_queue_size: int = 2000
     max_pixels: int = MAX_PIXELS
     decoders: int | None = None
 
@@ -46,6 +47,9 @@ class ServeOptions:
 
     Attributes:
         host: address to listen on; the loopback, unless said otherwise.
+        allowed_hosts: names that HTTP requests may name in `Host`, without scheme and port; `*` is
+            any. If there are none: any, but on the loopback `localhost` and `host` alone. Addresses
+            in numbers always may.
         http_port: 0 takes a free one.
         grpc_port: likewise; None is no gRPC.
         backend: as `tame_deploy.load` takes it.
@@ -55,7 +59,8 @@ class ServeOptions:
         max_batch: pictures in a batch, and in a request.
         instances: batches that run at a time.
         max_queue_delay_ms: how long a request may wait for others to share its batch.
-        max_queue_size: requests of a model that wait or are run at a time; more get 503.
+        max_queue_size: requests of a model that wait or are run at a time; more get 503. None is
+            as many as the connections let in (see `queue_size`).
         max_body_mb: size of a request, in MiB, packed or not.
         max_pixels: of an encoded picture.
         decoders: threads a model that decode pictures and draw overlays; None is one a core, and at
@@ -81,6 +86,7 @@ class ServeOptions:
     """
 
     host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
     http_port: int = 8000
     grpc_port: int | None = 8001
     backend: str = "auto"
@@ -90,7 +96,7 @@ class ServeOptions:
     max_batch: int = 8
     instances: int = 1
     max_queue_delay_ms: float = 0.0
-    max_queue_size: int = 256
+    max_queue_size: int | None = None
     max_body_mb: int = 64
     max_pixels: int = MAX_PIXELS
     decoders: int | None = None
@@ -110,11 +116,26 @@ class ServeOptions:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     traces: str | None = None
 
+    @property
+    def queue_size(self) -> int:
+        """How many requests of a model may wait or be run at a time.
+
+        Unless it was said, as many as each transport lets in: nobody is refused who was let in.
+        """
+        transports = 1 if self.grpc_port is None else 2
+        return self.max_queue_size or self.max_connections * transports
+
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise InputError(f"{name} is {value:g}; expected {least:g} to {most:g}")
+                raise InputError(f"{name} is {_shown(value)}; expected {least:g} to {_shown(most)}")
+        for name in self.allowed_hosts:
+            if name != "*" and not _NAME.fullmatch(name):
+                raise InputError(
+                    f"allowed_hosts has {name!r}; expected a name such as tame.example.com, "
+                    "without scheme and port, or *"
+                )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("found one of tls_cert and tls_key; expected both or neither")
         if self.client_ca is not None and self.tls_cert is None:
@@ -125,6 +146,12 @@ class ServeOptions:
             raise InputError(f"http_port and grpc_port are both {self.http_port}")
 
 
+def _shown(number: float) -> str:
+    """Return a number as one says it: 300 million, and not 3e+08."""
+    return f"{number / 1e6:.9g} million" if number >= 10**6 else f"{number:.9g}"
+
+
+_NAME = re.compile(r"[\w.-]+")
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("http_port", 0, 65535),
     ("grpc_port", 0, 65535),

@@ -35,6 +35,7 @@ EXTENSIONS = (
 _log = logging.getLogger("tame_deploy.serving")
 
 _READY, _LOADING, _FAILED = "READY", "LOADING", "UNAVAILABLE"
+_GONE = "the artifact is gone from disk; the model answers from memory"
 _LONGEST_NAME = 128
 #: How long a replaced model may take for what it accepted.
 _PATIENCE_S = 600.0
@@ -76,6 +77,7 @@ class _Entry:
     model: ServedModel | None = None
     state: str = _LOADING
     reason: str = ""
+    gone: bool = False
     stamp: tuple[int, ...] | None = None
     again_at: float = 0.0
 
@@ -111,6 +113,12 @@ class Repository:
         """The models, in the order they were given."""
         return tuple(self._entries)
 
+    @property
+    def backends(self) -> dict[str, str]:
+        """What runs each model that is open, in words."""
+        models = {name: entry.model for name, entry in self._entries.items()}
+        return {name: model.explainer.backend.name for name, model in models.items() if model}
+
     def get(self, name: str, version: str = "") -> ServedModel:
         """Return a model that answers.
 
@@ -145,7 +153,12 @@ class Repository:
     def index(self, *, only_ready: bool = False) -> list[dict[str, str]]:
         """Return every model with its state, as Triton's repository index."""
         return [
-            {"name": name, "version": VERSION, "state": entry.state, "reason": entry.reason}
+            {
+                "name": name,
+                "version": VERSION,
+                "state": entry.state,
+                "reason": _GONE if entry.gone else entry.reason,
+            }
             for name, entry in self._entries.items()
             if entry.state == _READY or not only_ready
         ]
@@ -197,19 +210,23 @@ class Repository:
         while True:
             await asyncio.sleep(every_s)
             for name, entry in self._entries.items():
-                stamp = await asyncio.to_thread(_stamp, entry.path)
-                failed = entry.reason and time.monotonic() > entry.again_at
-                if stamp is None or (stamp == entry.stamp and not failed):
-                    continue
-                entry.stamp, entry.again_at = stamp, time.monotonic() + _AGAIN_S
-                try:
-                    await self._open(name, entry)
-                except Exception as error:
-                    entry.reason = "the artifact was replaced, and the new one cannot be opened"
-                    unforeseen = None if isinstance(error, TameError) else error
-                    _log.error(
-                        "%s: the new artifact is not taken: %s", name, error, exc_info=unforeseen
-                    )
+                await self._look_at(name, entry)
+
+    async def _look_at(self, name: str, entry: _Entry) -> None:
+        stamp = await asyncio.to_thread(_stamp, entry.path)
+        if stamp is None and not entry.gone:
+            _log.warning("%s: %s", name, _GONE)
+        entry.gone = stamp is None
+        failed = entry.reason and time.monotonic() > entry.again_at
+        if stamp is None or (stamp == entry.stamp and not failed):
+            return
+        entry.stamp, entry.again_at = stamp, time.monotonic() + _AGAIN_S
+        try:
+            await self._open(name, entry)
+        except Exception as error:
+            entry.reason = "the artifact was replaced, and the new one cannot be opened"
+            unforeseen = None if isinstance(error, TameError) else error
+            _log.error("%s: the new artifact is not taken: %s", name, error, exc_info=unforeseen)
 
     def begin_drain(self) -> None:
         """Say "not ready" from now on; requests are answered all the same."""

@@ -52,6 +52,7 @@ def run_server(
         TameError: if an artifact cannot be opened, or an address is taken.
     """
     _set_up_malloc()
+    _allow_open_files()
     run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
     if find_spec("uvloop"):  # there is none for Windows
         import uvloop
@@ -69,6 +70,15 @@ def _set_up_malloc() -> None:
         libc = ctypes.CDLL("libc.so.6")
         for option, value in _MALLOC.items():
             libc.mallopt(option, value)
+
+
+def _allow_open_files() -> None:
+    """Let as many files be open as the system allows: by habit it is 1024, and clients are more."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(
@@ -125,7 +135,7 @@ def _model_options(options: ServeOptions) -> ModelOptions:
         max_batch=options.max_batch,
         instances=options.instances,
         max_queue_delay_ms=options.max_queue_delay_ms,
-        max_queue_size=options.max_queue_size,
+        max_queue_size=options.queue_size,
         max_pixels=options.max_pixels,
         decoders=options.decoders,
     )

@@ -153,8 +153,14 @@ def test_nothing_but_a_line_is_said_of_a_photograph_that_is_too_large(demo_expor
     draw_picture(0)[0].resize((600, 400)).save(tmp_path / "large.png")
     arguments = ("explain", demo_export, tmp_path / "large.png", "--no-pictures")
     done = run(*arguments, "-o", tmp_path / "1", "--max-pixels", 239_999, expect=1)
-    assert "large.png is 600x400; expected at most 0.239999 megapixels" in done.stderr
+    assert "large.png is 600x400; expected at most 239999 pixels" in done.stderr
     run(*arguments, "-o", tmp_path / "2", "--max-pixels", 240_000)
+
+
+def test_a_url_of_a_picture_is_told_from_a_file(demo_export, tmp_path):
+    url = "https://example.com/cat.jpg"
+    done = run("explain", demo_export, url, cwd=tmp_path, expect=1)
+    assert f"{url} is a URL; pictures are not fetched, so download it first" in one_line(done)
 
 
 @pytest.mark.parametrize(

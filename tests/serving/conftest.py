@@ -79,3 +79,16 @@ def expected(demo_export):
     """What the runtime itself says of a black picture: its logits."""
     with tame_deploy.load(demo_export, backend="onnxruntime", threads=1) as explainer:
         return explainer.explain(np.zeros((128, 128, 3), np.uint8)).logits[0]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """PEM files: of an authority, and a certificate that it signed with its key."""
+    trustme = pytest.importorskip("trustme")
+    authority, folder = trustme.CA(), tmp_path_factory.mktemp("certificates")
+    ours = authority.issue_cert("localhost", "127.0.0.1")
+    blobs = {"cert": ours.cert_chain_pems, "key": [ours.private_key_pem],
+             "ca": [authority.cert_pem]}  # fmt: skip
+    for name, parts in blobs.items():
+        (folder / f"{name}.pem").write_bytes(b"".join(part.bytes() for part in parts))
+    return {name: str(folder / f"{name}.pem") for name in blobs}

@@ -329,6 +329,8 @@ def explain_probes(picture: bytes, jpeg: bytes) -> tuple[Probe, ...]:
             explaining(f"explain-top-k-{text}", picture, f"?top_k={text}", says="top_k")
             for text in ("0", "-1", "many", "1.5", "999999999999999999", "")
         ),
+        explaining("explain-top-k-twice", picture, "?top_k=2&top_k=3", says="more than once"),
+        explaining("explain-maps-twice", picture, "?maps=png&maps=list", says="more than once"),
         explaining("explain-top-k-and-a-class", picture, "?top_k=1&class_id=0", says="both"),
         explaining("explain-an-unknown-label", picture, "?label=unicorn", says="unicorn"),
         explaining("explain-an-unknown-class", picture, "?class_id=6", says="class_id"),

@@ -27,7 +27,7 @@ class Answer:
 
 def head(method: str, path: str, headers: Mapping[str, object]) -> bytes:
     """Return a request line and headers; nothing is added, and nothing checked."""
-    lines = [f"{method} {path} HTTP/1.1", "host: here"]
+    lines = [f"{method} {path} HTTP/1.1", "host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -8,7 +8,6 @@ import threading
 import grpc
 import httpx
 import pytest
-import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tame_deploy import ConnectOptions, connect
@@ -58,6 +57,12 @@ def test_connect_sends_a_token(guarded, scheme):
         connect(url)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/demo", "grpc://127.0.0.1:1/demo"])
+def test_who_cannot_connect_is_told_of_certificates_in_python_and_on_the_command_line(url):
+    with pytest.raises(BackendError, match=r"ConnectOptions\(ca=FILE\), or --tls-ca FILE"):
+        connect(url, ConnectOptions(timeout_s=5))
+
+
 def test_requests_that_say_nothing_are_refused_at_once_without_a_token(guarded):
     with grpc.insecure_channel(guarded.grpc) as channel:
         silent = threading.Event()
@@ -89,18 +94,6 @@ def test_health_can_be_closed_too(serve, token_file):
             check(health_pb2.HealthCheckRequest())
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert check(health_pb2.HealthCheckRequest(), metadata=METADATA).status == 1
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """PEM files: of an authority, and a certificate that it signed with its key."""
-    authority, folder = trustme.CA(), tmp_path_factory.mktemp("certificates")
-    ours = authority.issue_cert("localhost", "127.0.0.1")
-    blobs = {"cert": ours.cert_chain_pems, "key": [ours.private_key_pem],
-             "ca": [authority.cert_pem]}  # fmt: skip
-    for name, parts in blobs.items():
-        (folder / f"{name}.pem").write_bytes(b"".join(part.bytes() for part in parts))
-    return {name: str(folder / f"{name}.pem") for name in blobs}
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["of-the-server", "of-both"])

@@ -104,12 +104,24 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_http_is_refused_and_cut_off(unharmed, name):
+def test_what_is_no_http_is_refused_like_everything_else_and_cut_off(unharmed, name):
+    status = 431 if name == "address-of-100000-letters" else 400
+    counted = f'tame_responses_total{{status="{status}",transport="http"}}'
+    before = unharmed.metric(counted)
     answer = exchange(unharmed.address, BROKEN[name])
     assert answer is not None
-    assert answer.status == 400
+    assert answer.status == status
     assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.error
     assert_tells_no_secrets(answer)
+    assert unharmed.metric(counted) == before + 1
+    unharmed.wait_until_said(answer.headers["x-request-id"])
+    line = next(
+        line for line in unharmed.said.splitlines() if answer.headers["x-request-id"] in line
+    )
+    assert f" {status} " in line
+    assert "127.0.0.1" in line
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +16,9 @@ from tame_deploy.serving.grpc.schema import SERVICE
 from tests.serving.clients import explain, infer_request, method
 from tests.serving.running import PLAIN, eventually, running
 
-DRAIN_S = 20
+#: Longer than any test waits for the end: a server that waits for so long does not end in time.
+DRAIN_S = 3600
+PATIENCE_S = 120
 
 
 @dataclass(kw_only=True)
@@ -29,7 +30,6 @@ class Ended:
     ready: httpx.Response
     watched: int
     status: int
-    took_s: float
     address: str
 
 
@@ -53,11 +53,9 @@ def ended(demo_export, tmp_path_factory):
         infer = method(channel)
         inferred = [pool.submit(infer, infer_request(), timeout=30) for _ in range(6)]
         eventually(lambda: server.accepted == 12, "all requests")
-        started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         ready = eventually(lambda: _unready(client), "not being ready")
-        status = server.process.wait(DRAIN_S + 10)
-        took_s = time.monotonic() - started
+        status = server.process.wait(PATIENCE_S)
         watched = next(watching).status
         silent.cancel()
         over.set()
@@ -67,7 +65,6 @@ def ended(demo_export, tmp_path_factory):
             ready=ready,
             watched=watched,
             status=status,
-            took_s=took_s,
             address=server.http,
         )
 
@@ -90,7 +87,7 @@ def test_open_connections_hear_that_it_is_not_ready(ended):
 
 def test_watchers_of_health_and_silent_streams_are_told_and_not_waited_for(ended):
     assert ended.watched == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert ended.took_s < DRAIN_S / 2
+    assert ended.status == 0  # long before the hour was over that it could have waited for them
 
 
 def test_it_ends_well_and_listens_no_more(ended):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import pytest
 from tests.serving.clients import PICTURE, explain, infer_request, method
 from tests.serving.http_probes import good_request
 from tests.serving.raw_http import exchange, head, read_answer, whole
-from tests.serving.running import eventually
+from tests.serving.running import PLAIN, eventually, running
 
 EXPLAIN = "/v2/models/demo/explain?maps=none"
 PATH, BODY, HEADERS = good_request()
@@ -136,6 +137,27 @@ def test_so_many_connections_and_no_more(crowded):
     for one in held:
         one.close()
     eventually(lambda: httpx.get(f"{crowded.http}/v2").status_code == 200, "a free place")
+
+
+def test_three_hundred_clients_at_a_time_are_all_answered(demo_export, tmp_path):
+    """By a server that starts with few open files allowed, and as it is by default."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if usual[0] < 1000:
+        pytest.skip("needs a process that may open a thousand files")
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, usual[1]))
+        try:
+            started = running(tmp_path, f"demo={demo_export}", *PLAIN, "--no-grpc")
+            server = stack.enter_context(started)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        clients = [
+            stack.enter_context(socket.create_connection(server.address, 20)) for _ in range(300)
+        ]
+        for one in clients:
+            one.sendall(whole("POST", EXPLAIN, PICTURE))
+            one.settimeout(120)
+        assert [read_answer(one).status for one in clients] == [200] * 300
 
 
 def test_who_reads_no_answer_does_not_keep_its_place(crowded):

@@ -98,3 +98,20 @@ def test_a_broken_one_leaves_the_old_one_answering(replaced):
     assert str(replaced.path) not in index["reason"]
     replaced.replace_and_wait()
     assert httpx.post(f"{server.http}/v2/repository/index").json()[0]["reason"] == ""
+
+
+def test_a_deleted_one_answers_from_memory_and_says_so(replaced):
+    server, aside = replaced.server, replaced.path.with_name("aside")
+    loads = replaced.loads()
+
+    def index():
+        return httpx.post(f"{server.http}/v2/repository/index").json()[0]
+
+    replaced.path.rename(aside)
+    eventually(lambda: "gone from disk" in index()["reason"], "the reason")
+    assert index()["state"] == "READY"
+    assert explain(server.http).status_code == 200
+    server.wait_until_said("gone from disk")
+    aside.rename(replaced.path)
+    eventually(lambda: not index()["reason"], "its being back")
+    assert replaced.loads() == loads

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tame_deploy.errors import InputError
-from tame_deploy.serving.options import read_options
+from tame_deploy.serving.options import ServeOptions, read_options
 from tests.serving.clients import explain
 from tests.serving.running import PLAIN, running
 
@@ -28,6 +28,11 @@ def test_several_models_and_a_file_of_options(demo_export, tmp_path):
         assert found.json()["model_name"] == "one"
         assert found.headers["x-request-id"] == "nine"
         server.wait_until_said('"request_id": "nine"')
+        server.wait_until_said("serving one with onnxruntime")
+
+
+def test_what_runs_each_model_is_said(server):
+    server.wait_until_said("demo runs with onnxruntime")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,7 @@ def test_what_cannot_be_served_is_one_line(demo_export, tmp_path, arguments, wor
         ({"client_ca": "x.pem"}, "no meaning without tls_cert"),
         ({"open_health": False}, "no meaning without token_file"),
         ({"http_port": 9000, "grpc_port": 9000}, "both 9000"),
+        ({"max_pixels": 300_000_000}, "max_pixels is 300 million; expected 1 to 250 million"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_refused(given, words):
@@ -99,3 +105,9 @@ def test_what_is_given_comes_before_the_file(tmp_path):
     assert (options.max_batch, options.timeout_s, options.host) == (2, 5.0, "::1")
     assert options.grpc_port is None
     assert read_options(str(path), {"grpc_port": 9})[1].grpc_port == 9
+
+
+def test_by_default_nobody_waits_in_vain_who_was_let_in():
+    assert ServeOptions(max_connections=300).queue_size == 600  # each transport lets in as many
+    assert ServeOptions(max_connections=300, grpc_port=None).queue_size == 300
+    assert ServeOptions(max_queue_size=5).queue_size == 5

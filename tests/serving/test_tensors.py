@@ -8,7 +8,7 @@ import json
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,7 @@ from tame_deploy.serving.grpc.codec import receive
 from tame_deploy.serving.grpc.schema import message
 from tame_deploy.serving.http.codec import decode_request, encode_response
 from tame_deploy.serving.messages import InferResponse, OutputTensor
+from tame_deploy.serving.strict_json import JsonBounds
 from tame_deploy.serving.tensors import (
     DATATYPES,
     datatype_of,
@@ -86,16 +87,20 @@ def test_json_of_any_kind_is_a_tensor_or_refused(datatype, values):
     assert found.dtype == DATATYPES[datatype]
 
 
+BOUNDS = JsonBounds(values=1000, lists=1000)
+
+
 @given(st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters"]), anything))
 def test_any_json_is_a_request_or_refused(request):
     with contextlib.suppress(RequestError):
-        decode_request(json.dumps(request).encode(), None, model="m")
+        decode_request(json.dumps(request).encode(), None, model="m", bounds=BOUNDS)
 
 
+@example(b"", "0\x1f")
 @given(st.binary(max_size=60), st.none() | st.text(max_size=5))
 def test_any_body_is_a_request_or_refused(body, length):
     with pytest.raises(RequestError):
-        decode_request(body, length, model="m")
+        decode_request(body, length, model="m", bounds=BOUNDS)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_an_answer_is_the_same_on_both_transports():
         {"inputs": [{"name": "x", "shape": [1], "datatype": "INT8", "data": [1]}],
          "parameters": {"binary_data_output": True}}
     ).encode()  # fmt: skip
-    raw, headers = encode_response(answer, decode_request(body, None, model="m"))
+    raw, headers = encode_response(answer, decode_request(body, None, model="m", bounds=BOUNDS))
     length = int(headers["inference-header-content-length"])
     told = json.loads(raw[:length])
     found = message("ModelInferResponse").FromString(encode_message(answer))

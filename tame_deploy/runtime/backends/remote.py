@@ -34,7 +34,10 @@ __all__ = ["ConnectOptions", "RemoteBackend", "open_remote", "options_from_envir
 _SCHEMES = {"http": False, "https": True, "grpc": False, "grpcs": True}
 #: Without one in the URL: where serve-engine listens, or where TLS is usually ended.
 _PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
-_HINT = "Does it run, is this its port for HTTP or gRPC, does it use TLS (https, grpcs; --tls-ca)?"
+_HINT = (
+    "Does it run, is this its port for HTTP or gRPC, does it use TLS (https, grpcs; "
+    "ConnectOptions(ca=FILE), or --tls-ca FILE on the command line)?"
+)
 #: Statuses by which a server says that the request was wrong, not itself.
 _OUR_FAULT = ("400", "StatusCode.INVALID_ARGUMENT")
 

@@ -84,7 +84,7 @@ def open_source(
         for line in paths or ():
             name = line.rstrip("\r\n")
             if name:
-                yield NamedPicture(name, Path(name))
+                yield NamedPicture(name, name)
 
     known = paths is None and None not in counts
     total = len(found) + sum(filter(None, counts)) if known else None
@@ -99,7 +99,8 @@ def _find_images(sources: Sequence[str], output: str) -> tuple[list[Path], list[
     run wrote.
 
     Raises:
-        InputError: if there are none, or a picture named outright lies in the output folder.
+        InputError: if there are none, one is a URL, or one that is named outright lies in the
+            output folder.
     """
     written = Path(os.path.abspath(output))
     found: dict[Path, None] = {}  # ordered, without duplicates
@@ -107,6 +108,8 @@ def _find_images(sources: Sequence[str], output: str) -> tuple[list[Path], list[
     passed_over: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
+        if "://" in source:
+            raise InputError(f"{source} is a URL; pictures are not fetched, so download it first")
         if path.is_dir():
             for file in _outside(written, sorted(path.rglob("*"))):
                 if file.is_file():

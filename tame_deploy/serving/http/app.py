@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tame_deploy.errors import TameError
-from tame_deploy.serving.access import Tokens
+from tame_deploy.serving.access import Tokens, host_check
 from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.http.bodies import discard_rest, is_unread
 from tame_deploy.serving.http.handlers import Handlers
 from tame_deploy.serving.http.page import page_routes
 from tame_deploy.serving.logs import access, request_id, usable_id
@@ -76,7 +77,15 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> A
     if options.page:
         routes += page_routes()
     handlers: Any = {HTTPException: _http_exception}
-    return _Outermost(Starlette(routes=routes, exception_handlers=handlers), repository)
+    starlette = Starlette(routes=routes, exception_handlers=handlers)
+    is_answered = host_check(options.host, options.allowed_hosts)
+    return _Outermost(starlette, repository, is_answered)
+
+
+async def _misdirected(scope: Scope, receive: Receive, send: Send) -> None:
+    told = Headers(scope=scope).get("host", "")
+    words = f"this server does not answer to {told!r:.80}; --allowed-hosts adds a name to its own"
+    await _refusal(RequestError(words, Fault.MISDIRECTED))(scope, receive, send)
 
 
 async def _unimplemented(request: Request) -> Response:
@@ -84,38 +93,51 @@ async def _unimplemented(request: Request) -> Response:
 
 
 class _Outermost:
-    """Gives every answer its request's id, counts and logs it, whatever made it."""
+    """Gives every answer its request's id, counts and logs it, whatever made it.
 
-    def __init__(self, app: Starlette, repository: Repository) -> None:
-        self._app, self._repository = app, repository
+    An answer that comes before its request's body was read ends the connection.
+    """
+
+    def __init__(
+        self, app: ASGIApp, repository: Repository, is_answered: Callable[[str | None], bool]
+    ) -> None:
+        self._app, self._repository, self._is_answered = app, repository, is_answered
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope)
+        app = self._app if self._is_answered(headers.get("host")) else _misdirected
         token = request_id.set(usable_id(headers.get("x-request-id", "")))
-        started, status, size = time.perf_counter(), 499, 0
+        started, status, size, is_early = time.perf_counter(), 499, 0, False
+        ended: float | None = None  # before what comes after an early answer is discarded
 
         async def send_with_id(event: Any) -> None:
-            nonlocal status, size
+            nonlocal status, size, is_early, ended
             if event["type"] == "http.response.start":
                 status = event["status"]
                 answered = MutableHeaders(scope=event)
                 answered["x-request-id"] = request_id.get()
-                if self._repository.draining:
+                is_early = is_unread(scope, headers)
+                if self._repository.draining or is_early:
                     answered["connection"] = "close"
                 size = int(answered.get("content-length", 0))
+            elif is_early and not event.get("more_body"):
+                await send({**event, "more_body": True})
+                ended = time.perf_counter()
+                await discard_rest(receive)
+                event = {"type": "http.response.body"}
             await send(event)
 
         try:
             with span(f"{scope['method']} {scope['path']}", headers) as traced:
-                await self._app(scope, receive, send_with_id)
+                await app(scope, receive, send_with_id)
                 note_status(traced, status, failed=status >= Fault.INTERNAL.status)
         finally:
             self._repository.metrics.responses.labels("http", str(status)).inc()
             client = scope.get("client")
             access(
                 transport="http", method=scope["method"], path=scope["path"], status=status,
-                ms=(time.perf_counter() - started) * 1e3, client=client[0] if client else "",
-                size=size,
+                ms=((ended or time.perf_counter()) - started) * 1e3,
+                client=client[0] if client else "", size=size,
             )  # fmt: skip
             request_id.reset(token)
 
@@ -151,8 +173,6 @@ def _refusal(error: RequestError) -> Response:
         headers["retry-after"] = _RETRY_AFTER
     if error.fault is Fault.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    if error.fault in (Fault.SLOW, Fault.TOO_LARGE):
-        headers["connection"] = "close"  # the rest of the body is on its way
     words = str(error).encode(errors="backslashreplace").decode()  # JSON may hold half a character
     return JSONResponse({"error": words}, error.fault.status, headers)
 

@@ -6,13 +6,23 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.http.negotiation import weights
 
-__all__ = ["best_encoding", "pack", "read_body"]
+__all__ = ["best_encoding", "discard_rest", "is_unread", "pack", "read_body"]
+
+#: Where a request's scope notes that its body was read to the end.
+_READ = "tame_deploy.body_was_read"
+#: What a client that was answered early may still send, so that it comes to read the answer: a
+#: connection that is closed on data that nobody read is reset, answer and all.
+_MOST_DISCARDED, _DISCARD_S = 8 * 2**20, 2.0
 
 #: zlib's window bits: 16 more for gzip. What clients call deflate has zlib's header.
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -59,7 +69,29 @@ async def _read(request: Request, limit: int, hold: Callable[[int], None]) -> by
         if size > limit:
             raise _too_large(limit)
         hold(len(part))
+    request.scope[_READ] = True
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def is_unread(scope: Scope, headers: Headers) -> bool:
+    """Whether a request has a body that was not read to its end."""
+    if _READ in scope:
+        return False
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+async def discard_rest(receive: Receive) -> None:
+    """Read on and keep nothing, until the body ends or the client goes, but not much or long."""
+    with suppress(asyncio.TimeoutError):
+        await within(_discard(receive), _DISCARD_S)
+
+
+async def _discard(receive: Receive) -> None:
+    size, more = 0, True
+    while more and size < _MOST_DISCARDED:
+        event = await receive()
+        size += len(event.get("body", b""))
+        more = event.get("more_body", False)
 
 
 def _too_large(limit: int) -> RequestError:
@@ -81,10 +113,7 @@ def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
 
 def best_encoding(accepted: str) -> str | None:
     """Return what to pack an answer with, of what Accept-Encoding allows."""
-    offered = {}
-    for part in accepted.lower().split(","):
-        name, _, weight = part.strip().partition(";")
-        offered[name.strip()] = weight.strip().replace(" ", "") not in ("q=0", "q=0.0")
+    offered = weights(accepted) if accepted else {}
     return next((name for name in _WINDOWS if offered.get(name)), None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import orjson
 
 from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.messages import InferRequest, InferResponse, InputTensor, RequestedOutput
+from tame_deploy.serving.strict_json import JsonBounds, parse_json
 from tame_deploy.serving.tensors import (
     check_shape,
     from_bytes,
@@ -24,8 +24,6 @@ __all__ = ["HEADER_LENGTH", "HttpRequest", "decode_request", "encode_response", 
 #: How many bytes of the body are JSON, where raw tensors follow.
 HEADER_LENGTH = "inference-header-content-length"
 
-#: Python reads JSON with everything else standing still; raw tensors have no such bound.
-_MOST_JSON = 16 * 2**20
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
@@ -42,7 +40,12 @@ class HttpRequest:
 
 
 def decode_request(
-    body: bytes | memoryview, header_length: str | None, *, model: str, version: str = ""
+    body: bytes | memoryview,
+    header_length: str | None,
+    *,
+    model: str,
+    bounds: JsonBounds,
+    version: str = "",
 ) -> HttpRequest:
     """Return the request that a body is.
 
@@ -50,6 +53,7 @@ def decode_request(
         body: unpacked.
         header_length: the header of that name, if there is one.
         model: its name, of the URL.
+        bounds: of the JSON.
         version: likewise, or empty.
 
     Raises:
@@ -57,7 +61,9 @@ def decode_request(
     """
     whole = memoryview(body)
     length = _header_length(header_length, len(whole))
-    told = _parse(whole[:length])
+    text = bytes(whole[:length])
+    bounds.check(text)
+    told = _object(parse_json(text), "the request")
     parameters = _object(told.get("parameters", {}), "parameters")
     raw_default = _flag(parameters, "binary_data_output")
     inputs = _inputs(told, whole[length:])
@@ -81,38 +87,18 @@ def decode_request(
 
 def json_size(header_length: str | None, size: int) -> int:
     """Return how much of a body of `size` bytes is JSON, as far as can be told."""
-    text = (header_length or "").strip()
+    text = (header_length or "").strip(" \t")
     return min(int(text), size) if re.fullmatch(r"[0-9]{1,18}", text) else size
 
 
 def _header_length(text: str | None, size: int) -> int:
     if text is None:
         return size
-    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip(" \t")):
         raise RequestError(f"{HEADER_LENGTH} is {text!r:.40}; expected a number of bytes")
     if int(text) > size:
         raise RequestError(f"{HEADER_LENGTH} is {int(text)}, but the body has {size} bytes")
     return int(text)
-
-
-def _parse(text: memoryview) -> dict[str, Any]:
-    if len(text) > _MOST_JSON:
-        raise RequestError(
-            f"{len(text)} bytes of JSON are more than {_MOST_JSON}; send tensors as raw bytes",
-            Fault.TOO_LARGE,
-        )
-    try:
-        found = json.loads(bytes(text), parse_constant=_no_constant)
-    except RequestError:
-        raise
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        reason = getattr(error, "msg", None) or "nested too deeply or not UTF-8"
-        raise RequestError(f"the request is not valid JSON: {reason}") from None
-    return _object(found, "the request")
-
-
-def _no_constant(text: str) -> Any:
-    raise RequestError(f"the request has {text}, which is no JSON")
 
 
 def _object(found: Any, what: str) -> dict[str, Any]:

@@ -21,11 +21,16 @@ from tame_deploy.picture.preprocess import visible_box
 from tame_deploy.runtime.explain.explanation import PictureExplanation
 from tame_deploy.serving.contract import MOST_CLASSES, VERSION
 from tame_deploy.serving.faults import RequestError
+from tame_deploy.serving.http.negotiation import preferred_type
 from tame_deploy.serving.model import ExplainedPicture, ServedModel
 
-__all__ = ["explain_picture"]
+__all__ = ["explain_picture", "picture_file"]
 
+_PNG = "image/png"
 _KNOWN = ("class_id", "label", "top_k", "top", "maps", "overlay")
+_REPEATABLE = ("class_id", "label")
+#: Bytes of a form that are parsed at a time, which takes some milliseconds at most.
+_PIECE = 64 * 1024
 #: Likeliest classes that an answer lists, unless it is asked for more.
 _LISTED = 5
 
@@ -47,33 +52,43 @@ async def explain_picture(
     for name in query:
         if name not in _KNOWN:
             raise RequestError(f"unknown query {name!r:.40}; expected {', '.join(_KNOWN)}")
+        if name not in _REPEATABLE and len(query.getlist(name)) > 1:
+            raise RequestError(f"found {name} more than once; expected it once")
     chosen = _classes(model, query)
     classes = len(model.explainer.labels)
     listed = _number("top", query.get("top", str(min(_LISTED, classes))), least=1, most=classes)
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
-    as_picture = "image/png" in request.headers.get("accept", "")
-    file = await _file(request, body)
+    accepted = request.headers.get("accept", "*/*")
+    as_picture = preferred_type(accepted, ("application/json", _PNG)) == _PNG
+    file = await picture_file(request, body)
     if not file:
         raise RequestError("found an empty picture; with curl, say --data-binary @FILE")
     found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
-        return Response(found.overlays[0], media_type="image/png", headers=_headers(found))
+        return Response(found.overlays[0], media_type=_PNG, headers=_headers(found))
     document = partial(_document, model, found, listed=listed, maps=maps)
     return JSONResponse(await asyncio.to_thread(document))
 
 
-async def _file(request: Request, body: bytes) -> bytes:
-    """Return the picture's file of a body that is one, or a form with one."""
+async def picture_file(request: Request, body: bytes) -> bytes:
+    """Return the picture's file of a body that is one, or a form with one.
+
+    Raises:
+        RequestError: for a form that cannot be read, or has no file in its field `image`.
+    """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return body
-    # The body was read, within its limits; the form's parser takes it from here.
-    sent = False
+    # The body was read, within its limits; the form's parser takes it from here, in pieces between
+    # which others have their turn.
+    place = 0
 
     async def receive() -> dict[str, Any]:
-        nonlocal sent
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        nonlocal place
+        await asyncio.sleep(0)
+        piece = body[place : place + _PIECE]
+        place += len(piece)
+        return {"type": "http.request", "body": piece, "more_body": place < len(body)}
 
     try:
         async with Request(request.scope, receive).form(max_files=1, max_fields=8) as form:

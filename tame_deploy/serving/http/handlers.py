@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -30,6 +29,7 @@ from tame_deploy.serving.model import ServedModel
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import EXTENSIONS, SERVER_NAME, Repository
 from tame_deploy.serving.statistics import METRICS_TYPE
+from tame_deploy.serving.strict_json import parse_json
 
 __all__ = ["Handlers"]
 
@@ -52,12 +52,17 @@ class Handlers:
 
     async def infer(self, request: Request) -> Response:
         """Answer a request of the protocol."""
-        self._model(request)  # whoever names none need not send a body
+        model = self._model(request)  # whoever names none need not send a body
         path = request.path_params
         async with self._body(request) as body:
             length = request.headers.get(HEADER_LENGTH)
             decode = partial(
-                decode_request, body, length, model=path["model"], version=path.get("version", "")
+                decode_request,
+                body,
+                length,
+                model=path["model"],
+                bounds=model.contract.json_bounds,
+                version=path.get("version", ""),
             )
             is_long = json_size(length, len(body)) > _SMALL
             decoded = await asyncio.to_thread(decode) if is_long else decode()
@@ -119,11 +124,8 @@ class Handlers:
 
     async def index(self, request: Request) -> Response:
         """Tell the models and their states."""
-        try:
-            async with self._body(request) as body:
-                filters = json.loads(body) if body else {}
-        except (ValueError, RecursionError):
-            raise RequestError("the request is not valid JSON") from None
+        async with self._body(request, _SMALL) as body:
+            filters = parse_json(body) if body else {}
         only_ready = filters.get("ready", False) if isinstance(filters, dict) else None
         if not isinstance(only_ready, bool):
             raise RequestError('expected nothing, or an object such as {"ready": true}')
@@ -142,7 +144,7 @@ class Handlers:
         return self._repository.get(path["model"], path.get("version", ""))
 
     @asynccontextmanager
-    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+    async def _body(self, request: Request, most: int | None = None) -> AsyncIterator[bytes]:
         """Yield a request's body; all that are held at a time have a bound together."""
         limit, held = self._options.max_body_mb * 2**20, 0
 
@@ -156,7 +158,7 @@ class Handlers:
 
         try:
             yield await read_body(
-                request, limit=limit, timeout_s=self._options.body_timeout_s, hold=hold
+                request, limit=most or limit, timeout_s=self._options.body_timeout_s, hold=hold
             )
         finally:
             self._held -= held

@@ -145,7 +145,7 @@ def _operation(summary: str, schema: dict[str, Any] | None, *refused: int) -> di
     if schema is not None:
         good["content"] = {"application/json": {"schema": schema}}
     error = {"content": {"application/json": {"schema": _ref("Error")}}}
-    bad = {str(status): {"description": "refused", **error} for status in (401, *refused)}
+    bad = {str(status): {"description": "refused", **error} for status in (401, 421, *refused)}
     return {"summary": summary, "responses": {"200": good, **bad}}
 
 

@@ -12,6 +12,7 @@ from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
 from tame_deploy.picture.preprocess import (
     as_input,
+    load_image,
     prepare,
     prepare_batch,
     visible_box,
@@ -95,3 +96,16 @@ def test_the_visible_box_has_the_shape_of_the_input(width, height, crop_height, 
 def test_a_strip_that_resizing_would_blow_up_is_refused():
     with pytest.raises(InputError, match="too long and narrow"):
         prepare(Image.new("RGB", (1, 60_000)), ImageSpec(resize=2048))
+
+
+@pytest.mark.parametrize(
+    ("most", "words"), [(10, "at most 10 pixels"), (1_000_000, "at most 1 megapixels")]
+)
+def test_a_bound_on_pixels_is_said_as_people_say_it(most, words):
+    with pytest.raises(InputError, match=words):
+        load_image(np.zeros((1001, 1000), np.uint8), max_pixels=most)
+
+
+def test_a_url_is_not_taken_for_a_file():
+    with pytest.raises(InputError, match=r"https://example\.com/cat\.jpg is a URL; .* not fetched"):
+        load_image("https://example.com/cat.jpg")
