@@ -8,7 +8,6 @@ import ctypes
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,16 @@ def run_server(
     """
     _set_up_malloc()
     _allow_open_files()
-    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
-    if find_spec("uvloop"):  # there is none for Windows
-        import uvloop
+    _loop_runner()(serve(artifacts, options, ready))
 
-        run = uvloop.run
-    run(serve(artifacts, options, ready))
+
+def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Return what runs a coroutine on a loop of its own; Windows has no uvloop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
 
 
 def _set_up_malloc() -> None:
