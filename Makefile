@@ -55,14 +55,14 @@ cpp-packages:
 cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
-ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
+ASAN_TARGETS := tame-api-test tame-preparing-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
 
 # libtame as it is shipped, and under sanitizers.
 cpp-build: cpp-tools
 	cd cpp && cmake --preset release && cmake --preset asan && cmake --preset tsan
 	cmake --build build/cpp
 	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
-	cmake --build build/cpp-tsan --target tame-threads-test
+	cmake --build build/cpp-tsan --target tame-threads-test tame-preparing-test
 
 # The tests of libtame, on the demo and on the ONNX Runtime of .venv.
 cpp: cpp-build build/cpp-artifact/demo/manifest.json
