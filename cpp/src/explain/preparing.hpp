@@ -81,9 +81,9 @@ class Preparing {
 
   // Of all that follows, preparers_.lock_ is the lock.
   std::condition_variable settled_;
-  std::size_t next_ = 0;               // to be handed out
-  std::size_t limit_ = 0;              // where there is no memory yet
-  std::vector<std::size_t> in_work_;   // handed out, and not ready
+  std::size_t next_ = 0;                                          // to be handed out
+  std::size_t limit_ = 0;                                         // where there is no memory yet
+  std::vector<std::size_t> in_work_;                              // handed out, and not ready
   std::size_t failed_ = std::numeric_limits<std::size_t>::max();  // the first that is known to
   std::exception_ptr error_;                                      // why
   std::vector<std::array<char, sizeof last_warning>> warnings_;   // of each place
