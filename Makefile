@@ -22,7 +22,7 @@ CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h openssl/evp.h jpeglib.h png.h zli
 CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \
 	$(foreach header,$(CPP_HEADERS),$(if $(shell c++ -E -include $(header) -x c++ /dev/null 2>&1 >/dev/null),$(header),)))
 
-.PHONY: demo test check prepare lint cpp cpp-build cpp-tools cpp-packages cpp-left-out form sanitize tidy benchmark clean
+.PHONY: demo test check prepare lint cpp cpp-build cpp-tools cpp-packages cpp-left-out cpp-found form sanitize tidy benchmark clean
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
@@ -64,17 +64,35 @@ cpp-build: cpp-tools
 	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
 	cmake --build build/cpp-tsan --target tame-threads-test tame-preparing-test
 
-# The tests of libtame, on the demo and on the ONNX Runtime of .venv.
-cpp: cpp-build build/cpp-artifact/demo/manifest.json
+# The tests of libtame run an artifact of the demo and an ONNX Runtime. What is there already saves
+# making .venv: TAME_TEST_ARTIFACT=DIR names an artifact, and ONNX Runtime is then the one that
+# TAME_ONNXRUNTIME_LIBRARY names, or that of the system or of python3.
+ifdef TAME_TEST_ARTIFACT
+CPP_ARTIFACT := $(abspath $(TAME_TEST_ARTIFACT))
+CPP_READY := cpp-found
+else
+CPP_ARTIFACT := $(CURDIR)/build/cpp-artifact/demo
+CPP_READY := build/cpp-artifact/demo/manifest.json
+endif
+CPP_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
+CPP_TEST := $(CPP_PATH) TAME_TEST_ARTIFACT="$(CPP_ARTIFACT)" ctest --output-on-failure --parallel 4 --test-dir
+
+cpp: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp
 
-CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-artifact/demo" ctest --output-on-failure --parallel 4 --test-dir
-
-sanitize: cpp-build build/cpp-artifact/demo/manifest.json
+sanitize: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
 	$(CPP_TEST) build/cpp-tsan -L threads
-	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
+	$(CPP_PATH) cpp/tests/valgrind.sh build/cpp "$(CPP_ARTIFACT)"
+
+cpp-found:
+	@test -f "$(CPP_ARTIFACT)/manifest.json" || { echo "TAME_TEST_ARTIFACT is $(TAME_TEST_ARTIFACT), which \
+	has no manifest.json; expected what tame-deploy export --backbone demo -o DIR makes"; exit 1; }
+	@test -n "$$TAME_ONNXRUNTIME_LIBRARY" || PATH="$$PATH:/sbin" ldconfig -p 2>/dev/null | grep -q 'libonnxruntime\.so' \
+	|| $(CPP_PATH) python3 -c 'import importlib.util as found; exit(not found.find_spec("onnxruntime"))' \
+	|| { echo "found no ONNX Runtime for the tests; set TAME_ONNXRUNTIME_LIBRARY to libonnxruntime.so, \
+	or pip install onnxruntime"; exit 1; }
 
 form: cpp-tools
 	clang-format --dry-run -Werror $$(git ls-files 'cpp/*.[ch]pp' 'cpp/*.[ch]' 'benchmarks/cpp/*.cpp')
