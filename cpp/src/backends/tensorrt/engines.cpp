@@ -76,8 +76,8 @@ std::string sidecar_text(const fs::path& path) {
     fail(TAME_MANIFEST_ERROR, path.string(), " is over ", max_sidecar_bytes >> 20U,
          " MiB; no sidecar is");
   }
-  if (const auto problem = utf8_error(text)) {
-    fail(TAME_MANIFEST_ERROR, path.string(), " cannot be read: ", *problem);
+  if (!is_utf8(text)) {
+    fail(TAME_MANIFEST_ERROR, path.string(), " cannot be read: it is not UTF-8");
   }
   return text;
 }
@@ -177,7 +177,7 @@ void consider(const Artifact& artifact, const Machine& machine, const fs::path& 
   }
   fail(TAME_INCOMPATIBLE_ERROR, artifact.path.string(), " has no ", machine.flavour, " engine",
        name.empty() ? "" : " ", name, " (found: ", known.empty() ? "none" : known,
-       "). Make one: tame-deploy compile ", quoted(artifact.path.string()), " --target ",
+       "). Make one: tame-deploy compile ", in_quotes(artifact.path.string()), " --target ",
        machine.flavour);
 }
 
