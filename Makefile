@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --n
 # What the C++ part is built and tested with, and Debian's packages that have it.
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
 CPP_PACKAGES := ccache cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
-	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
+	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev nettle-dev libjpeg-dev libpng-dev
 
 # Compiled files are kept by their content, where ccache is at hand, so that a clone of the same
 # sources builds in seconds.
@@ -18,7 +18,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 endif
-CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h openssl/evp.h jpeglib.h png.h zlib.h
+CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h nettle/sha2.h jpeglib.h png.h zlib.h
 CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \
 	$(foreach header,$(CPP_HEADERS),$(if $(shell c++ -E -include $(header) -x c++ /dev/null 2>&1 >/dev/null),$(header),)))
 

@@ -59,9 +59,7 @@ def test_whole_artifact(demo_export):
     assert said["graph_is_checked"]
 
 
-@pytest.mark.parametrize(
-    "path", [".", "/", "//", "./no//such/./folder/", "/dev/null", "x" * 300]
-)
+@pytest.mark.parametrize("path", [".", "/", "//", "./no//such/./folder/", "/dev/null", "x" * 300])
 def test_odd_paths(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (said,) = open_all([path])
