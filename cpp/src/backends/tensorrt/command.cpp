@@ -45,7 +45,7 @@ void add_options(const CompileOptions& options, std::vector<std::string>& parts)
 }  // namespace
 
 // As Python's shlex.quote writes it.
-std::string in_quotes(const std::string& word) {
+std::string quoted(const std::string& word) {
   const auto safe = [](char one) {
     const auto byte = static_cast<unsigned char>(one);
     return byte < 128 && (std::isalnum(byte) != 0 || std::strchr("_@%+=:,./-", one) != nullptr);
@@ -83,7 +83,7 @@ std::string compile_command(const Artifact& artifact, const Sidecar& sidecar,
   add_options(wanted.options, parts);
   parts.emplace_back("--rebuild");
   std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : " ") + in_quotes(part);
+  for (const std::string& part : parts) text += (text.empty() ? "" : " ") + quoted(part);
   return text;
 }
 

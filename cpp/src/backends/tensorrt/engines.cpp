@@ -177,7 +177,7 @@ void consider(const Artifact& artifact, const Machine& machine, const fs::path& 
   }
   fail(TAME_INCOMPATIBLE_ERROR, artifact.path.string(), " has no ", machine.flavour, " engine",
        name.empty() ? "" : " ", name, " (found: ", known.empty() ? "none" : known,
-       "). Make one: tame-deploy compile ", in_quotes(artifact.path.string()), " --target ",
+       "). Make one: tame-deploy compile ", quoted(artifact.path.string()), " --target ",
        machine.flavour);
 }
 

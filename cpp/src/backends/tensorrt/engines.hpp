@@ -51,6 +51,6 @@ std::string compile_command(const Artifact& artifact, const Sidecar& sidecar,
                             const Machine* machine = nullptr);
 
 /// A word as a shell takes it.
-std::string in_quotes(const std::string& word);
+std::string quoted(const std::string& word);
 
 }  // namespace libtame
