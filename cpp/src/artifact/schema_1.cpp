@@ -15,11 +15,11 @@ using Sorted = nlohmann::json;  // by bytes of UTF-8, and so by code points, as 
 std::string float_text(double value) {
   char text[32];
   const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);
-  const std::string scientific(text, end.ptr);
+  std::string scientific(text, end.ptr);
   const int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
   if (exponent < -4 || exponent >= 16) return scientific;
   const auto fixed = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed);
-  const std::string plain(text, fixed.ptr);
+  std::string plain(text, fixed.ptr);
   return plain.find('.') == std::string::npos ? plain + ".0" : plain;
 }
 
