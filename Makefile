@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --n
 # What the C++ part is built and tested with, and Debian's packages that have it.
 CPP_TOOLS := cmake ninja g++ clang++ clang-tidy clang-format valgrind doxygen
 CPP_PACKAGES := ccache cmake ninja-build g++ clang clang-tidy clang-format libclang-rt-14-dev valgrind doxygen \
-	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev
+	pkg-config dpkg-dev file libgtest-dev nlohmann-json3-dev nettle-dev libjpeg-dev libpng-dev
 
 # Compiled files are kept by their content, where ccache is at hand, so that a clone of the same
 # sources builds in seconds.
@@ -18,12 +18,12 @@ export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 endif
-CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h openssl/evp.h jpeglib.h png.h zlib.h
+CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h nettle/sha2.h jpeglib.h png.h zlib.h
 CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \
 	$(foreach header,$(CPP_HEADERS),$(if $(shell c++ -E -include $(header) -x c++ /dev/null 2>&1 >/dev/null),$(header),)))
 
-.PHONY: demo test check lint cpp cpp-build cpp-tools cpp-packages cpp-left-out form sanitize asan fuzz tsan valgrind \
-	tidy benchmark clean
+.PHONY: demo test check lint cpp cpp-build cpp-tools cpp-packages cpp-left-out cpp-found form sanitize asan fuzz tsan \
+	valgrind tidy benchmark clean
 
 demo: .venv/demo-installed
 	$(BIN)/tame-deploy export --backbone demo --output build/demo --overwrite
@@ -54,34 +54,52 @@ cpp-packages:
 cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
-ASAN_TARGETS := tame-api-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
+ASAN_TARGETS := tame-api-test tame-preparing-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
 
 # libtame as it is shipped, and under sanitizers.
 cpp-build: cpp-tools
 	cd cpp && cmake --preset release && cmake --preset asan && cmake --preset tsan
 	cmake --build build/cpp
 	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
-	cmake --build build/cpp-tsan --target tame-threads-test
+	cmake --build build/cpp-tsan --target tame-threads-test tame-preparing-test
 
-# The tests of libtame, on the demo and on the ONNX Runtime of .venv.
-cpp: cpp-build build/cpp-artifact/demo/manifest.json
+# The tests of libtame run an artifact of the demo and an ONNX Runtime. What is there already saves
+# making .venv: TAME_TEST_ARTIFACT=DIR names an artifact, and ONNX Runtime is then the one that
+# TAME_ONNXRUNTIME_LIBRARY names, or that of the system or of python3.
+ifdef TAME_TEST_ARTIFACT
+CPP_ARTIFACT := $(abspath $(TAME_TEST_ARTIFACT))
+CPP_READY := cpp-found
+else
+CPP_ARTIFACT := $(CURDIR)/build/cpp-artifact/demo
+CPP_READY := build/cpp-artifact/demo/manifest.json
+endif
+CPP_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
+CPP_TEST := $(CPP_PATH) TAME_TEST_ARTIFACT="$(CPP_ARTIFACT)" ctest --output-on-failure --parallel 4 --test-dir
+
+cpp: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp
-
-CPP_TEST = PATH="$(CURDIR)/$(BIN):$$PATH" TAME_TEST_ARTIFACT="$(CURDIR)/build/cpp-artifact/demo" ctest --output-on-failure --parallel 4 --test-dir
 
 sanitize: asan fuzz tsan valgrind
 
-asan: cpp-build build/cpp-artifact/demo/manifest.json
+asan: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
 
 fuzz: cpp-build
 	cpp/fuzz/fuzz.sh build/cpp-asan 3
 
-tsan: cpp-build build/cpp-artifact/demo/manifest.json
+tsan: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp-tsan -L threads
 
-valgrind: cpp-build build/cpp-artifact/demo/manifest.json
-	PATH="$(CURDIR)/$(BIN):$$PATH" cpp/tests/valgrind.sh build/cpp build/cpp-artifact/demo
+valgrind: cpp-build $(CPP_READY)
+	$(CPP_PATH) cpp/tests/valgrind.sh build/cpp "$(CPP_ARTIFACT)"
+
+cpp-found:
+	@test -f "$(CPP_ARTIFACT)/manifest.json" || { echo "TAME_TEST_ARTIFACT is $(TAME_TEST_ARTIFACT), which \
+	has no manifest.json; expected what tame-deploy export --backbone demo -o DIR makes"; exit 1; }
+	@test -n "$$TAME_ONNXRUNTIME_LIBRARY" || PATH="$$PATH:/sbin" ldconfig -p 2>/dev/null | grep -q 'libonnxruntime\.so' \
+	|| $(CPP_PATH) python3 -c 'import importlib.util as found; exit(not found.find_spec("onnxruntime"))' \
+	|| { echo "found no ONNX Runtime for the tests; set TAME_ONNXRUNTIME_LIBRARY to libonnxruntime.so, \
+	or pip install onnxruntime"; exit 1; }
 
 form: cpp-tools
 	clang-format --dry-run -Werror $$(git ls-files 'cpp/*.[ch]pp' 'cpp/*.[ch]' 'benchmarks/cpp/*.cpp')

@@ -4,6 +4,7 @@
 //   measure prepare ARTIFACT FILE CALLS  resizing and cropping a picture that was decoded before
 //   measure explain ARTIFACT FILE CALLS  from such pixels to an explanation
 //   measure first ARTIFACT FILE          one explanation, for who times the process
+//   measure files ARTIFACT THREADS FILE… explaining all files in one call, after one to warm up
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -62,6 +63,18 @@ json overhead(const tame::Explainer& explainer, int calls) {
   return {{"whole_s", whole}, {"own_s", summary(own)}, {"share", summary(shares)}};
 }
 
+/// Seconds from the bytes of all files to their explanations.
+json files(const std::string& artifact, int threads, char** paths) {
+  tame::Options options;
+  options.threads = threads;
+  const tame::Explainer explainer(artifact, options);
+  std::vector<std::vector<std::uint8_t>> bytes;
+  for (; *paths; ++paths) bytes.push_back(tame::read_file(*paths));
+  std::vector<tame::Image> images;
+  for (const std::vector<std::uint8_t>& file : bytes) images.push_back(tame::Image::encoded(file));
+  return timed(1, [&] { (void)explainer.explain(images); });
+}
+
 json run(const std::string& what, const tame::Explainer& explainer, char** rest) {
   if (what == "overhead") return overhead(explainer, std::atoi(rest[0]));
   const tame::Picture picture = tame::read_picture(rest[0]);
@@ -81,6 +94,10 @@ json run(const std::string& what, const tame::Explainer& explainer, char** rest)
 
 int main(int count, char** given) {
   if (count < 4) return 2;
+  if (given[1] == std::string("files") && count > 4) {
+    std::cout << files(given[2], std::atoi(given[3]), given + 4).dump() << "\n";
+    return 0;
+  }
   const tame::Explainer explainer(given[2]);
   std::cout << run(given[1], explainer, given + 3).dump() << "\n";
 }

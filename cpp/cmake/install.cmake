@@ -37,6 +37,7 @@ function(tame_install libdir runtime development)
   install(EXPORT tame-${development} NAMESPACE tame:: FILE tameTargets.cmake
           DESTINATION ${libdir}/cmake/tame COMPONENT ${development} ${ARGN})
   install(FILES ${PROJECT_BINARY_DIR}/tameConfig.cmake ${PROJECT_BINARY_DIR}/tameConfigVersion.cmake
+                cmake/FindNettle.cmake
           DESTINATION ${libdir}/cmake/tame COMPONENT ${development} ${ARGN})
 
   # pkg-config resolves ${pcfiledir}; how far the prefix is from there depends on the layout.

@@ -180,8 +180,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _inside(where: str, key: str) -> str:
-    """Name the place of a key, in one line whatever the key is."""
-    shown = repr(key)[1:-1]
+    """Name the place of a key, in one line whatever the key is, as libtame does."""
+    shown = json.dumps(key)[1:-1]
     return f"{where}.{shown}" if where else shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -157,7 +158,8 @@ def _contained(root: Path, name: str) -> Path:
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # ValueError: a name that no file can have
-        raise ChecksumError(f"{str(path)!r} is missing. Export the artifact again") from None
+        shown = json.dumps(str(path))  # in one line, whatever is listed
+        raise ChecksumError(f"{shown} is missing. Export the artifact again") from None
     if not resolved.is_relative_to(root.resolve()):
         raise ManifestError(f"{path} is a link to {resolved}, outside the artifact")
     if not resolved.is_file():

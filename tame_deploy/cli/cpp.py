@@ -15,7 +15,7 @@ from tame_deploy.errors import MissingExtraError
 
 #: What libtame is built with, and Debian's packages that have it.
 _TOOLS = {"cmake": "cmake", "c++": "g++"}
-_LIBRARIES = "nlohmann-json3-dev libssl-dev libjpeg-dev libpng-dev"
+_LIBRARIES = "nlohmann-json3-dev nettle-dev libjpeg-dev libpng-dev"
 #: The variable that names a backend's library, and where its Python package has it.
 _BACKENDS = {
     "TAME_ONNXRUNTIME_LIBRARY": ("onnxruntime", "capi/libonnxruntime.so*"),

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.cpp.build import built_program
+
+
+def told(message: str) -> tuple[str, str]:
+    """Return what both languages say of a fault: its place, and what was expected there.
+
+    What was found is shown in each language's own way, and parsers of JSON have their own words.
+    """
+    message = message.partition(" valid JSON: ")[0]
+    place = re.split(r" is | are | has | holds | names |: |; ", message, maxsplit=1)[0]
+    return place, message.rpartition("; expected ")[2] if "; expected " in message else ""
 
 
 def open_all(paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Manifests in C++ are read, refused and hashed as in Python, whatever they say."""
+"""Manifests in C++ are read, hashed, and refused at the same places, as in Python."""
 
 import copy
 import functools
@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.errors import TameError
-from tests.cpp.opening import ManifestReader
+from tests.cpp.opening import ManifestReader, told
 from tests.unit.artifact.test_manifest import EXAMPLE, manifests, older
 
-# Which code points will be assigned, and so shown as they are, changes with every Python.
-letters = st.characters(exclude_categories=["Cn", "Cs"])
+letters = st.characters(exclude_categories=["Cs"])
 plain = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(-(2**70), 2**70),
+    st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(letters, max_size=70),
     st.sampled_from(["images", "maps", "float32", "all", "cpu", "NCHW", "classes", "model.onnx"]),
@@ -62,10 +61,9 @@ def python_says(text):
 
 def check_same(reader, text):
     said, expected = reader.read(text), python_says(text)
-    for one in (said, expected):  # parsers of JSON have their own words
-        start, invalid, _ = one.get("message", "").partition("is not valid JSON: ")
-        if invalid:
-            one["message"] = start + invalid
+    for one in (said, expected):
+        if "message" in one:
+            one["message"] = told(one["message"])
     assert said == expected
 
 
@@ -157,13 +155,21 @@ def test_escapes(reader, escaped):
     "number",
     ["0.1", "1e-5", "1e22", "1E16", "123456789012345.6", "5e-324", "2.2250738585072011e-308",
      "1.7976931348623157e308", "9007199254740993.0", "1e-7", "0.00001", "100", "-0", "-0.0",
-     "1e400", "9007199254740991", "9007199254740992", "18446744073709551616", "01", "1.", ".5",
-     "+1", "0x1"],
+     "1e400", "9007199254740991", "9007199254740992", "01", "1.", ".5", "+1", "0x1"],
 )  # fmt: skip
 def test_number(reader, number):
     for whole in (WHOLE, OF_SCHEMA_1):
         check_same(reader, json.dumps(whole).replace("0.485", number))
         check_same(reader, json.dumps(whole).replace('"opset": 18', f'"opset": {number}'))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**30, -(2**63) - 1, -(10**30)])
+@pytest.mark.parametrize("place", [(), ("head",), ("image",), ("graph",)], ids=str)
+def test_whole_numbers_beyond_64_bits_are_refused_at_the_same_places(reader, place, number):
+    for name in within(WHOLE, place):
+        spoilt = copy.deepcopy(WHOLE)
+        within(spoilt, place)[name] = number
+        check_same(reader, json.dumps(spoilt))
 
 
 def test_the_last_of_duplicates_counts(reader):

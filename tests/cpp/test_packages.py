@@ -103,12 +103,12 @@ def test_the_wheel_carries_what_is_needed_to_build(unpacked_wheel):
 )
 def test_missing_libraries_are_named_with_their_packages(project, arguments, tmp_path):
     need_a_build()
-    without = [f"-DCMAKE_DISABLE_FIND_PACKAGE_{name}=ON" for name in ("OpenSSL", "PNG")]
+    without = [f"-DCMAKE_DISABLE_FIND_PACKAGE_{name}=ON" for name in ("Nettle", "PNG")]
     done = subprocess.run(["cmake", "-S", project, "-B", tmp_path, *arguments, *without],
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode != 0
     said_at_once = " ".join(done.stderr.split())
-    assert re.search(r"libtame needs .*OpenSSL.*PNG.*apt-get install .*libssl-dev libpng-dev",
+    assert re.search(r"libtame needs .*Nettle.*PNG.*apt-get install .*nettle-dev libpng-dev",
                      said_at_once)  # fmt: skip
 
 

@@ -122,7 +122,8 @@ typedef struct tame_options {
                              default it is looked for (docs/cpp.md says where) */
   const char* precision;  /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
   const char* engine;     /**< TensorRT: name of the engine in engines/, to take no other */
-  int32_t threads;        /**< CPU threads of one operation; 0 is one a core */
+  int32_t threads;        /**< CPU threads of one operation, and that prepare pictures;
+                             0 is one a core */
   int32_t streams;        /**< TensorRT, OpenVINO: calls that run at a time; 0 is 2 */
   int32_t device;         /**< TensorRT: number of the GPU */
   int32_t no_cuda_graphs; /**< TensorRT: 1 to start kernels one by one */

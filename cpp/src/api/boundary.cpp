@@ -24,7 +24,7 @@ std::string one_line(std::string text) {
     const bool control = static_cast<unsigned char>(letter) < 0x20;
     if (control) letter = ' ';
   }
-  if (!utf8_error(text)) return text;
+  if (is_utf8(text)) return text;
   for (char& letter : text) {
     if (static_cast<unsigned char>(letter) >= 0x80) letter = '?';
   }

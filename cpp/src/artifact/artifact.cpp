@@ -48,11 +48,6 @@ int read_blocks(const std::string& path, const Take& take) {
 
 std::string error_words(int code) { return std::generic_category().message(code); }
 
-/// str() of Python's OSError.
-std::string os_error(int code, const std::string& path) {
-  return words("[Errno ", code, "] ", error_words(code), ": ", repr(std::string_view(path)));
-}
-
 /// Read a file that is no longer than `most`. Returns errno, or 0; more bytes are not read.
 int read_file(const std::string& path, std::size_t most, std::string& bytes) {
   return read_blocks(path, [&](std::string_view block) {
@@ -93,32 +88,31 @@ std::string read_manifest(const std::string& root, const std::string& path) {
     fail(TAME_MANIFEST_ERROR, root, " is not an artifact: it has no ", manifest_name);
   }
   if (code != 0) {
-    fail(TAME_MANIFEST_ERROR, path, " cannot be read: ", os_error(code, path));
+    fail(TAME_MANIFEST_ERROR, path, " cannot be read: ", error_words(code));
   }
   if (text.size() > max_manifest_bytes) {
     fail(TAME_MANIFEST_ERROR, path, " is over ", max_manifest_bytes / mib, " MiB; no manifest is");
   }
-  if (const auto problem = utf8_error(text)) {
-    fail(TAME_MANIFEST_ERROR, path, " cannot be read: ", *problem);
+  if (!is_utf8(text)) {
+    fail(TAME_MANIFEST_ERROR, path, " cannot be read: it is not UTF-8");
   }
   return text;
 }
 
 /// Check a listed name, refusing every way out of the artifact. Returns the path to open.
 std::string contained(const std::string& root, const std::string& name) {
-  const std::vector<std::string> parts = path_parts(name);
+  const fs::path parts(name);
   const bool inside = !name.empty() && name.front() != '/' &&
                       std::find(parts.begin(), parts.end(), "..") == parts.end();
   if (!inside || name.find_first_of(std::string_view("\\:\0", 3)) != std::string::npos) {
-    fail(TAME_MANIFEST_ERROR, root, ": the manifest names ", repr(std::string_view(name)),
+    fail(TAME_MANIFEST_ERROR, root, ": the manifest names ", in_quotes(name),
          ", outside the artifact");
   }
-  std::string path = path_text(root + "/" + name);
+  std::string path = root + "/" + name.substr(0, name.find_last_not_of('/') + 1);
   std::error_code error;
   const fs::path resolved = fs::canonical(path, error);
   if (error) {
-    fail(TAME_CHECKSUM_ERROR, repr(std::string_view(path)),
-         " is missing. Export the artifact again");
+    fail(TAME_CHECKSUM_ERROR, in_quotes(path), " is missing. Export the artifact again");
   }
   const fs::path home = fs::canonical(root, error);
   if (std::mismatch(home.begin(), home.end(), resolved.begin(), resolved.end()).first !=
@@ -135,8 +129,9 @@ void check_file(const std::string& root, const std::string& name, const std::str
   const std::string path = contained(root, name);
   const std::string found = file_sha256(path);
   if (found != expected) {
-    fail(TAME_CHECKSUM_ERROR, path, " was altered: its sha256 is ", cut(found, 16),
-         "…, the manifest says ", cut(expected, 16), "…. Export the artifact again");
+    fail(TAME_CHECKSUM_ERROR, path, " was altered: its sha256 is ", found.substr(0, 16),
+         "…, the manifest says ", in_quotes(expected.substr(0, 16)),
+         "…. Export the artifact again");
   }
 }
 
@@ -184,17 +179,17 @@ std::vector<std::string> split_lines(std::string text) {
 }
 
 std::vector<std::string> read_labels(const std::string& root, const Manifest& manifest) {
-  const std::string path = path_text(root + "/" + manifest.labels);
+  const std::string path = root + "/" + manifest.labels;
   std::string text;
   if (const int code = read_file(path, max_labels_bytes, text)) {
-    fail(TAME_MANIFEST_ERROR, manifest.labels, " cannot be read: ", os_error(code, path));
+    fail(TAME_MANIFEST_ERROR, manifest.labels, " cannot be read: ", error_words(code));
   }
   if (text.size() > max_labels_bytes) {
     fail(TAME_MANIFEST_ERROR, manifest.labels, " is over ", max_labels_bytes / mib,
          " MiB; no list of classes is");
   }
-  if (const auto problem = utf8_error(text)) {
-    fail(TAME_MANIFEST_ERROR, manifest.labels, " cannot be read: ", *problem);
+  if (!is_utf8(text)) {
+    fail(TAME_MANIFEST_ERROR, manifest.labels, " cannot be read: it is not UTF-8");
   }
   std::vector<std::string> labels = split_lines(with_plain_line_ends(text));
   if (labels.size() != static_cast<std::size_t>(manifest.classes)) {
@@ -223,9 +218,9 @@ void fail_foreign_graph(const Artifact& artifact) {
 }
 
 Artifact open_artifact(const fs::path& path) {
-  const std::string root = path_text(path.string());
+  const std::string root = path.string();
   check_directory(root);
-  const std::string manifest_path = path_text(root + "/" + manifest_name);
+  const std::string manifest_path = root + "/" + manifest_name;
   const std::string text = read_manifest(root, manifest_path);
   Artifact artifact;
   artifact.path = root;

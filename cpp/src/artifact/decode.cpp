@@ -1,9 +1,7 @@
 #include "artifact/decode.hpp"
 
 #include <algorithm>
-#include <cmath>
 
-#include "artifact/nearest.hpp"
 #include "artifact/text.hpp"
 #include "error.hpp"
 
@@ -11,46 +9,28 @@ namespace libtame {
 
 namespace {
 
-[[noreturn]] void mismatch(const std::string& where, const Value& value,
-                           const std::string& expected) {
-  fail(TAME_MANIFEST_ERROR, where, " is ", cut(repr(value), 60), "; expected ", expected);
+void expect(bool fits, const std::string& where, const Value& value, const std::string& expected) {
+  if (!fits) {
+    fail(TAME_MANIFEST_ERROR, where, " is ", shown(value), "; expected ", expected);
+  }
 }
 
 /// Name the place of a key, in one line whatever the key is.
 std::string inside(const std::string& where, const std::string& key) {
-  const std::string quoted = repr(std::string_view(key));
-  return where + "." + quoted.substr(1, quoted.size() - 2);
+  const std::string text = in_quotes(key);
+  return where + "." + text.substr(1, text.size() - 2);
 }
 
-template <typename T>
-Decoder decode_plain(const char* expected) {
-  return [expected](Value&& value, const std::string& where) {
-    if (value.as<T>() == nullptr) {
-      mismatch(where, value, expected);
-    }
-    return std::move(value);
+Decoder decode_plain(bool (Value::*is)() const noexcept, const char* expected) {
+  return [is, expected](Value& value, const std::string& where) {
+    expect((value.*is)(), where, value, expected);
   };
 }
 
-List take_list(Value&& value, const std::string& where) {
-  if (value.as<List>() == nullptr) {
-    mismatch(where, value, "a list");
-  }
-  return std::get<List>(std::move(value.it));
-}
-
-Dict take_dict(Value&& value, const std::string& where) {
-  if (value.as<Dict>() == nullptr) {
-    mismatch(where, value, "an object");
-  }
-  return std::get<Dict>(std::move(value.it));
-}
-
-Value decode_items(const Decoder& item, List&& list, const std::string& where) {
+void decode_items(const Decoder& item, Value& list, const std::string& where) {
   for (std::size_t index = 0; index < list.size(); ++index) {
-    list[index] = item(std::move(list[index]), words(where, "[", index, "]"));
+    item(list[index], words(where, "[", index, "]"));
   }
-  return Value{std::move(list)};
 }
 
 const Field* find_field(const std::vector<Field>& fields, const std::string& name) {
@@ -59,125 +39,106 @@ const Field* find_field(const std::vector<Field>& fields, const std::string& nam
   return found == fields.end() ? nullptr : &*found;
 }
 
-void check_names(const std::vector<Field>& fields, const Dict& dict, const std::string& where) {
-  const std::string* unknown = nullptr;  // the first by name
-  for (const Member& item : dict) {
-    if (find_field(fields, item.key) == nullptr && (unknown == nullptr || item.key < *unknown)) {
-      unknown = &item.key;
-    }
+void check_names(const std::vector<Field>& fields, const Value& object, const std::string& where) {
+  std::vector<std::string> unknown;
+  for (const auto& member : object.items()) {
+    if (find_field(fields, member.key()) == nullptr) unknown.push_back(member.key());
   }
   std::vector<std::string> known;
   std::vector<std::string> missing;
   for (const Field& field : fields) {
     known.push_back(field.name);
-    if (!field.fallback && find(dict, field.name) == nullptr) {
+    if (!field.fallback && !object.contains(field.name)) {
       missing.push_back(inside(where, field.name));
     }
   }
-  std::sort(known.begin(), known.end());
-  std::sort(missing.begin(), missing.end());
-  if (unknown != nullptr) {
-    const std::optional<std::string> near = nearest(*unknown, known);
-    fail(TAME_MANIFEST_ERROR, "unknown key ", inside(where, *unknown), "; ",
-         near ? words("did you mean ", inside(where, *near), "?") : "known: " + joined(known));
+  if (!unknown.empty()) {
+    std::sort(known.begin(), known.end());
+    const std::string& first = *std::min_element(unknown.begin(), unknown.end());
+    fail(TAME_MANIFEST_ERROR, "unknown key ", inside(where, first), "; known: ", joined(known));
   }
   if (!missing.empty()) {
+    std::sort(missing.begin(), missing.end());
     fail(TAME_MANIFEST_ERROR, joined(missing), missing.size() == 1 ? " is" : " are", " missing");
   }
 }
 
 }  // namespace
 
-Decoder decode_str() { return decode_plain<std::string>("a string"); }
-Decoder decode_int() { return decode_plain<Integer>("a whole number"); }
-Decoder decode_bool() { return decode_plain<bool>("true or false"); }
+Decoder decode_str() { return decode_plain(&Value::is_string, "a string"); }
+Decoder decode_int() { return decode_plain(&Value::is_number_integer, "a whole number"); }
+Decoder decode_bool() { return decode_plain(&Value::is_boolean, "true or false"); }
 
 Decoder decode_float() {
-  return [](Value&& value, const std::string& where) {
+  return [](Value& value, const std::string& where) {
     constexpr std::int64_t exact = std::int64_t{1} << 53;
-    if (const Integer* integer = value.as<Integer>()) {
-      const std::optional<std::int64_t> number = to_int64(*integer);
-      if (number && -exact < *number && *number < exact) {
-        return Value{static_cast<double>(*number)};
-      }
+    if (value.is_number_integer()) {
+      const auto number = value.get<std::int64_t>();
+      if (-exact < number && number < exact) value = static_cast<double>(number);
     }
-    if (value.as<double>() == nullptr) {
-      mismatch(where, value, "a number");
-    }
-    return std::move(value);
+    expect(value.is_number_float(), where, value, "a number");
   };
 }
 
 Decoder decode_int_or_str() {
-  return [](Value&& value, const std::string& where) {
-    if (value.as<Integer>() == nullptr && value.as<std::string>() == nullptr) {
-      mismatch(where, value, "a whole number");
-    }
-    return std::move(value);
+  return [](Value& value, const std::string& where) {
+    expect(value.is_number_integer() || value.is_string(), where, value, "a whole number");
   };
 }
 
 Decoder decode_choice(std::vector<std::string> choices) {
-  return [choices = std::move(choices)](Value&& value, const std::string& where) {
-    const std::string* text = value.as<std::string>();
-    if (text == nullptr || std::find(choices.begin(), choices.end(), *text) == choices.end()) {
-      mismatch(where, value, "one of " + joined(choices));
-    }
-    return std::move(value);
+  return [choices = std::move(choices)](Value& value, const std::string& where) {
+    const bool known = std::find(choices.begin(), choices.end(), value) != choices.end();
+    expect(known, where, value, "one of " + joined(choices));
   };
 }
 
 Decoder decode_optional(Decoder item) {
-  return [item = std::move(item)](Value&& value, const std::string& where) {
-    return value.as<std::nullptr_t>() != nullptr ? std::move(value) : item(std::move(value), where);
+  return [item = std::move(item)](Value& value, const std::string& where) {
+    if (!value.is_null()) item(value, where);
   };
 }
 
 Decoder decode_list(Decoder item) {
-  return [item = std::move(item)](Value&& value, const std::string& where) {
-    return decode_items(item, take_list(std::move(value), where), where);
+  return [item = std::move(item)](Value& value, const std::string& where) {
+    expect(value.is_array(), where, value, "a list");
+    decode_items(item, value, where);
   };
 }
 
 Decoder decode_array(Decoder item, std::size_t count) {
-  return [item = std::move(item), count](Value&& value, const std::string& where) {
-    List list = take_list(std::move(value), where);
-    if (list.size() != count) {
-      fail(TAME_MANIFEST_ERROR, where, " has ", list.size(), " entries; expected ", count);
+  return [item = std::move(item), count](Value& value, const std::string& where) {
+    expect(value.is_array(), where, value, "a list");
+    if (value.size() != count) {
+      fail(TAME_MANIFEST_ERROR, where, " has ", value.size(), " entries; expected ", count);
     }
-    return decode_items(item, std::move(list), where);
+    decode_items(item, value, where);
   };
 }
 
 Decoder decode_dict(Decoder item) {
-  return [item = std::move(item)](Value&& value, const std::string& where) {
-    Dict dict = take_dict(std::move(value), where);
-    for (Member& member : dict) {
-      member.value = item(std::move(member.value), inside(where, member.key));
+  return [item = std::move(item)](Value& value, const std::string& where) {
+    expect(value.is_object(), where, value, "an object");
+    for (auto& member : value.items()) {
+      item(member.value(), inside(where, member.key()));
     }
-    return Value{std::move(dict)};
   };
 }
 
 Decoder decode_object(std::vector<Field> fields, Check check) {
-  return [fields = std::move(fields), check](Value&& value, const std::string& where) {
-    Dict dict = take_dict(std::move(value), where);
-    check_names(fields, dict, where);
-    for (Member& member : dict) {
-      const Field& field = *find_field(fields, member.key);
-      member.value = field.decode(std::move(member.value), inside(where, member.key));
+  return [fields = std::move(fields), check](Value& value, const std::string& where) {
+    expect(value.is_object(), where, value, "an object");
+    check_names(fields, value, where);
+    for (auto& member : value.items()) {
+      find_field(fields, member.key())->decode(member.value(), inside(where, member.key()));
     }
     for (const Field& field : fields) {
-      if (field.fallback && find(dict, field.name) == nullptr) {
-        dict.push_back({field.name, *field.fallback});
-      }
+      if (field.fallback && !value.contains(field.name)) value[field.name] = *field.fallback;
     }
-    Value object{std::move(dict)};
-    const std::string problem = check == nullptr ? "" : check(object);
+    const std::string problem = check == nullptr ? "" : check(value);
     if (!problem.empty()) {
       fail(TAME_MANIFEST_ERROR, where, ": ", problem);
     }
-    return object;
   };
 }
 

@@ -1,5 +1,5 @@
 // Plain JSON into known shapes, checked field by field: what a file says is not believed.
-// The counterpart of tame_deploy/artifact/decoding.py, with its messages.
+// The counterpart of tame_deploy/artifact/decoding.py: it refuses the same at the same places.
 #pragma once
 
 #include <functional>
@@ -11,9 +11,9 @@
 
 namespace libtame {
 
-/// Checks a value and returns it as it is kept; `where` names the place in messages.
+/// Checks a value, and changes it into what is kept; `where` names the place in messages.
 /// Throws Failure: TAME_MANIFEST_ERROR naming the place, what was found and what was expected.
-using Decoder = std::function<Value(Value&& value, const std::string& where)>;
+using Decoder = std::function<void(Value& value, const std::string& where)>;
 
 Decoder decode_str();
 Decoder decode_int();

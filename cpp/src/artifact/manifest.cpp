@@ -1,7 +1,6 @@
 #include "artifact/manifest.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "artifact/manifest_schema.hpp"
@@ -15,19 +14,7 @@ namespace libtame {
 
 namespace {
 
-const std::string& str(const Value& value) { return std::get<std::string>(value.it); }
-const List& list(const Value& value) { return std::get<List>(value.it); }
-const Dict& dict(const Value& value) { return std::get<Dict>(value.it); }
-const Integer& integer(const Value& value) { return std::get<Integer>(value.it); }
-
-bool is_negative(const Integer& number) { return number.digits.front() == '-'; }
-
-/// The number, or the nearest that 64 bits hold: whoever uses it checks its range anyway.
-std::int64_t clamped(const Value& value) {
-  using Limits = std::numeric_limits<std::int64_t>;
-  const Integer& number = integer(value);
-  return to_int64(number).value_or(is_negative(number) ? Limits::min() : Limits::max());
-}
+std::string str(const Value& value) { return value.get<std::string>(); }
 
 /// The place of a text among the names of an enumeration, which the decoder knows to be there.
 template <typename Enum>
@@ -36,13 +23,13 @@ Enum choice(const Value& value, std::initializer_list<const char*> names) {
   return static_cast<Enum>(found - names.begin());
 }
 
-void check_version(const Dict& raw) {
-  const Value* version = find(raw, "schema_version");
-  if (version == nullptr || version->as<Integer>() == nullptr) {
+void check_version(const Value& raw) {
+  const auto version = raw.find("schema_version");
+  if (version == raw.end() || !version->is_number_integer()) {
     return;  // the decoder says what it thinks of that
   }
-  if (clamped(*version) > schema_version) {
-    fail(TAME_INCOMPATIBLE_ERROR, "artifact has schema version ", integer(*version).digits,
+  if (version->get<std::int64_t>() > schema_version) {
+    fail(TAME_INCOMPATIBLE_ERROR, "artifact has schema version ", shown(*version),
          "; this tame-deploy reads up to ", schema_version,
          ". Upgrade: pip install -U tame-deploy");
   }
@@ -51,16 +38,16 @@ void check_version(const Dict& raw) {
 using Ranks = std::vector<std::pair<const char*, std::size_t>>;
 
 void check_tensors(const Value& manifest, const char* field, const Ranks& expected) {
-  const List& found = list(manifest[field]);
+  const Value& found = manifest[field];
   const auto fits = [](const Value& tensor, const Ranks::value_type& rank) {
-    return str(tensor["name"]) == rank.first && list(tensor["shape"]).size() == rank.second;
+    return tensor["name"] == rank.first && tensor["shape"].size() == rank.second;
   };
   if (std::equal(found.begin(), found.end(), expected.begin(), expected.end(), fits)) {
     return;
   }
   std::vector<std::string> have;
   for (const Value& tensor : found) {
-    have.push_back(words("(", repr(tensor["name"]), ", ", list(tensor["shape"]).size(), ")"));
+    have.push_back(words("(", shown(tensor["name"]), ", ", tensor["shape"].size(), ")"));
   }
   std::vector<std::string> names;
   for (const auto& rank : expected) {
@@ -69,36 +56,35 @@ void check_tensors(const Value& manifest, const char* field, const Ranks& expect
   fail(TAME_MANIFEST_ERROR, field, " is [", joined(have), "]; expected ", joined(names));
 }
 
-void check_weights(const Dict& weights) {
-  std::vector<std::string> names;
-  for (const Member& item : weights) {
-    names.push_back(item.key);
-  }
-  std::sort(names.begin(), names.end());
-  if (names != std::vector<std::string>{"backbone", "head"}) {
-    fail(TAME_MANIFEST_ERROR, "weights names ", repr(names), "; expected backbone and head");
+void check_weights(const Value& weights) {
+  if (weights.size() != 2 || !weights.contains("backbone") || !weights.contains("head")) {
+    std::vector<std::string> names;
+    for (const auto& item : weights.items()) {
+      names.push_back(in_quotes(item.key()));
+    }
+    fail(TAME_MANIFEST_ERROR, "weights names [", joined(names), "]; expected backbone and head");
   }
 }
 
 /// _check_consistent of tame_deploy/artifact/manifest.py.
 void check_consistent(const Value& manifest) {
-  const std::size_t layers = list(manifest["feature_layers"]).size();
-  const std::size_t channels = list(manifest["head"]["channels"]).size();
+  const std::size_t layers = manifest["feature_layers"].size();
+  const std::size_t channels = manifest["head"]["channels"].size();
   if (layers != channels) {
     fail(TAME_MANIFEST_ERROR, layers, " feature layers but a head for ", channels);
   }
-  const std::string& classes = integer(manifest["classes"]).digits;
-  const std::string& of_head = integer(manifest["head"]["classes"]).digits;
+  const Value& classes = manifest["classes"];
+  const Value& of_head = manifest["head"]["classes"];
   if (classes != of_head) {
-    fail(TAME_MANIFEST_ERROR, "classes is ", classes, " but the head has ", of_head);
+    fail(TAME_MANIFEST_ERROR, "classes is ", shown(classes), " but the head has ", shown(of_head));
   }
-  check_weights(dict(manifest["weights"]));
-  const bool selectable = str(manifest["graph"]["explain"]) == "selectable";
+  check_weights(manifest["weights"]);
+  const bool selectable = manifest["graph"]["explain"] == "selectable";
   check_tensors(manifest, "inputs",
                 selectable ? Ranks{{"images", 4}, {"class_ids", 2}} : Ranks{{"images", 4}});
   check_tensors(manifest, "outputs", {{"logits", 2}, {"explained", 2}, {"maps", 4}});
   for (const std::string& name : {std::string("model.onnx"), str(manifest["labels"])}) {
-    if (find(dict(manifest["files"]), name) == nullptr) {
+    if (!manifest["files"].contains(name)) {
       fail(TAME_MANIFEST_ERROR, "files does not list ", name);
     }
   }
@@ -110,13 +96,15 @@ void check_identity(const Value& manifest, const std::string& text) {
   if (text.empty()) {
     fail(TAME_MANIFEST_ERROR, where, " is missing or empty");
   }
-  Dict said = parse_object(text, where);
-  const auto is_version = [](const Member& item) { return item.key == "schema_version"; };
-  said.erase(std::remove_if(said.begin(), said.end(), is_version), said.end());  // of schema 1
-  const Value meant = identity_decoder()(Value{std::move(said)}, where);
+  Value meant = parse_object(text, where);
+  meant.erase("schema_version");  // of schema 1
+  identity_decoder()(meant, where);
   std::vector<std::string> edited;
-  for (const Member& item : dict(meant)) {
-    if (!(item.value == manifest[item.key])) edited.push_back(item.key);
+  for (const auto& item : meant.items()) {
+    // The order of an object's members says nothing.
+    if (nlohmann::json(item.value()) != nlohmann::json(manifest[item.key()])) {
+      edited.push_back(item.key());
+    }
   }
   std::sort(edited.begin(), edited.end());
   if (!edited.empty()) {
@@ -129,15 +117,15 @@ void check_identity(const Value& manifest, const std::string& text) {
 
 ImageSpec image_of(const Value& image) {
   ImageSpec spec;
-  spec.height = static_cast<int>(clamped(image["height"]));
-  spec.width = static_cast<int>(clamped(image["width"]));
-  spec.resize = static_cast<int>(clamped(image["resize"]));
+  spec.height = image["height"];
+  spec.width = image["width"];
+  spec.resize = image["resize"];
   spec.crop = choice<Crop>(image["crop"], {"center", "none"});
   spec.interpolation =
       choice<Interpolation>(image["interpolation"], {"nearest", "bilinear", "bicubic", "lanczos"});
   for (std::size_t channel = 0; channel < 3; ++channel) {
-    spec.mean[channel] = std::get<double>(list(image["mean"])[channel].it);
-    spec.std[channel] = std::get<double>(list(image["std"])[channel].it);
+    spec.mean[channel] = image["mean"][channel];
+    spec.std[channel] = image["std"][channel];
   }
   spec.dtype = choice<InputType>(image["dtype"], {"uint8", "float32"});
   return spec;
@@ -145,13 +133,13 @@ ImageSpec image_of(const Value& image) {
 
 std::vector<TensorSpec> tensors_of(const Value& tensors) {
   std::vector<TensorSpec> specs;
-  for (const Value& tensor : list(tensors)) {
+  for (const Value& tensor : tensors) {
     TensorSpec spec{str(tensor["name"]), str(tensor["dtype"]), {}};
-    for (const Value& size : list(tensor["shape"])) {
-      if (const std::string* symbol = size.as<std::string>()) {
-        spec.shape.emplace_back(*symbol);
+    for (const Value& size : tensor["shape"]) {
+      if (size.is_string()) {
+        spec.shape.emplace_back(str(size));
       } else {
-        spec.shape.emplace_back(clamped(size));
+        spec.shape.emplace_back(size.get<std::int64_t>());
       }
     }
     specs.push_back(std::move(spec));
@@ -163,22 +151,21 @@ Manifest manifest_of(const Value& from) {
   Manifest to;
   to.name = str(from["name"]);
   to.backbone = str(from["backbone"]);
-  to.classes = clamped(from["classes"]);
+  to.classes = from["classes"];
   to.inputs = tensors_of(from["inputs"]);
   to.outputs = tensors_of(from["outputs"]);
   to.image = image_of(from["image"]);
   to.explain = choice<ExplainMode>(from["graph"]["explain"], {"selectable", "predicted", "all"});
-  to.ranks = clamped(from["graph"]["ranks"]);
+  to.ranks = from["graph"]["ranks"];
   to.maps = choice<MapKind>(from["graph"]["maps"], {"minmax", "sigmoid", "logits"});
   to.precision = str(from["precision"]);
-  const std::string* target = from["target"].as<std::string>();
-  to.target = target == nullptr ? "" : *target;
+  to.target = from["target"].is_null() ? "" : str(from["target"]);
   to.labels = str(from["labels"]);
-  for (const Member& file : dict(from["files"])) {
-    to.files.emplace_back(file.key, str(file.value));
+  for (const auto& file : from["files"].items()) {
+    to.files.emplace_back(file.key(), str(file.value()));
   }
-  for (const Member& source : dict(from["weights"])) {
-    to.speed_only = to.speed_only || std::get<bool>(source.value["random"].it);
+  for (const Value& source : from["weights"]) {
+    to.speed_only = to.speed_only || source["random"].get<bool>();
   }
   return to;
 }
@@ -186,17 +173,17 @@ Manifest manifest_of(const Value& from) {
 }  // namespace
 
 Manifest parse_manifest(const std::string& text) {
-  Dict raw = parse_object(text, "manifest.json");
+  const Value raw = parse_object(text, "manifest.json");
   check_version(raw);
-  const Value manifest = manifest_decoder()(Value{raw}, "manifest");
-  const std::int64_t version = clamped(manifest["schema_version"]);
+  Value manifest = raw;
+  manifest_decoder()(manifest, "manifest");
+  const auto version = manifest["schema_version"].get<std::int64_t>();
   if (version < 1) {
-    fail(TAME_MANIFEST_ERROR, "schema_version is ", integer(manifest["schema_version"]).digits,
-         "; expected 1 to ", schema_version);
+    fail(TAME_MANIFEST_ERROR, "schema_version is ", version, "; expected 1 to ", schema_version);
   }
   check_consistent(manifest);
   const std::string said =
-      version == 1 ? identity_text_of_schema_1(std::move(raw)) : str(manifest["identity_text"]);
+      version == 1 ? identity_text_of_schema_1(raw) : str(manifest["identity_text"]);
   check_identity(manifest, said);
   Manifest made = manifest_of(manifest);
   made.identity = sha256(said);

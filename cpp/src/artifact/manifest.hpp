@@ -1,5 +1,5 @@
 // manifest.json: everything that a user of an artifact must know, checked when it is read.
-// The counterpart of tame_deploy/artifact/manifest.py and types.py: the same fields, checks and messages.
+// The counterpart of tame_deploy/artifact/manifest.py and types.py: the same fields and checks.
 #pragma once
 
 #include <array>
@@ -67,8 +67,6 @@ struct Manifest {
 };
 
 /// Read a manifest and check every field.
-///
-/// The text has to be valid UTF-8.
 ///
 /// Throws Failure: TAME_MANIFEST_ERROR for malformed JSON, a missing, unknown or ill-typed field or
 /// counts that contradict each other; TAME_INCOMPATIBLE_ERROR if a newer tame-deploy wrote it, or it was

@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "artifact/manifest.hpp"
-#include "artifact/text.hpp"
 #include "error.hpp"
 
 namespace libtame {
@@ -13,66 +12,58 @@ namespace {
 
 constexpr std::int64_t max_count = 1'000'000;
 
-Value text(const char* value) { return Value{std::string(value)}; }
-Value whole(int value) { return Value{Integer{std::to_string(value)}}; }
-Value nothing() { return Value{nullptr}; }
-
-const std::string& digits(const Value& value) { return std::get<Integer>(value.it).digits; }
-const std::string& str(const Value& value) { return std::get<std::string>(value.it); }
+Value text(const char* value) { return Value(value); }
+Value whole(int value) { return Value(std::int64_t{value}); }
+Value nothing() { return Value(nullptr); }
 
 bool lies_within(const Value& value, std::int64_t low, std::int64_t high) {
-  const std::optional<std::int64_t> number = to_int64(std::get<Integer>(value.it));
-  return number && low <= *number && *number <= high;
+  const auto number = value.get<std::int64_t>();
+  return low <= number && number <= high;
 }
 
 /// ImageSpec.__post_init__. JSON has only finite numbers: the means need no look.
 std::string check_image(const Value& image) {
   for (const char* name : {"height", "width", "resize"}) {
     if (!lies_within(image[name], 1, max_side)) {
-      return words("image ", name, " is ", digits(image[name]), "; expected 1 to ", max_side,
+      return words("image ", name, " is ", shown(image[name]), "; expected 1 to ", max_side,
                    " pixels");
     }
   }
-  const List& deviations = std::get<List>(image["std"].it);
-  std::vector<std::string> each;
-  bool positive = true;
-  for (const Value& value : deviations) {
-    positive = positive && std::get<double>(value.it) > 0;
-    each.push_back(repr(value));
+  const Value& deviations = image["std"];
+  const auto is_positive = [](const Value& value) { return value.get<double>() > 0; };
+  if (!std::all_of(deviations.begin(), deviations.end(), is_positive)) {
+    return words("image std is ", shown(deviations), "; expected three positive numbers");
   }
-  if (!positive) {
-    return words("image std is (", joined(each), "); expected three positive numbers");
-  }
-  const std::string& dtype = str(image["dtype"]);
+  const std::string dtype = image["dtype"];
   const std::string layout = dtype == "uint8" ? "NHWC" : "NCHW";
   const std::string normalise = dtype == "uint8" ? "graph" : "caller";
-  if (str(image["layout"]) != layout || str(image["normalise"]) != normalise) {
-    return words("image input is ", dtype, " ", str(image["layout"]), " normalised by the ",
-                 str(image["normalise"]), "; expected ", layout, " normalised by the ", normalise,
-                 " for ", dtype);
+  if (image["layout"] != layout || image["normalise"] != normalise) {
+    return words("image input is ", dtype, " ", image["layout"].get<std::string>(),
+                 " normalised by the ", image["normalise"].get<std::string>(), "; expected ",
+                 layout, " normalised by the ", normalise, " for ", dtype);
   }
   return "";
 }
 
 /// HeadConfig.__post_init__.
 std::string check_head(const Value& head) {
-  const List& channels = std::get<List>(head["channels"].it);
+  const Value& channels = head["channels"];
   const bool counted = !channels.empty() && lies_within(head["classes"], 1, max_count) &&
                        std::all_of(channels.begin(), channels.end(), [](const Value& value) {
                          return lies_within(value, 1, max_count);
                        });
   if (!counted) {
-    return words("head has channels ", repr(head["channels"]), " and ", digits(head["classes"]),
+    return words("head has channels ", shown(channels), " and ", shown(head["classes"]),
                  " classes; expected at least one layer, and 1 to ", max_count, " of each");
   }
-  if (std::get<bool>(head["skip"].it) && str(head["width"]) == "classes") {
+  if (head["skip"].get<bool>() && head["width"] == "classes") {
     return "a head whose branches are one channel a class has no skip connection";
   }
   return "";
 }
 
 Value triple(double first, double second, double third) {
-  return Value{List{Value{first}, Value{second}, Value{third}}};
+  return Value::array({first, second, third});
 }
 
 Decoder image_decoder() {
@@ -95,8 +86,8 @@ Decoder head_decoder() {
   return decode_object({{"channels", decode_list(decode_int()), {}},
                         {"classes", decode_int(), {}},
                         {"width", decode_choice({"channels", "classes"}), text("channels")},
-                        {"batch_norm", decode_bool(), Value{true}},
-                        {"skip", decode_bool(), Value{true}},
+                        {"batch_norm", decode_bool(), Value(true)},
+                        {"skip", decode_bool(), Value(true)},
                         {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},
                         {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")}},
                        check_head);
@@ -117,7 +108,7 @@ Decoder graph_decoder() {
 
 Decoder source_decoder() {
   return decode_object({{"source", decode_str(), {}},
-                        {"random", decode_bool(), Value{false}},
+                        {"random", decode_bool(), Value(false)},
                         {"sha256", decode_optional(decode_str()), nothing()},
                         {"licence", decode_optional(decode_str()), nothing()}});
 }
@@ -157,9 +148,9 @@ Decoder fidelity_decoder() {
     fields.push_back({name, decode_str(), {}});
   }
   for (const char* name : {"average_drop", "increase", "floor"}) {
-    fields.push_back({name, decode_dict(decode_float()), Value{Dict()}});
+    fields.push_back({name, decode_dict(decode_float()), Value::object()});
   }
-  fields.push_back({"allowed_below", decode_bool(), Value{false}});
+  fields.push_back({"allowed_below", decode_bool(), Value(false)});
   return decode_object(std::move(fields));
 }
 
@@ -177,7 +168,7 @@ std::vector<Field> identity_fields() {
           {"kind", decode_choice({"explainer"}), text("explainer")},
           {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
           {"target", decode_optional(decode_choice({"cpu", "tensorrt"})), nothing()},
-          {"parents", decode_list(decode_str()), Value{List()}}};
+          {"parents", decode_list(decode_str()), Value::array()}};
 }
 
 std::vector<Field> manifest_fields() {
@@ -188,7 +179,7 @@ std::vector<Field> manifest_fields() {
                           {"calibration", decode_optional(calibration_decoder()), nothing()},
                           {"fidelity", decode_optional(fidelity_decoder()), nothing()},
                           {"parity", decode_optional(parity_decoder()), nothing()},
-                          {"tool_versions", decode_dict(decode_str()), Value{Dict()}},
+                          {"tool_versions", decode_dict(decode_str()), Value::object()},
                           {"schema_version", decode_int(), whole(schema_version)},
                           {"identity_text", decode_str(), text("")}}) {
     fields.push_back(std::move(field));

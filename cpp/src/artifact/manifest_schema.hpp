@@ -10,7 +10,7 @@ constexpr int schema_version = 2;
 /// GraphIdentity(…): the fields that fix what the graph means.
 const Decoder& identity_decoder();
 
-/// Manifest(…): the object it makes is what to_dict() gives in Python.
+/// Manifest(…): it makes of an object what to_dict() gives in Python.
 const Decoder& manifest_decoder();
 
 }  // namespace libtame

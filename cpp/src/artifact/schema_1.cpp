@@ -2,60 +2,62 @@
 // anew, in Python's spelling of JSON. Later schemas keep the text. This stays as it is.
 #include "artifact/schema_1.hpp"
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
-#include "artifact/text.hpp"
+#include <charconv>
+#include <cstdlib>
 
 namespace libtame {
 
 namespace {
 
+using Sorted = nlohmann::json;  // by bytes of UTF-8, and so by code points, as Python sorts
+
+/// The shortest text that reads the same, with an exponent where Python has one.
+std::string float_text(double value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);
+  std::string scientific(text, end.ptr);
+  const int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
+  if (exponent < -4 || exponent >= 16) return scientific;
+  const auto fixed = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed);
+  std::string plain(text, fixed.ptr);
+  return plain.find('.') == std::string::npos ? plain + ".0" : plain;
+}
+
 /// json.dumps(value, sort_keys=True, separators=(",", ":")).
-struct SortedWriter {
-  std::string out;
-
-  void operator()(std::nullptr_t) { out += "null"; }
-  void operator()(bool value) { out += value ? "true" : "false"; }
-  void operator()(const Integer& value) { out += value.digits; }
-  void operator()(double value) { out += float_text(value); }
-  void operator()(const std::string& value) { out += nlohmann::json(value).dump(-1, ' ', true); }
-
-  void operator()(const List& list) {
+void write(const Sorted& value, std::string& out) {
+  const char* between = "";
+  if (value.is_array()) {
     out += '[';
-    for (const Value& item : list) {
-      out += &item == &list.front() ? "" : ",";
-      std::visit(*this, item.it);
+    for (const Sorted& item : value) {
+      out += between;
+      write(item, out);
+      between = ",";
     }
     out += ']';
-  }
-
-  void operator()(Dict dict) {
-    // Bytes of UTF-8 sort as code points do, which is how Python sorts.
-    std::sort(dict.begin(), dict.end(),
-              [](const Member& one, const Member& other) { return one.key < other.key; });
+  } else if (value.is_object()) {
     out += '{';
-    for (const Member& item : dict) {
-      out += &item == &dict.front() ? "" : ",";
-      (*this)(item.key);
-      out += ':';
-      std::visit(*this, item.value.it);
+    for (const auto& member : value.items()) {
+      out += between + Sorted(member.key()).dump(-1, ' ', true) + ":";
+      write(member.value(), out);
+      between = ",";
     }
     out += '}';
+  } else {
+    out += value.is_number_float() ? float_text(value.get<double>()) : value.dump(-1, ' ', true);
   }
-};
+}
 
 }  // namespace
 
-std::string identity_text_of_schema_1(Dict manifest) {
+std::string identity_text_of_schema_1(const Value& manifest) {
+  Sorted said(manifest);
   for (const char* later :
        {"name", "files", "parity", "fidelity", "calibration", "tool_versions"}) {
-    const auto named = [&](const Member& item) { return item.key == later; };
-    manifest.erase(std::remove_if(manifest.begin(), manifest.end(), named), manifest.end());
+    said.erase(later);
   }
-  SortedWriter writer;
-  writer(std::move(manifest));
-  return std::move(writer.out);
+  std::string text;
+  write(said, text);
+  return text;
 }
 
 }  // namespace libtame

@@ -8,6 +8,6 @@
 namespace libtame {
 
 /// The text whose hash the graph carries, from what manifest.json says.
-std::string identity_text_of_schema_1(Dict manifest);
+std::string identity_text_of_schema_1(const Value& manifest);
 
 }  // namespace libtame

@@ -1,39 +1,26 @@
 #include "artifact/sha256.hpp"
 
-#include <openssl/evp.h>
-
-#include "error.hpp"
+#include <nettle/version.h>
 
 namespace libtame {
 
-namespace {
-
-void check(int succeeded) {
-  if (succeeded != 1) {
-    fail(TAME_ERROR, "libcrypto cannot compute a sha256");
-  }
-}
-
-}  // namespace
-
-void Sha256::Free::operator()(evp_md_ctx_st* context) const { EVP_MD_CTX_free(context); }
-
-Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-  check(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
-}
+Sha256::Sha256() { sha256_init(&context_); }
 
 void Sha256::add(const void* data, std::size_t size) {
-  check(EVP_DigestUpdate(context_.get(), data, size));
+  sha256_update(&context_, size, static_cast<const std::uint8_t*>(data));
 }
 
 std::string Sha256::hex() {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned size = 0;
-  check(EVP_DigestFinal_ex(context_.get(), digest, &size));
+  std::uint8_t digest[SHA256_DIGEST_SIZE];
+#if NETTLE_VERSION_MAJOR >= 4
+  sha256_digest(&context_, digest);
+#else
+  sha256_digest(&context_, sizeof digest, digest);
+#endif
   std::string text;
-  for (unsigned index = 0; index < size; ++index) {
-    text += "0123456789abcdef"[digest[index] >> 4];
-    text += "0123456789abcdef"[digest[index] & 15];
+  for (const std::uint8_t byte : digest) {
+    text += "0123456789abcdef"[byte >> 4U];
+    text += "0123456789abcdef"[byte & 15U];
   }
   return text;
 }

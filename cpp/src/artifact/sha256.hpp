@@ -1,15 +1,14 @@
 // SHA-256, lowercase hexadecimal.
 #pragma once
 
-#include <memory>
+#include <nettle/sha2.h>
+
 #include <string>
 #include <string_view>
 
-struct evp_md_ctx_st;  // of OpenSSL
-
 namespace libtame {
 
-/// Hash of what is added bit by bit. Throws Failure: TAME_ERROR where libcrypto does not work.
+/// Hash of what is added bit by bit.
 class Sha256 {
  public:
   Sha256();
@@ -18,10 +17,7 @@ class Sha256 {
   std::string hex();  // once, at the end
 
  private:
-  struct Free {
-    void operator()(evp_md_ctx_st* context) const;
-  };
-  std::unique_ptr<evp_md_ctx_st, Free> context_;
+  sha256_ctx context_;
 };
 
 std::string sha256(std::string_view bytes);

@@ -1,67 +1,21 @@
-// What JSON text says, as Python's json module gives it.
-//
-// Not nlohmann::json's own tree: integers of any size keep their digits, objects their order, and
-// both show in messages, and in the identity of artifacts of schema 1.
+// What JSON text says: nlohmann's values, read within bounds.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <optional>
+#include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
-#include <variant>
-#include <vector>
 
 namespace libtame {
 
-struct Value;
-struct Member;
+/// Objects keep the order of the text: of two faults, both languages name the same one.
+using Value = nlohmann::ordered_json;
 
-/// A whole number as decimal digits, such as "-12".
-struct Integer {
-  std::string digits;
-};
-
-using List = std::vector<Value>;
-using Dict = std::vector<Member>;  // in the order of the text; no key is there twice
-
-struct Value {
-  std::variant<std::nullptr_t, bool, Integer, double, std::string, List, Dict> it;
-
-  template <typename T>
-  const T* as() const {
-    return std::get_if<T>(&it);
-  }
-
-  /// A member of an object that is known to be there.
-  const Value& operator[](std::string_view key) const;
-};
-
-struct Member {
-  std::string key;
-  Value value;
-};
-
-/// The member with a name; null where there is none.
-const Value* find(const Dict& dict, std::string_view key);
-
-/// The number, where 64 bits hold it.
-std::optional<std::int64_t> to_int64(const Integer& integer);
-
-/// Whether two values say the same; the order of an object's members says nothing.
-bool operator==(const Value& one, const Value& other);
-bool operator==(const Member& one, const Member& other);
-bool operator==(const Integer& one, const Integer& other);
-
-/// How Python calls the value's type, such as "NoneType".
-const char* type_name(const Value& value);
-
-/// The value as Python's repr() writes it.
-std::string repr(const Value& value);
-
-/// Read the JSON object in a text of valid UTF-8.
+/// Read the JSON object in a text. Whole numbers that 64 bits do not hold become the nearest that
+/// they do; whoever uses one checks its range.
 ///
 /// Throws Failure: TAME_MANIFEST_ERROR if it is none, or nested or large beyond any manifest.
-Dict parse_object(const std::string& text, const std::string& name);
+Value parse_object(const std::string& text, const std::string& name);
+
+/// A value for a message: JSON in ASCII, cut where it is long.
+std::string shown(const Value& value);
 
 }  // namespace libtame

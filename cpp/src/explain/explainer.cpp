@@ -108,22 +108,25 @@ Explainer::Explainer(const std::string& path, const Options& options, const Read
       reading_(reading),
       backend_(open_backend(artifact_, options)),
       backend_name_(backend_->name()),
-      backend_version_(backend_->version()) {}
+      backend_version_(backend_->version()),
+      preparers_(options.threads) {}
 
 Explanation Explainer::explain(const tame_image* images, std::size_t count,
                                const Asked& asked) const {
   const std::size_t bytes = manifest().image.input_bytes();
-  std::vector<std::uint8_t> tensor(
-      product(bytes, std::min(count, static_cast<std::size_t>(asked.batch_size))));
-  return run(count, asked, [&](std::size_t first, std::size_t pictures) {
-    for (std::size_t index = 0; index < pictures; ++index) {
-      try {
-        prepare(images[first + index], tensor.data() + index * bytes);
-      } catch (const Failure& failure) {
-        fail(failure.status(), "picture ", first + index, ": ", failure.what());
-      }
+  const auto step = static_cast<std::size_t>(asked.batch_size);
+  std::vector<std::uint8_t> tensors;
+  Preparing preparing(preparers_, count, step, [&](std::size_t index) {
+    try {
+      prepare(images[index], tensors.data() + preparing.place(index) * bytes);
+    } catch (const Failure& failure) {
+      fail(failure.status(), "picture ", index, ": ", failure.what());
     }
-    return static_cast<const void*>(tensor.data());
+  });
+  tensors.resize(product(bytes, preparing.places()));
+  return run(count, asked, [&](std::size_t first, std::size_t) {
+    preparing.wait_for_batch(first);
+    return static_cast<const void*>(tensors.data() + preparing.place(first) * bytes);
   });
 }
 

@@ -10,6 +10,7 @@
 #include "backends/backend.hpp"
 #include "classes.hpp"
 #include "picture/picture.hpp"
+#include "preparing.hpp"
 
 namespace libtame {
 
@@ -48,7 +49,8 @@ class Explainer {
   const std::string& backend_version() const { return backend_version_; }
   Backend& backend() const { return *backend_; }
 
-  /// Explain `count` pictures of the caller, batch by batch.
+  /// Explain `count` pictures of the caller, batch by batch; prepared by several threads, and while
+  /// the batch before is explained.
   Explanation explain(const tame_image* images, std::size_t count, const Asked& asked) const;
 
   /// Explain tensors that are ready: `count` pictures of the network's own input.
@@ -80,6 +82,7 @@ class Explainer {
   std::unique_ptr<Backend> backend_;
   std::string backend_name_;
   std::string backend_version_;
+  mutable Preparers preparers_;  // has its own lock
 };
 
 }  // namespace libtame

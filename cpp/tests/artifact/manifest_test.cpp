@@ -71,6 +71,9 @@ TEST(Manifest, IdentityIsTheHashOfItsTextsBytes) {
   manifest["name"] = "other";
   manifest["image"]["resize"] = 256;  // as by default
   EXPECT_EQ(parsed(manifest).identity, sha256(text));
+  const json head = manifest["head"];  // the order of its members says nothing
+  manifest["head"] = {{"classes", head["classes"]}, {"channels", head["channels"]}};
+  EXPECT_EQ(parsed(manifest).identity, sha256(text));
   manifest["identity_text"] = " " + text;
   EXPECT_EQ(parsed(manifest).identity, sha256(" " + text));
 }
@@ -95,7 +98,7 @@ TEST(Manifest, NewerOnesSayUpgrade) {
             "-U tame-deploy");
   EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 2");
   EXPECT_EQ(refusal(spoiled("/schema_version", "2")),
-            "manifest.schema_version is '2'; expected a whole number");
+            "manifest.schema_version is \"2\"; expected a whole number");
 }
 
 TEST(Manifest, WhatIsWrongIsNamed) {
@@ -103,22 +106,22 @@ TEST(Manifest, WhatIsWrongIsNamed) {
   EXPECT_EQ(refusal(spoiled("/feature_layers", json::array())),
             "0 feature layers but a head for 2");
   EXPECT_EQ(refusal(spoiled("/kind", "engine")),
-            "manifest.kind is 'engine'; expected one of explainer");
+            "manifest.kind is \"engine\"; expected one of explainer");
   EXPECT_EQ(refusal(spoiled("/weights", json::object())),
             "weights names []; expected backbone and head");
   EXPECT_EQ(refusal(spoiled("/inputs", json::array())), "inputs is []; expected images, class_ids");
   EXPECT_EQ(refusal(spoiled("/graph/explain", "all")),
-            "inputs is [('images', 4), ('class_ids', 2)]; expected images");
+            "inputs is [(\"images\", 4), (\"class_ids\", 2)]; expected images");
   EXPECT_EQ(refusal(spoiled("/labels", "other")), "files does not list other");
   EXPECT_EQ(refusal(spoiled("/image/height", 8193)),
             "manifest.image: image height is 8193; expected 1 to 8192 pixels");
   EXPECT_EQ(refusal(spoiled("/image/std/1", -1)),
-            "manifest.image: image std is (1.0, -1.0, 1.0); expected three positive numbers");
+            "manifest.image: image std is [1.0,-1.0,1.0]; expected three positive numbers");
   EXPECT_EQ(refusal(spoiled("/image/layout", "NCHW")),
             "manifest.image: image input is uint8 NCHW normalised by the graph; expected NHWC "
             "normalised by the graph for uint8");
   EXPECT_EQ(refusal(spoiled("/head/channels", {0, 8})),
-            "manifest.head: head has channels [0, 8] and 2 classes; expected at least one layer, "
+            "manifest.head: head has channels [0,8] and 2 classes; expected at least one layer, "
             "and 1 to 1000000 of each");
   EXPECT_EQ(refusal(spoiled("/head/width", "classes")),
             "manifest.head: a head whose branches are one channel a class has no skip connection");

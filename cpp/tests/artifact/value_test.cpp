@@ -25,27 +25,30 @@ TEST(TextOfSchema1, IsInPythonsSpelling) {
   // By code point: the last one comes after a private one that UTF-16 would put behind it.
   EXPECT_EQ(canonical("{\"\U0001f600\": 1, \"\uffee\": 2, \"Z\": 3, \"a\": 4}"),
             R"({"Z":3,"a":4,"\uffee":2,"\ud83d\ude00":1})");
-  EXPECT_EQ(canonical(R"({"a": 123456789012345678901234567890, "b": -9223372036854775808})"),
-            R"({"a":123456789012345678901234567890,"b":-9223372036854775808})");
+  EXPECT_EQ(canonical(R"({"a": 9223372036854775807, "b": -9223372036854775808})"),
+            R"({"a":9223372036854775807,"b":-9223372036854775808})");
 }
 
-TEST(Equality, IsOfWhatIsSaid) {
-  const auto same = [](const std::string& one, const std::string& other) {
-    return Value{parse_object(one, "it")} == Value{parse_object(other, "it")};
-  };
-  EXPECT_TRUE(
-      same(R"({"a": [1, {"x": null}], "b": 0.5})", R"({"b": 5e-1, "a": [1, {"x": null}]})"));
-  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": 1, "b": 1})"));
-  EXPECT_FALSE(same(R"({"a": 1})", R"({"b": 1})"));
-  EXPECT_FALSE(same(R"({"a": [1, 2]})", R"({"a": [2, 1]})"));
-  EXPECT_FALSE(same(R"({"a": 1})", R"({"a": true})"));
-  EXPECT_FALSE(same(R"({"a": "1"})", R"({"a": 1})"));
-  EXPECT_FALSE(same(R"({"a": 100000000000000000000})", R"({"a": 100000000000000000001})"));
+TEST(TextOfSchema1, HasPythonsFloats) {
+  for (const char* number : {"0.0", "-0.0", "1.0", "0.1", "123456789.0", "0.0001", "1e-05",
+                             "1.25e-05", "0.00012345678901234567", "1000000000000000.0",
+                             "9999999999999998.0", "1e+16", "-1.5e+300", "5e-324"}) {
+    EXPECT_EQ(canonical(words(R"({"a":)", number, "}")), words(R"({"a":)", number, "}"));
+  }
 }
 
 TEST(Parse, KeepsTheLastOfDuplicatesInTheFirstPlace) {
-  const Dict dict = parse_object(R"({"b": 1, "a": 2, "b": 3, "c": 4, "a": 5, "b": 6})", "it");
-  EXPECT_EQ(repr(Value{dict}), "{'b': 6, 'a': 5, 'c': 4}");
+  const Value value = parse_object(R"({"b": 1, "a": 2, "b": 3, "c": 4, "a": 5, "b": 6})", "it");
+  EXPECT_EQ(value.dump(), R"({"b":6,"a":5,"c":4})");
+}
+
+TEST(Parse, TakesTheNearestOfWholeNumbersThatAreTooLarge) {
+  const Value value = parse_object(
+      R"({"a": [18446744073709551615, 123456789012345678901234567890, -123456789012345678901]})",
+      "it");
+  EXPECT_EQ(value.dump(),
+            R"({"a":[9223372036854775807,9223372036854775807,-9223372036854775808]})");
+  EXPECT_TRUE(value["a"][0].is_number_integer());
 }
 
 TEST(Parse, RefusesWhatPythonRefuses) {
@@ -54,21 +57,21 @@ TEST(Parse, RefusesWhatPythonRefuses) {
                            "{\"a\": \"\n\"}", "{} // comment"}) {
     EXPECT_HOLDS(refusal(text), "it is not valid JSON: ") << text;
   }
-  EXPECT_HOLDS(refusal("\xef\xbb\xbf{}"), "Unexpected UTF-8 BOM");
+  EXPECT_HOLDS(refusal("\xef\xbb\xbf{}"), "byte order mark");
   EXPECT_HOLDS(refusal(std::string("{}\0{}", 5)), "NUL");
-  EXPECT_EQ(refusal("[]"), "it holds a list; expected an object");
-  EXPECT_EQ(refusal("null"), "it holds a NoneType; expected an object");
+  EXPECT_EQ(refusal("[]"), "it holds []; expected an object");
+  EXPECT_EQ(refusal("null"), "it holds null; expected an object");
 }
 
 TEST(Parse, BoundsDepthAndNumber) {
   EXPECT_HOLDS(refusal(std::string(100'000, '[')), "nested over 500 levels");
   const std::string deepest = std::string(499, '[') + std::string(499, ']');
-  EXPECT_EQ(repr(Value{parse_object(R"({"a": )" + deepest + "}", "it")}), "{'a': " + deepest + "}");
+  EXPECT_EQ(parse_object(R"({"a":)" + deepest + "}", "it").dump(), R"({"a":)" + deepest + "}");
   std::string many = "[0";
-  for (int index = 0; index < (1 << 20); ++index) {
+  for (int index = 0; index < (1 << 14); ++index) {
     many += ",0";
   }
-  EXPECT_HOLDS(refusal(many + "]"), "more than 1048576 values");
+  EXPECT_HOLDS(refusal(many + "]"), "more than 16384 values");
 }
 
 TEST(Parse, MessagesAreUnicode) {
@@ -82,41 +85,41 @@ TEST(Parse, MessagesStayShort) {
 
 TEST(Decode, NamesThePlaceAndWhatIsThere) {
   const auto said = [](const Decoder& decoder, const std::string& json) {
-    return message_of(TAME_MANIFEST_ERROR, [&] {
-      Dict dict = parse_object("{\"it\":" + json + "}", "text");
-      decoder(std::move(dict.front().value), "x");
-    });
+    return message_of(TAME_MANIFEST_ERROR,
+                      [&] { decoder(parse_object("{\"it\":" + json + "}", "text")["it"], "x"); });
   };
-  EXPECT_EQ(said(decode_int(), "\"10\""), "x is '10'; expected a whole number");
-  EXPECT_EQ(said(decode_int(), "true"), "x is True; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "\"10\""), "x is \"10\"; expected a whole number");
+  EXPECT_EQ(said(decode_int(), "true"), "x is true; expected a whole number");
   EXPECT_EQ(said(decode_int(), "1.0"), "x is 1.0; expected a whole number");
   EXPECT_EQ(said(decode_bool(), "1"), "x is 1; expected true or false");
-  EXPECT_EQ(said(decode_str(), "null"), "x is None; expected a string");
+  EXPECT_EQ(said(decode_str(), "null"), "x is null; expected a string");
   EXPECT_EQ(said(decode_float(), "9007199254740992"), "x is 9007199254740992; expected a number");
   EXPECT_HOLDS(said(decode_float(), "-9007199254740992"), "expected a number");
   EXPECT_EQ(said(decode_int_or_str(), "[{}]"), "x is [{}]; expected a whole number");
   EXPECT_EQ(said(decode_choice({"a", "b"}), "{\"c\": [null]}"),
-            "x is {'c': [None]}; expected one of a, b");
-  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is ''; expected a whole number");
-  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"), "x[1] is '2'; expected a whole number");
+            "x is {\"c\":[null]}; expected one of a, b");
+  EXPECT_EQ(said(decode_optional(decode_int()), "\"\""), "x is \"\"; expected a whole number");
+  EXPECT_EQ(said(decode_list(decode_int()), "[1, \"2\"]"),
+            "x[1] is \"2\"; expected a whole number");
   EXPECT_EQ(said(decode_array(decode_int(), 3), "[1]"), "x has 1 entries; expected 3");
   EXPECT_EQ(said(decode_dict(decode_int()), "{\"a\": 1, \"b c\": null}"),
-            "x.b c is None; expected a whole number");
+            "x.b c is null; expected a whole number");
   EXPECT_EQ(said(decode_dict(decode_int()), "[]"), "x is []; expected an object");
   EXPECT_EQ(said(decode_int(), '"' + std::string(100, 'y') + '"'),
-            "x is '" + std::string(59, 'y') + "; expected a whole number");
+            "x is \"" + std::string(59, 'y') + "…; expected a whole number");
   const Decoder object = decode_object({{"length", decode_int(), {}}, {"b", decode_int(), {}}});
   EXPECT_EQ(said(object, R"({"z": 1, "\n": 2})"), "unknown key x.\\n; known: b, length");
-  EXPECT_EQ(said(object, R"({"lenght": 1})"), "unknown key x.lenght; did you mean x.length?");
+  EXPECT_EQ(said(object, R"({"lenght": 1})"), "unknown key x.lenght; known: b, length");
   EXPECT_EQ(said(object, "{}"), "x.b, x.length are missing");
   EXPECT_EQ(said(object, R"({"b": 1})"), "x.length is missing");
 }
 
 TEST(Decode, MakesFloatsOfWholeNumbersAndFillsIn) {
   const Decoder object =
-      decode_object({{"a", decode_float(), {}}, {"b", decode_str(), Value{std::string("there")}}});
-  const Value made = object(Value{parse_object(R"({"a": -9007199254740991})", "text")}, "x");
-  EXPECT_EQ(repr(made), "{'a': -9007199254740991.0, 'b': 'there'}");
+      decode_object({{"a", decode_float(), {}}, {"b", decode_str(), Value("there")}});
+  Value made = parse_object(R"({"a": -9007199254740991})", "text");
+  object(made, "x");
+  EXPECT_EQ(made.dump(), R"({"a":-9.007199254740991e+15,"b":"there"})");
 }
 
 }  // namespace

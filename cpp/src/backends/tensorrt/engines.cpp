@@ -76,8 +76,8 @@ std::string sidecar_text(const fs::path& path) {
     fail(TAME_MANIFEST_ERROR, path.string(), " is over ", max_sidecar_bytes >> 20U,
          " MiB; no sidecar is");
   }
-  if (const auto problem = utf8_error(text)) {
-    fail(TAME_MANIFEST_ERROR, path.string(), " cannot be read: ", *problem);
+  if (!is_utf8(text)) {
+    fail(TAME_MANIFEST_ERROR, path.string(), " cannot be read: it is not UTF-8");
   }
   return text;
 }

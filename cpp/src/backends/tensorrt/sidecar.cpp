@@ -20,25 +20,15 @@ constexpr Capability rtx_again{12, 0};
 
 // ------------------------------------------------------------------ values that were checked
 
-std::int64_t number(const Value& value) {
-  // What 64 bits do not hold is out of every range that is checked here.
-  return to_int64(*value.as<Integer>()).value_or(-1);
-}
+std::int64_t number(const Value& value) { return value.get<std::int64_t>(); }
 
-const std::string& text(const Value& value) { return *value.as<std::string>(); }
+std::string text(const Value& value) { return value.get<std::string>(); }
 
-std::vector<std::string> texts(const Value& value) {
-  std::vector<std::string> result;
-  for (const Value& item : *value.as<List>()) result.push_back(text(item));
-  return result;
-}
+std::vector<std::string> texts(const Value& value) { return value.get<std::vector<std::string>>(); }
 
-Extent extent(const Value& value) {
-  const List& list = *value.as<List>();
-  return {number(list[0]), number(list[1]), number(list[2])};
-}
+Extent extent(const Value& value) { return {number(value[0]), number(value[1]), number(value[2])}; }
 
-bool absent(const Value& value) { return value.as<std::nullptr_t>() != nullptr; }
+bool absent(const Value& value) { return value.is_null(); }
 
 std::optional<Capability> capability(const std::string& dotted) {
   const auto dot = dotted.find('.');
@@ -71,7 +61,7 @@ std::string check_capabilities(const Value& value) {
   std::vector<std::string> seen = texts(value);
   for (const std::string& one : seen) {
     if (!capability(one)) {
-      return words("found compute capability ", repr(one), "; expected MAJOR.MINOR as in 8.9");
+      return words("found compute capability ", in_quotes(one), "; expected MAJOR.MINOR as in 8.9");
     }
   }
   std::sort(seen.begin(), seen.end());
@@ -81,17 +71,17 @@ std::string check_capabilities(const Value& value) {
 
 std::string check_options(const Value& options) {
   constexpr std::int64_t most_mib = std::int64_t{1} << 20;
-  if (options["profiles"].as<List>()->empty()) {
+  if (options["profiles"].empty()) {
     return "found no profile; expected at least one";
   }
   if (const Value& mib = options["workspace_mib"]; !absent(mib)) {
     if (number(mib) < 1 || number(mib) > most_mib) {
-      return words("workspace is ", repr(mib), " MiB; expected 1 to ", most_mib);
+      return words("workspace is ", number(mib), " MiB; expected 1 to ", most_mib);
     }
   }
   const Value& level = options["optimization_level"];
   if (number(level) < 0 || number(level) > 5) {
-    return words("optimization level is ", repr(level), "; expected 0 to 5");
+    return words("optimization level is ", number(level), "; expected 0 to 5");
   }
   return check_capabilities(options["compute_capabilities"]);
 }
@@ -102,11 +92,11 @@ std::string check_sidecar(const Value& sidecar) {
 
 // ------------------------------------------------------------------ tables of fields
 
-const Value none{nullptr};
+const Value none(nullptr);
 
 /// What was measured on a device is for people: nothing here depends on it.
 Decoder decode_unread() {
-  return [](Value&& value, const std::string&) { return std::move(value); };
+  return [](Value&, const std::string&) {};
 }
 
 Decoder decode_tensors() {
@@ -121,10 +111,10 @@ Decoder decode_options() {
       {{"batch", extent_of, {}}, {"explained", decode_optional(extent_of), none}}, check_profile);
   std::vector<Field> fields{{"profiles", decode_list(profile), {}},
                             {"workspace_mib", decode_optional(decode_int()), none},
-                            {"optimization_level", decode_int(), Value{Integer{"3"}}},
-                            {"compute_capabilities", decode_list(decode_str()), Value{List()}}};
+                            {"optimization_level", decode_int(), Value(std::int64_t{3})},
+                            {"compute_capabilities", decode_list(decode_str()), Value::array()}};
   for (const char* flag : {"tf32", "version_compatible", "hardware_compatible", "refit", "strip"}) {
-    fields.push_back({flag, decode_bool(), Value{false}});
+    fields.push_back({flag, decode_bool(), Value(false)});
   }
   return decode_object(std::move(fields), check_options);
 }
@@ -145,13 +135,12 @@ Decoder decode_sidecar() {
   }
   fields.push_back({"plan_bytes", decode_int(), {}});
   fields.push_back({"build_s", decode_float(), {}});
-  fields.push_back({"timing_cache", decode_bool(), Value{false}});
+  fields.push_back({"timing_cache", decode_bool(), Value(false)});
   fields.push_back({"calibration", decode_optional(decode_str()), none});
-  fields.push_back({"parity", decode_dict(decode_unread()), Value{Dict()}});
-  fields.push_back({"fidelity", decode_dict(decode_unread()), Value{Dict()}});
+  fields.push_back({"parity", decode_dict(decode_unread()), Value::object()});
+  fields.push_back({"fidelity", decode_dict(decode_unread()), Value::object()});
   fields.push_back({"verified_on", decode_optional(decode_str()), none});
-  fields.push_back(
-      {"schema_version", decode_int(), Value{Integer{std::to_string(sidecar_version)}}});
+  fields.push_back({"schema_version", decode_int(), Value(sidecar_version)});
   return decode_object(std::move(fields), check_sidecar);
 }
 
@@ -159,10 +148,10 @@ Decoder decode_sidecar() {
 
 std::vector<TensorSpec> tensors_of(const Value& value) {
   std::vector<TensorSpec> result;
-  for (const Value& item : *value.as<List>()) {
+  for (const Value& item : value) {
     TensorSpec spec{text(item["name"]), text(item["dtype"]), {}};
-    for (const Value& size : *item["shape"].as<List>()) {
-      if (size.as<Integer>() != nullptr) {
+    for (const Value& size : item["shape"]) {
+      if (size.is_number_integer()) {
         spec.shape.emplace_back(number(size));
       } else {
         spec.shape.emplace_back(text(size));
@@ -175,7 +164,7 @@ std::vector<TensorSpec> tensors_of(const Value& value) {
 
 CompileOptions options_of(const Value& value) {
   CompileOptions options;
-  for (const Value& item : *value["profiles"].as<List>()) {
+  for (const Value& item : value["profiles"]) {
     EngineProfile profile{extent(item["batch"]), {}};
     if (!absent(item["explained"])) profile.explained = extent(item["explained"]);
     options.profiles.push_back(profile);
@@ -185,21 +174,19 @@ CompileOptions options_of(const Value& value) {
   options.compute_capabilities = texts(value["compute_capabilities"]);
   std::sort(options.compute_capabilities.begin(), options.compute_capabilities.end(),
             [](const auto& one, const auto& other) { return capability(one) < capability(other); });
-  options.tf32 = *value["tf32"].as<bool>();
-  options.version_compatible = *value["version_compatible"].as<bool>();
-  options.hardware_compatible = *value["hardware_compatible"].as<bool>();
-  options.refit = *value["refit"].as<bool>();
-  options.strip = *value["strip"].as<bool>();
+  options.tf32 = value["tf32"];
+  options.version_compatible = value["version_compatible"];
+  options.hardware_compatible = value["hardware_compatible"];
+  options.refit = value["refit"];
+  options.strip = value["strip"];
   return options;
 }
 
-void check_version(const Dict& raw) {
-  const Value* version = find(raw, "schema_version");
-  if (version == nullptr || version->as<Integer>() == nullptr) return;
-  const Integer& found = *version->as<Integer>();
-  const bool negative = found.digits.rfind('-', 0) == 0;
-  if (!negative && to_int64(found).value_or(sidecar_version + 1) > sidecar_version) {
-    fail(TAME_INCOMPATIBLE_ERROR, sidecar_name, " has schema version ", found.digits,
+void check_version(const Value& raw) {
+  const auto version = raw.find("schema_version");
+  if (version == raw.end() || !version->is_number_integer()) return;
+  if (number(*version) > sidecar_version) {
+    fail(TAME_INCOMPATIBLE_ERROR, sidecar_name, " has schema version ", number(*version),
          "; this libtame reads up to ", sidecar_version, ". Upgrade libtame");
   }
 }
@@ -209,7 +196,7 @@ void check_plan_name(const std::string& name) {
   const auto edge = [](char one) { return one == '.' || one == ' '; };
   if (name.empty() || edge(name.front()) || edge(name.back()) ||
       name.find_first_of(marks) != name.npos) {
-    fail(TAME_MANIFEST_ERROR, "engine.plan is ", repr(name), "; expected a plain file name");
+    fail(TAME_MANIFEST_ERROR, "engine.plan is ", in_quotes(name), "; expected a plain file name");
   }
 }
 
@@ -241,11 +228,11 @@ std::string Sidecar::runs_where() const {
 }
 
 Sidecar parse_sidecar(const std::string& json) {
-  Dict raw = parse_object(json, sidecar_name);
-  check_version(raw);
-  const Value value = decode_sidecar()(Value{std::move(raw)}, "engine");
+  Value value = parse_object(json, sidecar_name);
+  check_version(value);
+  decode_sidecar()(value, "engine");
   if (number(value["schema_version"]) != sidecar_version) {
-    fail(TAME_MANIFEST_ERROR, "schema_version is ", repr(value["schema_version"]), "; expected ",
+    fail(TAME_MANIFEST_ERROR, "schema_version is ", number(value["schema_version"]), "; expected ",
          sidecar_version);
   }
   check_plan_name(text(value["plan"]));

@@ -1,5 +1,5 @@
 // engine.json: what a compiled engine was made of and where it runs, read before its plan is.
-// The counterpart of tame_deploy/artifact/sidecar.py: the same fields, checks and messages.
+// The counterpart of tame_deploy/artifact/sidecar.py: the same fields and checks.
 #pragma once
 
 #include <array>
