@@ -27,9 +27,10 @@
  * an error, whose message `tame_last_error` has for the thread that made the call. No function
  * throws, exits, prints, or starts another program.
  *
- * Handles (explainers, explanations, streams) are numbers in the guise of pointers: one that was
- * closed, or never was one, is noticed and answered with an error. Every function may be called from
- * any thread at any time; what a function may not be called beside is said where it stands.
+ * Handles (explainers, explanations, streams) are numbers in the guise of pointers: one that is used
+ * after it was closed is answered TAME_BACKEND_ERROR; one that is closed again, or never was one,
+ * TAME_INPUT_ERROR. Every function may be called from any thread at any time; what a function may not
+ * be called beside is said where it stands.
  *
  * Structs that may grow begin with `struct_size`, set by the caller to sizeof: callers that were
  * compiled with an older header go on working. Fields that are left zero mean the default.
@@ -360,8 +361,8 @@ TAME_API tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, ui
 
 /** Close a stream, dropping what was not taken. NULL does nothing.
  *
- * Waits for the batch that runs. Calls that wait in other threads return TAME_END. One that was
- * closed with its explainer is answered TAME_BACKEND_ERROR, which need not worry anybody.
+ * Waits for the batch that runs. Calls that wait in other threads return TAME_END. One that
+ * ended with its explainer is closed all the same.
  */
 TAME_API tame_status tame_stream_close(tame_stream* stream);
 

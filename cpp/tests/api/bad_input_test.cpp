@@ -125,6 +125,12 @@ TEST(NullPointers, are_named) {
   EXPECT_EQ(tame_stream_close(nullptr), TAME_OK);
 }
 
+TEST(Paths, that_are_empty_are_refused) {
+  tame_explainer* explainer = nullptr;
+  EXPECT_EQ(failed(tame_open("", nullptr, &explainer)), TAME_ARTIFACT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "found an empty path; expected the directory of an artifact");
+}
+
 TEST(Handles, that_never_were_are_noticed) {
   int local = 0;
   auto* made_up = reinterpret_cast<tame_explainer*>(&local);
@@ -239,13 +245,32 @@ TEST_F(BadInput, after_close) {
   EXPECT_EQ(failed(tame_explain(explainer, &image, 1, nullptr, &late)), TAME_BACKEND_ERROR);
   EXPECT_STREQ(tame_last_error(), "this explainer is closed; open it again");
   EXPECT_EQ(late, nullptr);
-  EXPECT_EQ(failed(tame_close(explainer)), TAME_BACKEND_ERROR);
   EXPECT_EQ(failed(tame_stream_push(stream, &image, 0, nullptr)), TAME_BACKEND_ERROR);
   tame_view view = sized<tame_view>();
   EXPECT_EQ(tame_explanation_view(explanation, &view), TAME_OK);  // lives on
   EXPECT_EQ(tame_explanation_free(explanation), TAME_OK);
   EXPECT_EQ(failed(tame_explanation_view(explanation, &view)), TAME_BACKEND_ERROR);
-  EXPECT_EQ(failed(tame_explanation_free(explanation)), TAME_BACKEND_ERROR);
+  EXPECT_STREQ(tame_last_error(), "this explanation was freed; make another");
+  EXPECT_EQ(tame_stream_close(stream), TAME_OK);  // its explainer had closed it
+}
+
+TEST_F(BadInput, handles_that_are_closed_twice) {
+  tame_explainer* explainer = open();
+  const tame::Picture picture = support::pattern(40, 30);
+  const tame::Image image(picture);
+  tame_explanation* explanation = nullptr;
+  tame_stream* stream = nullptr;
+  ASSERT_EQ(tame_explain(explainer, &image.get(), 1, nullptr, &explanation), TAME_OK);
+  ASSERT_EQ(tame_stream_open(explainer, nullptr, nullptr, &stream), TAME_OK);
+  ASSERT_EQ(tame_explanation_free(explanation), TAME_OK);
+  EXPECT_EQ(failed(tame_explanation_free(explanation)), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "this explanation was freed before; free each handle once");
+  ASSERT_EQ(tame_stream_close(stream), TAME_OK);
+  EXPECT_EQ(failed(tame_stream_close(stream)), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "this stream was closed before; close each handle once");
+  ASSERT_EQ(tame_close(explainer), TAME_OK);
+  EXPECT_EQ(failed(tame_close(explainer)), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "this explainer was closed before; close each handle once");
 }
 
 TEST_F(BadInput, pictures_and_requests) {
