@@ -40,7 +40,8 @@ class Bytes {
 /// without a gap. Pixels of a vector, or of {pointer, bytes}, are checked to be as many as said.
 class Image {
  public:
-  explicit Image(const tame_image& image) : image_(image) {}
+  /// Whatever tame_image can say, such as planes of YUV that do not follow each other.
+  explicit Image(const tame_image& image) : image_(image) { image_.struct_size = sizeof image_; }
 
   static Image rgb(Bytes pixels TAME_LIFETIMEBOUND, int width, int height, std::size_t stride = 0) {
     return of(TAME_RGB, pixels, width, height, stride);
@@ -69,6 +70,26 @@ class Image {
     return of(TAME_BGRX, pixels, width, height, stride);
   }
 
+  /// 16 bits a channel, in the machine's byte order.
+  static Image gray16(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                      std::size_t stride = 0) {
+    return of(TAME_GRAY16, pixels, width, height, stride);
+  }
+  static Image rgb16(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                     std::size_t stride = 0) {
+    return of(TAME_RGB16, pixels, width, height, stride);
+  }
+
+  /// YUV whose planes follow each other.
+  static Image nv12(Bytes planes TAME_LIFETIMEBOUND, int width, int height,
+                    tame_color color = TAME_BT601_LIMITED, std::size_t stride = 0) {
+    return of(TAME_NV12, planes, width, height, stride, color);
+  }
+  static Image i420(Bytes planes TAME_LIFETIMEBOUND, int width, int height,
+                    tame_color color = TAME_BT601_LIMITED, std::size_t stride = 0) {
+    return of(TAME_I420, planes, width, height, stride, color);
+  }
+
   /// The bytes of a JPEG or PNG file.
   static Image encoded(const void* file, std::size_t size) {
     return of(TAME_ENCODED, {file, size}, 0, 0, 0);
@@ -83,7 +104,7 @@ class Image {
 
  private:
   static Image of(tame_format format, Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
-                  std::size_t stride) {
+                  std::size_t stride, tame_color color = TAME_BT601_LIMITED) {
     tame_image image{};
     image.format = format;
     image.data = pixels.data();
@@ -91,6 +112,7 @@ class Image {
     image.width = width;
     image.height = height;
     image.stride = stride;
+    image.color = color;
     return Image(image);
   }
 

@@ -10,7 +10,8 @@
  *         return 1;
  *       }
  *       static uint8_t pixels[480 * 640 * 3]; // RGB from anywhere
- *       tame_image image = {.format = TAME_RGB, .data = pixels, .width = 640, .height = 480};
+ *       tame_image image = {.struct_size = sizeof image, .format = TAME_RGB, .data = pixels,
+ *                           .width = 640, .height = 480};
  *       tame_explanation *explanation = NULL;
  *       if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK) {
  *         tame_view view = {.struct_size = sizeof view};
@@ -33,8 +34,9 @@
  * be called beside is said where it stands.
  *
  * Structs that may grow begin with `struct_size`, set by the caller to sizeof: callers that were
- * compiled with an older header go on working. Fields that are left zero mean the default.
- * `tame_image` and `tame_score`, which come in arrays, stay as they are.
+ * compiled with an older header go on working. Fields that are left zero mean the default. In an
+ * array of tame_image, it is also the way from one picture to the next. Only `tame_score` stays as it
+ * is.
  *
  * After fork(), only the process that opened a handle may use it.
  *
@@ -129,8 +131,8 @@ typedef struct tame_options {
   int32_t no_cuda_graphs; /**< TensorRT: 1 to start kernels one by one */
   int64_t max_pixels;     /**< larger pictures are refused, files before they are decoded; 0 is
                              89 million, the most 250 million */
-  int32_t window_low;  /**< levels of 16-bit grey files that become 0 and 255, lower and higher */
-  int32_t window_high; /**< ones are clipped; 0 and 0 is 0 to 65535 */
+  int32_t window_low;     /**< levels of 16-bit grey that become 0 and 255, lower and higher */
+  int32_t window_high;    /**< ones are clipped; 0 and 0 is 0 to 65535 */
 } tame_options;
 
 /** Open an artifact: check it as Python does, load the backend, load the graph.
@@ -191,16 +193,38 @@ typedef enum tame_format {
   TAME_RGBA = 4, /**< white shows where it is transparent; alpha is not premultiplied */
   TAME_BGRA = 5,
   TAME_RGBX = 6, /**< the fourth byte is ignored */
-  TAME_BGRX = 7
+  TAME_BGRX = 7,
+  TAME_GRAY16 = 8, /**< 16 bits in the machine's byte order, scaled to 8 as 16-bit grey files are
+                      (see `window_high` of tame_options) */
+  TAME_RGB16 = 9,  /**< interleaved, 16 bits a channel, of which the upper 8 count */
+  TAME_NV12 = 10,  /**< Y in full, then U and V in turns, one of each for 2x2 pixels */
+  TAME_I420 = 11   /**< Y in full, then U, then V, one of each for 2x2 pixels */
 } tame_format;
+
+/** How YUV stands for RGB (docs/pictures.md has the formula). Cameras and video files say which; by
+ * habit, BT.601 is for standard definition, BT.709 for high, and FULL for pictures of JPEG. */
+typedef enum tame_color {
+  TAME_BT601_LIMITED = 0, /**< Y from 16 to 235, U and V from 16 to 240 */
+  TAME_BT601_FULL = 1,    /**< all from 0 to 255 */
+  TAME_BT709_LIMITED = 2,
+  TAME_BT709_FULL = 3
+} tame_color;
 
 /** A picture in the caller's memory, read during the call only. */
 typedef struct tame_image {
-  int32_t format; /**< a tame_format */
-  const void* data;
-  size_t size; /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
+  size_t struct_size;    /**< sizeof(tame_image), the same for all pictures of an array */
+  int32_t format;        /**< a tame_format */
   int32_t width, height; /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
-  size_t stride;         /**< bytes from a row to the next; 0 means rows without a gap */
+  int32_t color;         /**< YUV: a tame_color */
+  const void* data;      /**< YUV: the Y plane */
+  size_t size;   /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the other fields */
+  size_t stride; /**< bytes from a row to the next; 0 means rows without a gap */
+  /** YUV: the plane of U and V, and NULL; or that of U, that of V. NULL and NULL: each follows the
+   * one before, which has `stride` times its height bytes. */
+  const void* chroma[2];
+  size_t chroma_size; /**< bytes at each of `chroma`; 0 trusts the other fields */
+  size_t
+      chroma_stride; /**< of `chroma`; 0 is `stride`, for I420 half of it, or rows without a gap */
 } tame_image;
 
 /** Width and height of a picture as people see it, after EXIF rotation; at most 250 million

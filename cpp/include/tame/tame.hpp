@@ -45,7 +45,7 @@ struct Options {
   int device = 0;         ///< number of the GPU
   bool cuda_graphs = true;
   std::int64_t max_pixels = 0;  ///< of a picture; 0 is 89 million
-  int window_low = 0;           ///< levels of 16-bit grey files that become 0 and 255;
+  int window_low = 0;           ///< levels of 16-bit grey that become 0 and 255;
   int window_high = 0;          ///< 0 and 0 is 0 to 65535
 };
 

@@ -94,6 +94,23 @@ tame_status report_current() noexcept {
   }
 }
 
+std::vector<tame_image> checked_images(const tame_image* images, std::size_t count) {
+  const std::size_t step = checked_pointer(images, "images")->struct_size;
+  check_struct_size(step, sizeof(tame_image), "tame_image");
+  std::vector<tame_image> copies;
+  copies.reserve(count);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(images);
+  for (std::size_t index = 0; index < count; ++index, bytes += step) {
+    const auto* image = checked_pointer(reinterpret_cast<const tame_image*>(bytes), "images");
+    if (image->struct_size != step) {
+      fail(TAME_INPUT_ERROR, "picture ", index, " has struct_size ", image->struct_size,
+           "; expected ", step, ", as the first one has");
+    }
+    copies.push_back(checked_struct(image, "tame_image"));
+  }
+  return copies;
+}
+
 Asked checked_request(const tame_request* request) {
   const tame_request given = checked_struct(request, "tame_request");
   Asked asked;

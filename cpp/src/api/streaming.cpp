@@ -50,7 +50,7 @@ tame_status tame_stream_push(tame_stream* stream, const tame_image* image, int64
   return guarded([&] {
     const auto opened = streams().get(stream);
     if (index) checked_pointer(index, "index");
-    return status_of(opened->push(*checked_pointer(image, "image"), timeout_ms, index));
+    return status_of(opened->push(checked_image(image), timeout_ms, index));
   });
 }
 

@@ -146,6 +146,28 @@ TEST_F(Owners, pixels_that_are_fewer_than_the_picture_says_are_refused) {
             TAME_INPUT_ERROR);
 }
 
+TEST_F(Owners, pictures_of_cameras_and_scanners_are_explained_as_their_rgb) {
+  const tame::Explainer explainer(support::artifact());
+  const std::vector<std::uint8_t> nv12(40 * 30 * 3 / 2, 100);
+  const tame::Image image = tame::Image::nv12(nv12, 40, 30, TAME_BT709_FULL);
+  const tame::Picture rgb = tame::decode(image);
+  EXPECT_EQ(rgb.width, 40);
+  EXPECT_EQ(explainer.prepare(image), explainer.prepare(rgb));
+  EXPECT_EQ(explainer.overlay(image, explainer.explain(image)).pixels,
+            explainer.overlay(rgb, explainer.explain(rgb)).pixels);
+  EXPECT_EQ(tame::decode(tame::Image::i420(nv12, 40, 30, TAME_BT709_FULL)).pixels, rgb.pixels);
+
+  tame::Options options;
+  options.window_high = 4095;
+  const tame::Explainer windowed(support::artifact(), options);
+  const std::vector<std::uint16_t> levels = {0, 4095};
+  const tame::Picture bright{2, 1, {0, 0, 0, 255, 255, 255}};
+  EXPECT_EQ(windowed.prepare(tame::Image::gray16(levels, 2, 1)), windowed.prepare(bright));
+  EXPECT_EQ(tame::last_warning(), "");
+  (void)explainer.prepare(tame::Image::gray16(levels, 2, 1));
+  EXPECT_NE(tame::last_warning().find("at most 4095"), std::string::npos);
+}
+
 TEST_F(Owners, ragged_rows_of_classes_are_refused) {
   const tame::Explainer explainer(support::artifact());
   tame::Request request;
