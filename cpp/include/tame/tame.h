@@ -119,8 +119,8 @@ typedef struct tame_explainer tame_explainer;
 /** How an artifact is run. */
 typedef struct tame_options {
   size_t struct_size;     /**< sizeof(tame_options) */
-  const char* backend;    /**< "onnxruntime" (default), "openvino", "tensorrt",
-                             "tensorrt-rtx" */
+  const char* backend;    /**< "onnxruntime" (default), "openvino"; experimental, as they
+                             have not run on a GPU yet: "tensorrt", "tensorrt-rtx" */
   const char* library;    /**< path of the backend's library, or the directory that holds it; by
                              default it is looked for (docs/cpp.md says where) */
   const char* precision;  /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
@@ -405,7 +405,8 @@ typedef struct tame_device_call {
   void* cuda_stream;        /**< cudaStream_t of the caller's; NULL is the default stream */
 } tame_device_call;
 
-/** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt".
+/** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt", so
+ * experimental: it has not run on a GPU yet.
  *
  * Where CUDA graphs are on, the second call of a size waits for the stream, once, to capture one.
  * Inputs may be changed, and outputs read, by later work of that stream. One profile of the engine
