@@ -91,9 +91,6 @@ tame_status tame_open(const char* path, const tame_options* options, tame_explai
     const Options checked = checked_options(options);
     const Reading reading = checked_reading(options);
     const std::string place = checked_pointer(path, "path");
-    if (place.empty()) {
-      fail(TAME_ARTIFACT_ERROR, "found an empty path; expected the directory of an artifact");
-    }
     *explainer = explainers().add(std::make_shared<const Explainer>(place, checked, reading));
   });
 }

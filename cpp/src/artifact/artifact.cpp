@@ -223,6 +223,9 @@ void fail_foreign_graph(const Artifact& artifact) {
 }
 
 Artifact open_artifact(const fs::path& path) {
+  if (path.empty()) {  // which would be the working directory
+    fail(TAME_ARTIFACT_ERROR, "found an empty path; expected the directory of an artifact");
+  }
   const std::string root = path_text(path.string());
   check_directory(root);
   const std::string manifest_path = path_text(root + "/" + manifest_name);
