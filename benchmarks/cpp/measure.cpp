@@ -78,7 +78,7 @@ json files(const std::string& artifact, int threads, char** paths) {
 json run(const std::string& what, const tame::Explainer& explainer, char** rest) {
   if (what == "overhead") return overhead(explainer, std::atoi(rest[0]));
   const tame::Picture picture = tame::read_picture(rest[0]);
-  if (what == "first") return {{"class", explainer.explain(picture).class_ids(0)[0]}};
+  if (what == "first") return {{"class", explainer.explain(picture).top(0).front().class_id}};
   const int calls = std::atoi(rest[1]);
   if (what == "explain") return timed(calls, [&] { (void)explainer.explain(picture); });
   const tame_info info = explainer.info();

@@ -96,6 +96,8 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
         IncompatibleArtifactError: if it was written by a newer version.
         ChecksumError: if a file is missing, truncated or altered.
     """
+    if not os.fspath(path):  # which Path takes for the working directory
+        raise ArtifactError("found an empty path; expected the directory of an artifact")
     root = Path(path)
     try:
         is_directory, found = root.is_dir(), "a file" if root.exists() else "nothing"

@@ -13,6 +13,8 @@ import typer
 from tame_deploy.cli.screen import console
 from tame_deploy.errors import MissingExtraError
 
+#: What `cpp` and `doctor` say of libtame until its plugin has run on a GPU.
+EXPERIMENTAL = "its TensorRT plugin is experimental: it has not run on a GPU yet"
 #: What libtame is built with, and Debian's packages that have it.
 _TOOLS = {"cmake": "cmake", "c++": "g++"}
 _LIBRARIES = "nlohmann-json3-dev nettle-dev libjpeg-dev libpng-dev"
@@ -34,7 +36,10 @@ def cpp(
         bool, typer.Option("--source-dir", help="Print the directory of the sources.")
     ] = False,
 ) -> None:
-    """Say where libtame is, the runtime for C and C++, and how to build with it."""
+    """Say where libtame is, the runtime for C and C++, and how to build with it.
+
+    Its TensorRT plugin is experimental: it has not run on a GPU yet.
+    """
     asked = [cmake_dir, include_dir, source_dir]
     if sum(asked) > 1:
         raise typer.BadParameter("found several of --cmake-dir, --include-dir and --source-dir")
@@ -82,6 +87,7 @@ def _explain(sources: Path) -> None:
             line("runs on", f"export {variable}={shlex.quote(str(library))}")
     if not any(found.values()):
         line("runs on", "nothing yet: pip install 'tame-deploy[cpu]'")
+    line("GPUs", EXPERIMENTAL)
 
 
 def _library(module: str, pattern: str) -> Path | None:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from tame_deploy import __version__
+from tame_deploy.cli.cpp import EXPERIMENTAL
 from tame_deploy.cli.inspect import describe_engine
 from tame_deploy.cli.options import GpuOption
 from tame_deploy.cli.screen import console, print_wrapped, score_table
@@ -110,6 +111,7 @@ def _facts(device: int) -> dict[str, str]:
         "version": f"tame-deploy {__version__}",
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "GPU": shown,
+        "libtame": EXPERIMENTAL,
         "cache": f"{cache} ({_size(cache) / 1e6:.0f} MB{'' if is_writable(cache) else words})",
     }
 

@@ -48,6 +48,8 @@ def test_the_command_says_what_to_do():
     text = said()
     assert "find_package(tame 0.1 REQUIRED)" in text
     assert "export TAME_ONNXRUNTIME_LIBRARY=" in text
+    assert "TensorRT plugin is experimental: it has not run on a GPU yet" in text
+    assert "experimental" in said("--help")
 
 
 def test_of_two_directories_neither_is_printed():

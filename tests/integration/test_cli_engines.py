@@ -171,10 +171,16 @@ def test_bfloat16_is_held_to_the_floor_on_pictures(demo_copy):
 
 def test_doctor_says_what_will_run_and_why_nothing_faster(demo_copy, no_gpu):
     shown = run("doctor", demo_copy).stdout
-    for words in ("GPU        none: found no NVIDIA driver", "tensorrt-rtx", "will be used"):
+    for words in (
+        "GPU        none: found no NVIDIA driver",
+        "libtame    its TensorRT plugin is experimental: it has not run on a GPU yet",
+        "tensorrt-rtx",
+        "will be used",
+    ):
         assert words in shown, words
     assert f"{demo_copy} with o" in shown  # openvino or onnxruntime
     told = json.loads(run("doctor", "--json").stdout)
+    assert "experimental" in told["libtame"]
     assert told["chosen"] in ("onnxruntime (CPU)", "openvino")
     assert [one["backend"] for one in told["backends"]][:2] == ["tensorrt", "tensorrt-rtx"]
     assert all(one["refusal"] for one in told["backends"][:3])

@@ -17,7 +17,7 @@ static void* read_file(const char* path, size_t* size) {
 }
 
 static int explain(tame_explainer* explainer, const char* path) {
-  tame_image image = {TAME_ENCODED, NULL, 0, 0, 0, 0};
+  tame_image image = {0};
   tame_explanation* explanation = NULL;
   tame_score best;
   const char* label = NULL;
@@ -27,6 +27,8 @@ static int explain(tame_explainer* explainer, const char* path) {
     fprintf(stderr, "%s: no such file, or it cannot be read\n", path);
     return 1;
   }
+  image.struct_size = sizeof image;
+  image.format = TAME_ENCODED;
   image.data = bytes;
   if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK &&
       tame_explanation_top(explanation, 0, 1, &best) == TAME_OK &&

@@ -8,6 +8,16 @@
 
 #include "tame.h"
 
+// Says that a result looks into what a function was given; clang then warns where that ends first.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(clang::lifetimebound)
+#define TAME_LIFETIMEBOUND [[clang::lifetimebound]]
+#endif
+#endif
+#ifndef TAME_LIFETIMEBOUND
+#define TAME_LIFETIMEBOUND
+#endif
+
 namespace tame {
 
 /// Whatever went wrong: a status of tame.h, and one line that says what was found and expected.

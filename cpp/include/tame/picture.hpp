@@ -8,6 +8,7 @@
 #include <ios>
 #include <iterator>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "error.hpp"
@@ -15,55 +16,103 @@
 
 namespace tame {
 
-/// A picture in memory that somebody else owns; `stride` 0 means rows without a gap.
+/// Bytes in somebody else's memory. Of a pointer alone, nobody can check how many there are.
+class Bytes {
+ public:
+  Bytes(const void* data, std::size_t size = 0) : data_(data), size_(size) {}
+  template <typename T>
+  Bytes(const std::vector<T>& values TAME_LIFETIMEBOUND)
+      : data_(values.empty() ? nullptr : values.data()), size_(values.size() * sizeof(T)) {
+    static_assert(std::is_arithmetic_v<T>);
+  }
+  template <typename T>
+  Bytes(const std::vector<T>&&) = delete;  // gone at the end of the line: give the vector a name
+
+  const void* data() const { return data_; }
+  std::size_t size() const { return size_; }  ///< 0 where it is not known
+
+ private:
+  const void* data_;
+  std::size_t size_;
+};
+
+/// A picture in memory that somebody else owns, and that must outlive this; `stride` 0 means rows
+/// without a gap. Pixels of a vector, or of {pointer, bytes}, are checked to be as many as said.
 class Image {
  public:
-  explicit Image(const tame_image& image) : image_(image) {}
+  /// Whatever tame_image can say, such as planes of YUV that do not follow each other.
+  explicit Image(const tame_image& image) : image_(image) { image_.struct_size = sizeof image_; }
 
-  static Image rgb(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_RGB, data, width, height, stride);
+  static Image rgb(Bytes pixels TAME_LIFETIMEBOUND, int width, int height, std::size_t stride = 0) {
+    return of(TAME_RGB, pixels, width, height, stride);
   }
-  static Image bgr(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_BGR, data, width, height, stride);
+  static Image bgr(Bytes pixels TAME_LIFETIMEBOUND, int width, int height, std::size_t stride = 0) {
+    return of(TAME_BGR, pixels, width, height, stride);
   }
-  static Image gray(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_GRAY, data, width, height, stride);
+  static Image gray(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                    std::size_t stride = 0) {
+    return of(TAME_GRAY, pixels, width, height, stride);
   }
-  static Image rgba(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_RGBA, data, width, height, stride);
+  static Image rgba(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                    std::size_t stride = 0) {
+    return of(TAME_RGBA, pixels, width, height, stride);
   }
-  static Image bgra(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_BGRA, data, width, height, stride);
+  static Image bgra(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                    std::size_t stride = 0) {
+    return of(TAME_BGRA, pixels, width, height, stride);
   }
-  static Image rgbx(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_RGBX, data, width, height, stride);
+  static Image rgbx(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                    std::size_t stride = 0) {
+    return of(TAME_RGBX, pixels, width, height, stride);
   }
-  static Image bgrx(const void* data, int width, int height, std::size_t stride = 0) {
-    return of(TAME_BGRX, data, width, height, stride);
+  static Image bgrx(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                    std::size_t stride = 0) {
+    return of(TAME_BGRX, pixels, width, height, stride);
+  }
+
+  /// 16 bits a channel, in the machine's byte order.
+  static Image gray16(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                      std::size_t stride = 0) {
+    return of(TAME_GRAY16, pixels, width, height, stride);
+  }
+  static Image rgb16(Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                     std::size_t stride = 0) {
+    return of(TAME_RGB16, pixels, width, height, stride);
+  }
+
+  /// YUV whose planes follow each other.
+  static Image nv12(Bytes planes TAME_LIFETIMEBOUND, int width, int height,
+                    tame_color color = TAME_BT601_LIMITED, std::size_t stride = 0) {
+    return of(TAME_NV12, planes, width, height, stride, color);
+  }
+  static Image i420(Bytes planes TAME_LIFETIMEBOUND, int width, int height,
+                    tame_color color = TAME_BT601_LIMITED, std::size_t stride = 0) {
+    return of(TAME_I420, planes, width, height, stride, color);
   }
 
   /// The bytes of a JPEG or PNG file.
-  static Image encoded(const void* bytes, std::size_t size) {
-    tame_image image{};
-    image.format = TAME_ENCODED;
-    image.data = bytes;
-    image.size = size;
-    return Image(image);
+  static Image encoded(const void* file, std::size_t size) {
+    return of(TAME_ENCODED, {file, size}, 0, 0, 0);
   }
-  static Image encoded(const std::vector<std::uint8_t>& file) {
+  static Image encoded(const std::vector<std::uint8_t>& file TAME_LIFETIMEBOUND) {
     return encoded(file.data(), file.size());
   }
+  static Image encoded(const std::vector<std::uint8_t>&&) = delete;  // give the file's bytes a name
 
-  const tame_image& get() const { return image_; }
+  const tame_image& get() const& TAME_LIFETIMEBOUND { return image_; }
+  tame_image get() && { return image_; }
 
  private:
-  static Image of(tame_format format, const void* data, int width, int height, std::size_t stride) {
+  static Image of(tame_format format, Bytes pixels TAME_LIFETIMEBOUND, int width, int height,
+                  std::size_t stride, tame_color color = TAME_BT601_LIMITED) {
     tame_image image{};
     image.format = format;
-    image.data = data;
+    image.data = pixels.data();
+    image.size = pixels.size();
     image.width = width;
     image.height = height;
     image.stride = stride;
+    image.color = color;
     return Image(image);
   }
 
@@ -76,7 +125,8 @@ struct Picture {
   int height = 0;
   std::vector<std::uint8_t> pixels;
 
-  operator Image() const { return Image::rgb(pixels.data(), width, height); }
+  operator Image() const& TAME_LIFETIMEBOUND { return Image::rgb(pixels, width, height); }
+  operator Image() const&& = delete;  // gone at the end of the line: give the picture a name
 };
 
 /// Any picture as upright RGB.
@@ -103,11 +153,11 @@ inline std::vector<std::uint8_t> read_file(const std::string& path) {
 
 /// A JPEG or PNG file as upright RGB. Throws Error: TAME_INPUT_ERROR.
 inline Picture read_picture(const std::string& path) {
+  const std::vector<std::uint8_t> file = read_file(path);
   try {
-    return decode(Image::encoded(read_file(path)));
+    return decode(Image::encoded(file));
   } catch (const Error& error) {
-    const std::string said = error.what();
-    throw Error(error.status(), said.rfind(path, 0) == 0 ? said : path + ": " + said);
+    throw Error(error.status(), path + ": " + error.what());
   }
 }
 

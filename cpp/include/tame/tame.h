@@ -10,7 +10,8 @@
  *         return 1;
  *       }
  *       static uint8_t pixels[480 * 640 * 3]; // RGB from anywhere
- *       tame_image image = {.format = TAME_RGB, .data = pixels, .width = 640, .height = 480};
+ *       tame_image image = {.struct_size = sizeof image, .format = TAME_RGB, .data = pixels,
+ *                           .width = 640, .height = 480};
  *       tame_explanation *explanation = NULL;
  *       if (tame_explain(explainer, &image, 1, NULL, &explanation) == TAME_OK) {
  *         tame_view view = {.struct_size = sizeof view};
@@ -27,13 +28,15 @@
  * an error, whose message `tame_last_error` has for the thread that made the call. No function
  * throws, exits, prints, or starts another program.
  *
- * Handles (explainers, explanations, streams) are numbers in the guise of pointers: one that was
- * closed, or never was one, is noticed and answered with an error. Every function may be called from
- * any thread at any time; what a function may not be called beside is said where it stands.
+ * Handles (explainers, explanations, streams) are numbers in the guise of pointers: one that is used
+ * after it was closed is answered TAME_BACKEND_ERROR; one that is closed again, or never was one,
+ * TAME_INPUT_ERROR. Every function may be called from any thread at any time; what a function may not
+ * be called beside is said where it stands.
  *
  * Structs that may grow begin with `struct_size`, set by the caller to sizeof: callers that were
- * compiled with an older header go on working. Fields that are left zero mean the default.
- * `tame_image` and `tame_score`, which come in arrays, stay as they are.
+ * compiled with an older header go on working. Fields that are left zero mean the default. In an
+ * array of tame_image, it is also the way from one picture to the next. Only `tame_score` stays as it
+ * is.
  *
  * After fork(), only the process that opened a handle may use it.
  *
@@ -45,6 +48,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "image.h"
 
 #if defined(TAME_STATIC)
 #define TAME_API
@@ -116,8 +121,8 @@ typedef struct tame_explainer tame_explainer;
 /** How an artifact is run. */
 typedef struct tame_options {
   size_t struct_size;     /**< sizeof(tame_options) */
-  const char* backend;    /**< "onnxruntime" (default), "openvino", "tensorrt",
-                             "tensorrt-rtx" */
+  const char* backend;    /**< "onnxruntime" (default), "openvino"; experimental, as they
+                             have not run on a GPU yet: "tensorrt", "tensorrt-rtx" */
   const char* library;    /**< path of the backend's library, or the directory that holds it; by
                              default it is looked for (docs/cpp.md says where) */
   const char* precision;  /**< OpenVINO: "fp32" (default: the artifact's own) or "bf16" */
@@ -129,8 +134,8 @@ typedef struct tame_options {
   int32_t no_cuda_graphs; /**< TensorRT: 1 to start kernels one by one */
   int64_t max_pixels;     /**< larger pictures are refused, files before they are decoded; 0 is
                              89 million, the most 250 million */
-  int32_t window_low;  /**< levels of 16-bit grey files that become 0 and 255, lower and higher */
-  int32_t window_high; /**< ones are clipped; 0 and 0 is 0 to 65535 */
+  int32_t window_low;     /**< levels of 16-bit grey that become 0 and 255, lower and higher */
+  int32_t window_high;    /**< ones are clipped; 0 and 0 is 0 to 65535 */
 } tame_options;
 
 /** Open an artifact: check it as Python does, load the backend, load the graph.
@@ -180,28 +185,6 @@ TAME_API tame_status tame_label(tame_explainer* explainer, int64_t class_id, con
 TAME_API tame_status tame_class_id(tame_explainer* explainer, const char* label, int64_t* class_id);
 
 /* ------------------------------------------------------------------ pictures */
-
-/** What `data` of a picture is. */
-typedef enum tame_format {
-  TAME_ENCODED = 0, /**< the bytes of a JPEG or PNG file; EXIF rotation is applied, and white
-                       shows where it is transparent */
-  TAME_RGB = 1,     /**< interleaved, 8 bits a channel */
-  TAME_BGR = 2,
-  TAME_GRAY = 3,
-  TAME_RGBA = 4, /**< white shows where it is transparent; alpha is not premultiplied */
-  TAME_BGRA = 5,
-  TAME_RGBX = 6, /**< the fourth byte is ignored */
-  TAME_BGRX = 7
-} tame_format;
-
-/** A picture in the caller's memory, read during the call only. */
-typedef struct tame_image {
-  int32_t format; /**< a tame_format */
-  const void* data;
-  size_t size; /**< bytes at `data`; 0, where it is not TAME_ENCODED, trusts the sizes below */
-  int32_t width, height; /**< pixels, 1 to 65535; ignored for TAME_ENCODED */
-  size_t stride;         /**< bytes from a row to the next; 0 means rows without a gap */
-} tame_image;
 
 /** Width and height of a picture as people see it, after EXIF rotation; at most 250 million
  * pixels. Thread-safe. */
@@ -361,8 +344,8 @@ TAME_API tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, ui
 
 /** Close a stream, dropping what was not taken. NULL does nothing.
  *
- * Waits for the batch that runs. Calls that wait in other threads return TAME_END. One that was
- * closed with its explainer is answered TAME_BACKEND_ERROR, which need not worry anybody.
+ * Waits for the batch that runs. Calls that wait in other threads return TAME_END. One that
+ * ended with its explainer is closed all the same.
  */
 TAME_API tame_status tame_stream_close(tame_stream* stream);
 
@@ -381,7 +364,8 @@ typedef struct tame_device_call {
   void* cuda_stream;        /**< cudaStream_t of the caller's; NULL is the default stream */
 } tame_device_call;
 
-/** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt".
+/** Queue one explanation on the caller's CUDA stream, and return at once. Backend "tensorrt", so
+ * experimental: it has not run on a GPU yet.
  *
  * Where CUDA graphs are on, the second call of a size waits for the stream, once, to capture one.
  * Inputs may be changed, and outputs read, by later work of that stream. One profile of the engine

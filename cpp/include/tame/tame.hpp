@@ -13,12 +13,16 @@
 //     }
 //
 // What tame.h says of threads, lifetimes and shapes holds here; errors are thrown as tame::Error.
-// Objects can be moved, not copied. Views are valid as long as what they look into.
+// Objects can be moved, not copied; what was moved from holds nothing. Images and views look into
+// what somebody else owns, and are valid as long as that is; of what ends with its line they cannot
+// be made.
 #ifndef TAME_TAME_HPP
 #define TAME_TAME_HPP
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -41,7 +45,7 @@ struct Options {
   int device = 0;         ///< number of the GPU
   bool cuda_graphs = true;
   std::int64_t max_pixels = 0;  ///< of a picture; 0 is 89 million
-  int window_low = 0;           ///< levels of 16-bit grey files that become 0 and 255;
+  int window_low = 0;           ///< levels of 16-bit grey that become 0 and 255;
   int window_high = 0;          ///< 0 and 0 is 0 to 65535
 };
 
@@ -54,7 +58,8 @@ struct Request {
   int map_height = 0;
   int batch_size = 0;  ///< 0 is 8
 
-  tame_request get() const {
+  tame_request get() const&& = delete;  // it would point into what is gone: give the request a name
+  tame_request get() const& {
     tame_request request{};
     request.struct_size = sizeof request;
     request.class_ids = class_ids.empty() ? nullptr : class_ids.data();
@@ -77,18 +82,19 @@ using Score = tame_score;
 /// The answer for N pictures. Its arrays stay where they are until it ends.
 class Explanation {
  public:
+  /// Takes the handle, and frees it even if this throws.
   explicit Explanation(tame_explanation* handle) : handle_(handle) {
     view_.struct_size = sizeof view_;
     check(tame_explanation_view(handle, &view_));
   }
   Explanation(Explanation&& other) noexcept
-      : handle_(std::exchange(other.handle_, nullptr)), view_(std::exchange(other.view_, {})) {}
+      : handle_(std::move(other.handle_)), view_(std::exchange(other.view_, {})) {}
   Explanation& operator=(Explanation&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    std::swap(view_, other.view_);
+    handle_ = std::move(other.handle_);
+    view_ = std::exchange(other.view_, {});
     return *this;
   }
-  ~Explanation() { tame_explanation_free(handle_); }
+  ~Explanation() = default;
 
   std::size_t size() const { return view_.count; }           ///< N
   std::size_t classes() const { return view_.classes; }      ///< C
@@ -97,19 +103,24 @@ class Explanation {
   std::size_t map_height() const { return view_.map_height; }
 
   /// Of one picture: C values.
-  View<const float> logits(std::size_t index) const {
+  View<const float> logits(std::size_t index) const& TAME_LIFETIMEBOUND {
     return part(view_.logits, index, view_.classes);
   }
   /// Of one picture: the K classes that its maps explain.
-  View<const std::int64_t> class_ids(std::size_t index) const {
+  View<const std::int64_t> class_ids(std::size_t index) const& TAME_LIFETIMEBOUND {
     return part(view_.class_ids, index, view_.explained);
   }
   /// Of one picture and the class in a place: map_height() rows of map_width() values.
-  View<const float> map(std::size_t index, std::size_t place = 0) const {
+  View<const float> map(std::size_t index, std::size_t place = 0) const& TAME_LIFETIMEBOUND {
     if (place >= view_.explained) throw_range(index, place);
     return part(view_.maps, index * view_.explained + place, view_.map_height * view_.map_width,
                 view_.count * view_.explained);
   }
+  // They would look into what is gone at the end of the line: give the explanation a name.
+  View<const float> logits(std::size_t index) const&& = delete;
+  View<const std::int64_t> class_ids(std::size_t index) const&& = delete;
+  View<const float> map(std::size_t index, std::size_t place = 0) const&& = delete;
+
   /// Of one picture: its likeliest classes, likeliest first.
   std::vector<Score> top(std::size_t index, std::size_t count = 1) const {
     if (index >= view_.count || count < 1 || count > view_.classes) {
@@ -119,13 +130,17 @@ class Explanation {
                                         std::to_string(view_.classes) + " classes");
     }
     std::vector<Score> scores(count);
-    check(tame_explanation_top(handle_, index, count, scores.data()));
+    check(tame_explanation_top(get(), index, count, scores.data()));
     return scores;
   }
 
-  tame_explanation* get() const { return handle_; }
+  tame_explanation* get() const { return handle_.get(); }
 
  private:
+  struct Free {
+    void operator()(tame_explanation* handle) const { tame_explanation_free(handle); }
+  };
+
   template <typename T>
   View<const T> part(const T* values, std::size_t row, std::size_t width) const {
     return part(values, row, width, view_.count);
@@ -143,7 +158,7 @@ class Explanation {
                                       std::to_string(view_.classes) + " classes each");
   }
 
-  tame_explanation* handle_;
+  std::unique_ptr<tame_explanation, Free> handle_;
   tame_view view_{};
 };
 
@@ -164,31 +179,31 @@ class Explainer {
     given.max_pixels = options.max_pixels;
     given.window_low = options.window_low;
     given.window_high = options.window_high;
-    check(tame_open(path.c_str(), &given, &handle_));
+    tame_explainer* opened = nullptr;
+    check(tame_open(path.c_str(), &given, &opened));
+    handle_.reset(opened);
   }
-  Explainer(Explainer&& other) noexcept
-      : handle_(std::exchange(other.handle_, nullptr)), closed_(other.closed_) {}
-  Explainer& operator=(Explainer&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    std::swap(closed_, other.closed_);
-    return *this;
-  }
-  ~Explainer() { tame_close(handle_); }
 
   /// Free the backend now; whoever explains after that is told so. Again does nothing.
   void close() {
-    if (!closed_) check(tame_close(handle_));
-    closed_ = true;
+    if (!handle_.get_deleter().closed) check(tame_close(get()));
+    handle_.get_deleter().closed = true;
   }
 
+  Explanation explain(const Picture& picture, const Request& request = {}) const {
+    return explain(Image(picture), request);
+  }
   Explanation explain(const Image& image, const Request& request = {}) const {
     return explain(&image.get(), 1, request);
   }
+  Explanation explain(const std::vector<Picture>& pictures, const Request& request = {}) const {
+    return explain_all(pictures, request);
+  }
   Explanation explain(const std::vector<Image>& images, const Request& request = {}) const {
-    std::vector<tame_image> given;
-    given.reserve(images.size());
-    for (const Image& image : images) given.push_back(image.get());
-    return explain(given.data(), given.size(), request);
+    return explain_all(images, request);
+  }
+  Explanation explain(std::initializer_list<Image> images, const Request& request = {}) const {
+    return explain_all(images, request);
   }
 
   /// From the network's own input, as tame_explain_prepared.
@@ -202,17 +217,24 @@ class Explainer {
   }
 
   /// One picture as the network's input: h * w * 3 bytes, or 3 * h * w floats as bytes.
+  std::vector<std::uint8_t> prepare(const Picture& picture) const {
+    return prepare(Image(picture));
+  }
   std::vector<std::uint8_t> prepare(const Image& image) const {
     const tame_info found = info();
     const bool floats = std::string(found.input_type) == "float32";
     const auto values = static_cast<std::size_t>(found.input_width) *
                         static_cast<std::size_t>(found.input_height) * 3;
     std::vector<std::uint8_t> tensor(floats ? values * sizeof(float) : values);
-    check(tame_prepare(handle_, &image.get(), tensor.data(), tensor.size()));
+    check(tame_prepare(get(), &image.get(), tensor.data(), tensor.size()));
     return tensor;
   }
 
   /// A picture with one of its maps over it; what the network did not see is dimmed.
+  Picture overlay(const Picture& picture, const Explanation& explanation, std::size_t index = 0,
+                  std::size_t place = 0, float strength = 0.75F) const {
+    return overlay(Image(picture), explanation, index, place, strength);
+  }
   Picture overlay(const Image& image, const Explanation& explanation, std::size_t index = 0,
                   std::size_t place = 0, float strength = 0.75F) const {
     // A file is decoded once, for its size and its pixels; other pictures are taken as they are.
@@ -227,57 +249,72 @@ class Explainer {
     shown.height = height;
     shown.pixels.resize(std::size_t{3} * static_cast<std::size_t>(width) *
                         static_cast<std::size_t>(height));
-    check(tame_overlay(handle_, &under.get(), explanation.get(), index, place, strength,
+    check(tame_overlay(get(), &under.get(), explanation.get(), index, place, strength,
                        shown.pixels.data(), shown.pixels.size(), 0));
     return shown;
   }
 
   /// What the artifact is; its strings are valid until the explainer is closed.
-  tame_info info() const {
+  tame_info info() const&& = delete;  // its strings would be gone: give the explainer a name
+  tame_info info() const& TAME_LIFETIMEBOUND {
     tame_info found{};
     found.struct_size = sizeof found;
-    check(tame_get_info(handle_, &found));
+    check(tame_get_info(get(), &found));
     return found;
   }
   std::string label(std::int64_t class_id) const {
     const char* found = nullptr;
-    check(tame_label(handle_, class_id, &found));
+    check(tame_label(get(), class_id, &found));
     return found;
   }
   std::int64_t class_id(const std::string& label) const {
     std::int64_t found = 0;
-    check(tame_class_id(handle_, label.c_str(), &found));
+    check(tame_class_id(get(), label.c_str(), &found));
     return found;
   }
 
   /// Queue one explanation on a CUDA stream, as tame_run_on_device.
   void run_on_device(tame_device_call call) const {
     call.struct_size = sizeof call;
-    check(tame_run_on_device(handle_, &call));
+    check(tame_run_on_device(get(), &call));
   }
 
-  tame_explainer* get() const { return handle_; }
+  tame_explainer* get() const { return handle_.get(); }
 
  private:
+  struct Close {
+    Close() : closed(false) {}
+    void operator()(tame_explainer* handle) const {
+      if (!closed) tame_close(handle);
+    }
+    bool closed;  // by hand; the handle is kept, so that who uses it is told why it fails
+  };
+
   static const char* text(const std::string& given) {
     return given.empty() ? nullptr : given.c_str();
+  }
+  template <typename Pictures>
+  Explanation explain_all(const Pictures& pictures, const Request& request) const {
+    std::vector<tame_image> given;
+    given.reserve(pictures.size());
+    for (const auto& picture : pictures) given.push_back(Image(picture).get());
+    return explain(given.data(), given.size(), request);
   }
   Explanation explain(const tame_image* images, std::size_t count, const Request& request) const {
     const tame_request given = request.get();
     tame_explanation* found = nullptr;
-    check(tame_explain(handle_, images, count, &given, &found));
+    check(tame_explain(get(), images, count, &given, &found));
     return Explanation(found);
   }
   Explanation explain_prepared(const void* tensor, std::size_t size, std::size_t count,
                                const Request& request) const {
     const tame_request given = request.get();
     tame_explanation* found = nullptr;
-    check(tame_explain_prepared(handle_, tensor, size, count, &given, &found));
+    check(tame_explain_prepared(get(), tensor, size, count, &given, &found));
     return Explanation(found);
   }
 
-  tame_explainer* handle_ = nullptr;  // kept after close, so that it is told from none
-  bool closed_ = false;
+  std::unique_ptr<tame_explainer, Close> handle_;
 };
 
 /// One picture of a stream.
@@ -286,9 +323,21 @@ struct Streamed {
   Explanation explanation;
 };
 
+/// What a stream gives: a Streamed, or none. It is given a name before anybody looks into it.
+class Popped : public std::optional<Streamed> {
+ public:
+  using std::optional<Streamed>::optional;
+  Streamed* operator->() & { return &**this; }
+  const Streamed* operator->() const& { return &**this; }
+  const Streamed* operator->() const&& = delete;
+};
+
 /// Pictures in, explanations out, in order and in bounded memory (tame_stream_open).
 class Stream {
  public:
+  /// The stream ends with its explainer, which therefore has a name.
+  explicit Stream(const Explainer&& explainer, const Request& request = {}, int capacity = 0,
+                  int batch_size = 0) = delete;
   explicit Stream(const Explainer& explainer, const Request& request = {}, int capacity = 0,
                   int batch_size = 0) {
     const tame_request given = request.get();
@@ -296,36 +345,40 @@ class Stream {
     options.struct_size = sizeof options;
     options.capacity = capacity;
     options.batch_size = batch_size;
-    check(tame_stream_open(explainer.get(), &given, &options, &handle_));
+    tame_stream* opened = nullptr;
+    check(tame_stream_open(explainer.get(), &given, &options, &opened));
+    handle_.reset(opened);
   }
-  Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-  Stream& operator=(Stream&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    return *this;
-  }
-  ~Stream() { tame_stream_close(handle_); }
 
   /// Put a picture in; its number, or none if the time was over or the stream was closed meanwhile.
+  std::optional<std::uint64_t> push(const Picture& picture, std::int64_t timeout_ms = -1) {
+    return push(Image(picture), timeout_ms);
+  }
   std::optional<std::uint64_t> push(const Image& image, std::int64_t timeout_ms = -1) {
     std::uint64_t index = 0;
-    const tame_status status = check(tame_stream_push(handle_, &image.get(), timeout_ms, &index));
+    const tame_status status =
+        check(tame_stream_push(handle_.get(), &image.get(), timeout_ms, &index));
     return status == TAME_OK ? std::optional<std::uint64_t>(index) : std::nullopt;
   }
 
   /// No more pictures will come.
-  void finish() { check(tame_stream_finish(handle_)); }
+  void finish() { check(tame_stream_finish(handle_.get())); }
 
   /// The next explanation, or none if the time was over or the stream has ended.
-  std::optional<Streamed> pop(std::int64_t timeout_ms = -1) {
+  Popped pop(std::int64_t timeout_ms = -1) {
     std::uint64_t index = 0;
     tame_explanation* found = nullptr;
-    const tame_status status = check(tame_stream_pop(handle_, timeout_ms, &index, &found));
+    const tame_status status = check(tame_stream_pop(handle_.get(), timeout_ms, &index, &found));
     if (status != TAME_OK) return std::nullopt;
     return Streamed{index, Explanation(found)};
   }
 
  private:
-  tame_stream* handle_ = nullptr;
+  struct Close {
+    void operator()(tame_stream* handle) const { tame_stream_close(handle); }
+  };
+
+  std::unique_ptr<tame_stream, Close> handle_;
 };
 
 }  // namespace tame

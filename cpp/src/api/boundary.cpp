@@ -15,6 +15,11 @@ constexpr std::size_t most_classes = 1'000'000;
 // Plain bytes: destructors of static objects call libtame after those of this thread's objects ran.
 thread_local char last_error[4096] = "";
 
+constexpr const char* closed = "is closed; open it again";
+constexpr const char* closed_twice = "was closed before; close each handle once";
+constexpr const char* freed = "was freed; make another";
+constexpr const char* freed_twice = "was freed before; free each handle once";
+
 /// Whether a byte of UTF-8 belongs to the one before it.
 bool is_continued(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
@@ -35,17 +40,19 @@ std::string one_line(std::string text) {
 
 // The registries are never destroyed: threads may still be inside when the process ends.
 Handles<tame_explainer, const Explainer>& explainers() {
-  static auto& all = *new Handles<tame_explainer, const Explainer>({"explainer", 1});
+  static auto& all =
+      *new Handles<tame_explainer, const Explainer>({"explainer", closed, closed_twice, 1});
   return all;
 }
 
 Handles<tame_explanation, const Explanation>& explanations() {
-  static auto& all = *new Handles<tame_explanation, const Explanation>({"explanation", 2});
+  static auto& all =
+      *new Handles<tame_explanation, const Explanation>({"explanation", freed, freed_twice, 2});
   return all;
 }
 
 Handles<tame_stream, Stream>& streams() {
-  static auto& all = *new Handles<tame_stream, Stream>({"stream", 3});
+  static auto& all = *new Handles<tame_stream, Stream>({"stream", closed, closed_twice, 3});
   return all;
 }
 
@@ -85,6 +92,23 @@ tame_status report_current() noexcept {
     set_last_error("an unknown fault");
     return TAME_ERROR;
   }
+}
+
+std::vector<tame_image> checked_images(const tame_image* images, std::size_t count) {
+  const std::size_t step = checked_pointer(images, "images")->struct_size;
+  check_struct_size(step, sizeof(tame_image), "tame_image");
+  std::vector<tame_image> copies;
+  copies.reserve(count);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(images);
+  for (std::size_t index = 0; index < count; ++index, bytes += step) {
+    const auto* image = checked_pointer(reinterpret_cast<const tame_image*>(bytes), "images");
+    if (image->struct_size != step) {
+      fail(TAME_INPUT_ERROR, "picture ", index, " has struct_size ", image->struct_size,
+           "; expected ", step, ", as the first one has");
+    }
+    copies.push_back(checked_struct(image, "tame_image"));
+  }
+  return copies;
 }
 
 Asked checked_request(const tame_request* request) {

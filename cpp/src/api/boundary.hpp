@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "error.hpp"
 #include "explain/explainer.hpp"
@@ -93,6 +94,14 @@ void write_struct(T* out, T found, const char* name) {
   std::memset(static_cast<void*>(out), 0, size);  // what only a newer header knows
   std::memcpy(static_cast<void*>(out), &found, std::min(size, sizeof(T)));
 }
+
+/// Copy a picture's description, which callers of an older header give shorter.
+inline tame_image checked_image(const tame_image* image) {
+  return checked_struct(checked_pointer(image, "image"), "tame_image");
+}
+
+/// Copy the descriptions of an array, in which they are as far apart as the caller's header has it.
+std::vector<tame_image> checked_images(const tame_image* images, std::size_t count);
 
 /// Check a number of an options struct, in which zero means the default.
 inline int checked_number(std::int32_t given, int fallback, int most, const char* name) {

@@ -42,8 +42,8 @@ tame_status tame_explain(tame_explainer* explainer, const tame_image* images, si
     *checked_pointer(explanation, "explanation") = nullptr;
     const auto opened = explainers().get(explainer);
     check_count(count);
-    checked_pointer(images, "images");
-    *explanation = added(opened->explain(images, count, checked_request(request)));
+    const std::vector<tame_image> given = checked_images(images, count);
+    *explanation = added(opened->explain(given.data(), count, checked_request(request)));
   });
 }
 

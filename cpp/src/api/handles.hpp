@@ -1,7 +1,8 @@
 // Handles: numbers in the guise of pointers.
 //
 // A handle that was closed is noticed, because its number is never given again; an object lives on
-// until the calls that are inside it have returned.
+// until the calls that are inside it have returned. An object that ended with another leaves its
+// handle behind, empty, for the caller to close.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,12 @@
 
 namespace libtame {
 
-/// What a kind of handle is called, and the low bits of its numbers.
+/// What a kind of handle is called, and what is said of one that is used, or closed, too late; and
+/// the low bits of its numbers.
 struct HandleKind {
   const char* name;
+  const char* used_late;
+  const char* closed_twice;
   std::uintptr_t tag;
 };
 
@@ -35,7 +39,11 @@ class Handles {
   /// Throws Failure: TAME_BACKEND_ERROR after it was closed, TAME_INPUT_ERROR if it never was one.
   std::shared_ptr<Object> get(const Handle* handle) const {
     const std::shared_lock guard(lock_);
-    return objects_.at(checked(handle));
+    const auto found = objects_.find(checked(handle));
+    if (found == objects_.end() || !found->second) {
+      fail(TAME_BACKEND_ERROR, "this ", kind_.name, " ", kind_.used_late);
+    }
+    return found->second;
   }
 
   bool has(const Handle* handle) const {
@@ -43,28 +51,27 @@ class Handles {
     return objects_.count(reinterpret_cast<std::uintptr_t>(handle) >> tag_bits) > 0;
   }
 
-  /// Forget a handle and return what it stood for. Throws as `get`.
+  /// Forget a handle and return what it stood for, NULL if that ended before.
+  /// Throws Failure: TAME_INPUT_ERROR for a handle that was forgotten before, or never was one.
   std::shared_ptr<Object> take(const Handle* handle) {
     const std::unique_lock guard(lock_);
     const auto found = objects_.find(checked(handle));
+    if (found == objects_.end()) {
+      fail(TAME_INPUT_ERROR, "this ", kind_.name, " ", kind_.closed_twice);
+    }
     std::shared_ptr<Object> object = std::move(found->second);
     objects_.erase(found);
     return object;
   }
 
-  /// Forget all for which `chosen` holds, and return them.
+  /// Return all for which `chosen` holds; their handles stay, empty.
   template <typename Chosen>
   std::vector<std::shared_ptr<Object>> take_all(Chosen chosen) {
     const std::unique_lock guard(lock_);
     std::vector<std::shared_ptr<Object>> taken;
     taken.reserve(objects_.size());  // so that nothing fails half-way
-    for (auto entry = objects_.begin(); entry != objects_.end();) {
-      if (chosen(*entry->second)) {
-        taken.push_back(std::move(entry->second));
-        entry = objects_.erase(entry);
-      } else {
-        ++entry;
-      }
+    for (auto& [number, object] : objects_) {
+      if (object && chosen(*object)) taken.push_back(std::move(object));
     }
     return taken;
   }
@@ -78,9 +85,6 @@ class Handles {
     if (!handle) fail(TAME_INPUT_ERROR, "the ", kind_.name, " is NULL");
     if ((value & ((1U << tag_bits) - 1)) != kind_.tag || number == 0 || number > last_) {
       fail(TAME_INPUT_ERROR, "found ", handle, ", which is no ", kind_.name, " of this process");
-    }
-    if (objects_.find(number) == objects_.end()) {
-      fail(TAME_BACKEND_ERROR, "this ", kind_.name, " is closed; open it again");
     }
     return number;
   }

@@ -10,16 +10,10 @@ using namespace libtame;
 
 tame_status tame_image_size(const tame_image* image, int32_t* width, int32_t* height) {
   return guarded([&] {
-    const tame_image& given = *checked_pointer(image, "image");
+    const tame_image given = checked_image(image);
     checked_pointer(width, "width");
     checked_pointer(height, "height");
-    Size size{};
-    if (given.format == TAME_ENCODED) {
-      size = decoded_size(given.data, given.size, most_pixels);
-    } else {
-      const PixelView pixels = checked_pixels(given, most_pixels);
-      size = {pixels.width, pixels.height};
-    }
+    const Size size = checked_size(given, most_pixels);
     *width = size[0];
     *height = size[1];
   });
@@ -30,7 +24,7 @@ tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t size, size
     // The caller has seen the size, and brings the memory.
     Reading reading;
     reading.max_pixels = most_pixels;
-    with_pixels(*checked_pointer(image, "image"), reading, [&](const PixelView& pixels) {
+    with_pixels(checked_image(image), reading, [&](const PixelView& pixels) {
       const std::size_t row = checked_output(rgb, size, stride, {pixels.width, pixels.height});
       write_rgb(pixels, rgb, row);
     });
@@ -48,7 +42,7 @@ tame_status tame_prepare(tame_explainer* explainer, const tame_image* image, voi
       fail(TAME_INPUT_ERROR, "found ", size, " bytes for a picture of the network; expected ",
            spec.input_bytes());
     }
-    opened->prepare(*checked_pointer(image, "image"), tensor);
+    opened->prepare(checked_image(image), tensor);
   });
 }
 
@@ -58,8 +52,8 @@ tame_status tame_overlay(tame_explainer* explainer, const tame_image* image,
   return guarded([&] {
     const auto opened = explainers().get(explainer);
     const auto found = explanations().get(explanation);
-    opened->overlay(*checked_pointer(image, "image"), *found, index, place,
-                    static_cast<double>(strength), rgb, size, stride);
+    opened->overlay(checked_image(image), *found, index, place, static_cast<double>(strength), rgb,
+                    size, stride);
   });
 }
 

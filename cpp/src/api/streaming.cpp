@@ -11,6 +11,11 @@ tame_status status_of(Waited waited) {
   return waited == Waited::done ? TAME_OK : waited == Waited::ended ? TAME_END : TAME_TIMED_OUT;
 }
 
+void close(const tame_stream* stream) {
+  // NULL where it ended with its explainer.
+  if (const auto closed = streams().take(stream)) closed->close();
+}
+
 }  // namespace
 }  // namespace libtame
 
@@ -33,7 +38,7 @@ tame_status tame_stream_open(tame_explainer* explainer, const tame_request* requ
         std::make_shared<Stream>(opened, std::move(asked), static_cast<std::size_t>(capacity)));
     // Closed meanwhile, the explainer did not know of this stream.
     if (!explainers().has(explainer)) {
-      streams().take(made)->close();
+      libtame::close(made);
       explainers().get(explainer);  // says so
     }
     *stream = made;
@@ -45,7 +50,7 @@ tame_status tame_stream_push(tame_stream* stream, const tame_image* image, int64
   return guarded([&] {
     const auto opened = streams().get(stream);
     if (index) checked_pointer(index, "index");
-    return status_of(opened->push(*checked_pointer(image, "image"), timeout_ms, index));
+    return status_of(opened->push(checked_image(image), timeout_ms, index));
   });
 }
 
@@ -71,7 +76,7 @@ tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, uint64_t* i
 
 tame_status tame_stream_close(tame_stream* stream) {
   return guarded([&] {
-    if (stream) streams().take(stream)->close();
+    if (stream) libtame::close(stream);
   });
 }
 

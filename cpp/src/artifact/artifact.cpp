@@ -218,6 +218,9 @@ void fail_foreign_graph(const Artifact& artifact) {
 }
 
 Artifact open_artifact(const fs::path& path) {
+  if (path.empty()) {  // which would be the working directory
+    fail(TAME_ARTIFACT_ERROR, "found an empty path; expected the directory of an artifact");
+  }
   const std::string root = path.string();
   check_directory(root);
   const std::string manifest_path = root + "/" + manifest_name;

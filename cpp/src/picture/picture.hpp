@@ -13,13 +13,13 @@
 
 namespace libtame {
 
-/// Pixels in somebody's memory, 8 bits a channel, interleaved.
+/// Pixels in somebody's memory, interleaved; 8 bits a channel, but for those that rgb_of reads.
 struct PixelView {
   const std::uint8_t* data = nullptr;
   int width = 0;
   int height = 0;
   std::size_t stride = 0;         // bytes from a row to the next
-  tame_format format = TAME_RGB;  // any but TAME_ENCODED
+  tame_format format = TAME_RGB;  // neither a file nor planes
 };
 
 /// RGB of its own, rows without a gap.
@@ -68,11 +68,18 @@ Size decoded_size(const void* data, std::size_t size, std::int64_t most = max_pi
 void check_pixels(std::int64_t width, std::int64_t height, std::int64_t most);
 
 /// Check an image of the caller: pointer, sizes, stride, and that it lies within its bytes.
-/// Throws Failure: TAME_INPUT_ERROR. Not for TAME_ENCODED.
+/// Throws Failure: TAME_INPUT_ERROR. Neither for TAME_ENCODED nor for YUV.
 PixelView checked_pixels(const tame_image& image, std::int64_t most = max_pixels);
 
-/// Whether pixels have alpha that counts.
-bool has_alpha(tame_format format);
+/// Width and height of any image of the caller, checked. Throws Failure: TAME_INPUT_ERROR.
+Size checked_size(const tame_image& image, std::int64_t most);
+
+/// Whether a caller's pixels are prepared as they are; files, alpha, 16 bits and YUV become RGB
+/// first.
+bool is_plain(std::int32_t format);
+
+/// An image of the caller as RGB, over white; not for plain ones. Throws Failure: TAME_INPUT_ERROR.
+Picture rgb_of(const tame_image& image, const Reading& reading);
 
 /// A level laid over another, weighed as Pillow does it; `alpha` is 0 to 255.
 inline std::uint8_t mixed(int under, int over, int alpha) {
@@ -80,21 +87,12 @@ inline std::uint8_t mixed(int under, int over, int alpha) {
   return static_cast<std::uint8_t>((sum + (sum >> 8)) >> 8);
 }
 
-/// Pixels that have alpha, laid over white.
-Picture over_white(const PixelView& pixels);
-
-/// Call `use` with the pixels of a caller's image, decoded first if it is a file, and laid over
-/// white if they have alpha.
+/// Call `use` with the pixels of a caller's image, made RGB first if they are not plain.
 template <typename Use>
 void with_pixels(const tame_image& image, const Reading& reading, Use&& use) {
-  if (image.format == TAME_ENCODED) {
-    const Picture decoded = decode_picture(image.data, image.size, reading);
-    return use(decoded.view());
-  }
-  const PixelView pixels = checked_pixels(image, reading.max_pixels);
-  if (!has_alpha(pixels.format)) return use(pixels);
-  const Picture flat = over_white(pixels);
-  use(flat.view());
+  if (is_plain(image.format)) return use(checked_pixels(image, reading.max_pixels));
+  const Picture rgb = rgb_of(image, reading);
+  use(rgb.view());
 }
 
 /// Resize and crop to uint8 RGB (height, width, 3) of the spec, equal to Pillow's to the pixel.

@@ -10,15 +10,13 @@
 #include <cstring>
 
 #include "../error.hpp"
-#include "../warning.hpp"
+#include "pixels.hpp"
 #include "png_chunks.hpp"
 
 namespace libtame {
 namespace {
 
 constexpr std::size_t palette_bytes = 3 * 256;
-/// 16-bit gray whose levels are all lower comes out nearly black (preprocess._DIM).
-constexpr int dim_level = 1 << 14;
 
 /// What libpng is given to read.
 struct PngSource {
@@ -180,22 +178,12 @@ std::vector<std::uint8_t> clear_color(const PngFile& file, std::size_t channels)
   return color;
 }
 
-/// 16 bits, scaled and rounded as preprocess.py does; Pillow alone would clip them.
 void spread_deep(const Rows& rows, const Reading& reading) {
-  const std::int64_t span = reading.high - reading.low;
-  int most = 0;
+  DeepGray scaled(reading);
   rows.each(2, [&](const std::uint8_t* level, std::uint8_t* rgb) {
-    const int value = level[0] << 8 | level[1];
-    most = std::max(most, value);
-    const std::int64_t inside =
-        std::clamp<std::int64_t>(value, reading.low, reading.high) - reading.low;
-    fill(rgb, static_cast<std::uint8_t>((inside * 255 + span / 2) / span));
+    fill(rgb, scaled(level[0] << 8 | level[1]));
   });
-  if (reading.windowed || most == 0 || most >= dim_level) return;
-  int whole = 1;
-  while (whole <= most) whole *= 2;
-  warn(words("picture has 16-bit pixels of at most ", most,
-             ", which come out nearly black; give it a window, such as 0,", whole - 1));
+  scaled.warn_if_dim();
 }
 
 void spread(const Rows& rows, const PngFile& file, const Reading& reading) {

@@ -257,6 +257,10 @@ Layout layout_of(tame_format format) {
       return {4, 2, 1, 0};
     case TAME_RGB:
     case TAME_ENCODED:
+    case TAME_GRAY16:
+    case TAME_RGB16:
+    case TAME_NV12:
+    case TAME_I420:
       break;
   }
   return {3, 0, 1, 2};

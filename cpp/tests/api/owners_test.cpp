@@ -72,7 +72,7 @@ TEST_F(Owners, a_window_and_a_bound_of_pixels_are_kept_to) {
   const tame::Explainer bounded(support::artifact(), options);
   for (const tame::Image& image : {dim, tame::Image(bright)}) {
     EXPECT_EQ(support::status_of([&] { bounded.prepare(image); }), TAME_INPUT_ERROR);
-    EXPECT_STREQ(tame_last_error(), "picture is 2x1; expected at most 1e-06 megapixels");
+    EXPECT_STREQ(tame_last_error(), "picture is 2x1; expected at most 1 pixels");
   }
 }
 
@@ -99,6 +99,73 @@ TEST_F(Owners, can_be_moved_and_closed) {
   EXPECT_EQ(moved.logits(0).size(), 6U);  // outlives its explainer
   EXPECT_EQ(support::status_of([&] { (void)moved.map(1); }), TAME_INPUT_ERROR);
   EXPECT_EQ(support::status_of([&] { (void)moved.top(0, 1 << 20); }), TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, explainers_and_streams_that_were_moved_from_hold_nothing) {
+  tame::Explainer first(support::artifact());
+  tame::Explainer second(support::artifact());
+  tame_explainer* const before = first.get();
+  first = std::move(second);
+  EXPECT_EQ(second.get(), nullptr);
+  tame_info info{};
+  info.struct_size = sizeof info;
+  EXPECT_EQ(tame_get_info(before, &info), TAME_BACKEND_ERROR);  // closed at once
+  second.close();                                               // there is nothing to close
+  tame::Stream stream(first);
+  tame::Stream other(std::move(stream));
+  EXPECT_EQ(support::status_of([&] { stream.finish(); }), TAME_INPUT_ERROR);
+  EXPECT_EQ(other.push(support::pattern(9, 9)), 0U);
+}
+
+TEST_F(Owners, several_pictures_are_explained_in_one_call) {
+  const tame::Explainer explainer(support::artifact());
+  const tame::Picture one = support::pattern(30, 20, 1);
+  const tame::Picture other = support::pattern(20, 30, 2);
+  const std::vector<tame::Picture> pictures = {one, other};
+  const std::vector<tame::Image> images = {one, other};
+  EXPECT_EQ(explainer.explain(pictures).size(), 2U);
+  EXPECT_EQ(explainer.explain(images).size(), 2U);
+  EXPECT_EQ(explainer.explain({one, other}).size(), 2U);
+}
+
+TEST_F(Owners, pixels_that_are_fewer_than_the_picture_says_are_refused) {
+  const tame::Explainer explainer(support::artifact());
+  tame::Picture picture{64, 64, {1, 2, 3}};
+  EXPECT_EQ(support::status_of([&] { explainer.explain(picture); }), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(),
+               "picture 0: picture has size 3; expected at least 12288 bytes for 64x64 and stride "
+               "192");
+  picture.pixels.clear();  // its memory is still there
+  EXPECT_EQ(support::status_of([&] { explainer.explain(picture); }), TAME_INPUT_ERROR);
+  const std::vector<std::uint8_t> gray(64 * 64 - 1);
+  EXPECT_EQ(support::status_of([&] { explainer.explain(tame::Image::gray(gray, 64, 64)); }),
+            TAME_INPUT_ERROR);
+  EXPECT_EQ(support::status_of([&] {
+              explainer.explain(tame::Image::gray({gray.data(), gray.size()}, 64, 64));
+            }),
+            TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, pictures_of_cameras_and_scanners_are_explained_as_their_rgb) {
+  const tame::Explainer explainer(support::artifact());
+  const std::vector<std::uint8_t> nv12(40 * 30 * 3 / 2, 100);
+  const tame::Image image = tame::Image::nv12(nv12, 40, 30, TAME_BT709_FULL);
+  const tame::Picture rgb = tame::decode(image);
+  EXPECT_EQ(rgb.width, 40);
+  EXPECT_EQ(explainer.prepare(image), explainer.prepare(rgb));
+  EXPECT_EQ(explainer.overlay(image, explainer.explain(image)).pixels,
+            explainer.overlay(rgb, explainer.explain(rgb)).pixels);
+  EXPECT_EQ(tame::decode(tame::Image::i420(nv12, 40, 30, TAME_BT709_FULL)).pixels, rgb.pixels);
+
+  tame::Options options;
+  options.window_high = 4095;
+  const tame::Explainer windowed(support::artifact(), options);
+  const std::vector<std::uint16_t> levels = {0, 4095};
+  const tame::Picture bright{2, 1, {0, 0, 0, 255, 255, 255}};
+  EXPECT_EQ(windowed.prepare(tame::Image::gray16(levels, 2, 1)), windowed.prepare(bright));
+  EXPECT_EQ(tame::last_warning(), "");
+  (void)explainer.prepare(tame::Image::gray16(levels, 2, 1));
+  EXPECT_NE(tame::last_warning().find("at most 4095"), std::string::npos);
 }
 
 TEST_F(Owners, ragged_rows_of_classes_are_refused) {

@@ -66,7 +66,7 @@ TEST_F(Streams, refuse_a_picture_and_go_on) {
   EXPECT_EQ(stream.push(support::pattern(30, 30)), 0U);
   stream.finish();
   EXPECT_EQ(support::status_of([&] { stream.push(support::pattern(30, 30)); }), TAME_INPUT_ERROR);
-  EXPECT_EQ(stream.pop()->index, 0U);
+  EXPECT_EQ(stream.pop().value().index, 0U);
   EXPECT_FALSE(stream.pop());
 }
 

@@ -48,7 +48,8 @@ inline const std::vector<std::uint8_t> dim_png = {
 /// Whether libtame reads files.
 inline bool decodes() {
   std::int32_t width = 0, height = 0;
-  return tame_image_size(&tame::Image::encoded(dim_png).get(), &width, &height) == TAME_OK;
+  const tame::Image dim = tame::Image::encoded(dim_png);
+  return tame_image_size(&dim.get(), &width, &height) == TAME_OK;
 }
 
 /// The status of what a call throws; TAME_OK if it throws nothing.

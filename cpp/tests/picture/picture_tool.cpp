@@ -87,6 +87,27 @@ std::string prepared(std::istream& job) {
   return bytes_of(out);
 }
 
+/// Pixels of any kind as RGB: an image, its colour, its planes of chroma, and a window if there is
+/// one.
+std::string rgb(std::istream& job) {
+  tame_image image = next_image(job);
+  image.color = next<int>(job);
+  for (const void*& plane : image.chroma) {
+    const auto offset = next<std::ptrdiff_t>(job);
+    plane = offset < 0 ? nullptr : blob.data() + offset;
+  }
+  image.chroma_stride = next<std::size_t>(job);
+  Reading reading;
+  if (job >> reading.low >> reading.high) reading.windowed = true;
+  if (!reading.windowed) reading = {};
+  std::string found;
+  with_pixels(image, reading, [&](const PixelView& view) {
+    const auto* first = reinterpret_cast<const char*>(view.data);
+    found.assign(first, std::size_t{3} * view.width * view.height);
+  });
+  return found;
+}
+
 std::string blended(std::istream& job) {
   const tame_image image = next_image(job);
   Size size;
@@ -127,6 +148,7 @@ std::string answer(std::istream& job) {
   const auto name = next<std::string>(job);
   if (name == "decode") return decode(job);
   if (name == "prepare") return prepared(job);
+  if (name == "rgb") return rgb(job);
   if (name == "blend") return blended(job);
   if (name == "map") return resized(job);
   if (name == "stretch") return stretch(job);

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <utility>
+
 #include "error.hpp"
 #include "picture/picture.hpp"
 
@@ -47,7 +50,7 @@ TEST(Pixels, NeedTheirLastRowToBeThereButNoGapBehindIt) {
 
 TEST(Pixels, OfAnUnknownFormatAreRefused) {
   tame_image image = image_of(some, 1, 1);
-  for (const int format : {-1, 0, 8, 1 << 20}) {
+  for (const int format : {-1, 0, 12, 1 << 20}) {
     image.format = format;
     EXPECT_NE(message_of(image).find("picture has format " + std::to_string(format) + "; expected"),
               std::string::npos);
@@ -94,6 +97,126 @@ TEST(Pixels, ShowWhiteWhereTheyAreTransparent) {
   EXPECT_EQ(read(), (std::vector<std::uint8_t>{10, 20, 30, 255, 255, 255, 218, 220, 222}));
   image.format = TAME_BGRA;
   EXPECT_EQ(read(), (std::vector<std::uint8_t>{30, 20, 10, 255, 255, 255, 222, 220, 218}));
+}
+
+/// A picture of any kind as RGB.
+std::vector<std::uint8_t> rgb_from(const tame_image& image) {
+  std::vector<std::uint8_t> found;
+  with_pixels(image, {}, [&](const PixelView& view) {
+    EXPECT_EQ(view.format, TAME_RGB);
+    found.assign(view.data, view.data + 3 * view.width * view.height);
+  });
+  return found;
+}
+
+tame_image yuv_of(tame_format format, const std::uint8_t* data, int width, int height) {
+  tame_image image = image_of(data, width, height);
+  image.format = format;
+  return image;
+}
+
+std::string yuv_message_of(const tame_image& image) {
+  try {
+    checked_size(image, max_pixels);
+  } catch (const Failure& failure) {
+    EXPECT_EQ(failure.status(), TAME_INPUT_ERROR);
+    return failure.what();
+  }
+  return "";
+}
+
+TEST(Pixels, OfSixteenBitsMayLieAtAnyAddress) {
+  const std::uint16_t levels[] = {0x1234, 0xffff, 0x8000};
+  std::uint8_t bytes[7];
+  std::memcpy(bytes + 1, levels, 6);
+  tame_image image = image_of(bytes + 1, 3, 1);
+  image.format = TAME_GRAY16;
+  EXPECT_EQ(rgb_from(image), (std::vector<std::uint8_t>{18, 18, 18, 255, 255, 255, 128, 128, 128}));
+  image.format = TAME_RGB16;
+  image.width = 1;
+  EXPECT_EQ(rgb_from(image), (std::vector<std::uint8_t>{0x12, 0xff, 0x80}));
+  image.size = 5;
+  EXPECT_EQ(message_of(image),
+            "picture has size 5; expected at least 6 bytes for 1x1 and stride 6");
+}
+
+/// The bars that television tests its screens with: white, yellow, cyan, green, magenta, red, blue
+/// and black, as BT.601 and BT.709 write them.
+struct Bar {
+  std::uint8_t yuv_601[3], yuv_709[3], rgb[3];
+};
+constexpr Bar bars[] = {
+    {{235, 128, 128}, {235, 128, 128}, {255, 255, 255}},
+    {{210, 16, 146}, {219, 16, 138}, {255, 255, 0}},
+    {{170, 166, 16}, {188, 154, 16}, {0, 255, 255}},
+    {{145, 54, 34}, {173, 42, 26}, {0, 255, 0}},
+    {{106, 202, 222}, {78, 214, 230}, {255, 0, 255}},
+    {{81, 90, 240}, {63, 102, 240}, {255, 0, 0}},
+    {{41, 240, 110}, {32, 240, 118}, {0, 0, 255}},
+    {{16, 128, 128}, {16, 128, 128}, {0, 0, 0}},
+};
+
+TEST(Yuv, ColourBarsAreWhatTheStandardsSay) {
+  for (const Bar& bar : bars) {
+    for (const auto& [yuv, color] :
+         {std::pair{bar.yuv_601, TAME_BT601_LIMITED}, {bar.yuv_709, TAME_BT709_LIMITED}}) {
+      tame_image image = yuv_of(TAME_I420, yuv, 1, 1);
+      image.color = color;
+      const std::vector<std::uint8_t> found = rgb_from(image);
+      for (int c = 0; c < 3; ++c) EXPECT_NEAR(found[c], bar.rgb[c], 2);  // YUV itself is rounded
+    }
+  }
+}
+
+TEST(Yuv, NeedsAllItsPlanesButNoGapBehindTheLast) {
+  tame_image image = yuv_of(TAME_NV12, some, 3, 3);
+  image.size = 3 * 3 + 2 * 4;
+  EXPECT_EQ(yuv_message_of(image), "");
+  --image.size;
+  EXPECT_EQ(yuv_message_of(image), "picture has size 16; expected at least 17 bytes for 3x3");
+  image.format = TAME_I420;
+  image.stride = 5;
+  image.size = 5 * 3 + 3 * 2 + 3 + 2;
+  EXPECT_EQ(yuv_message_of(image), "");
+  --image.size;
+  EXPECT_EQ(yuv_message_of(image), "picture has size 25; expected at least 26 bytes for 3x3");
+}
+
+TEST(Yuv, OfPlanesApartIsCheckedPlaneByPlane) {
+  tame_image image = yuv_of(TAME_I420, some, 4, 2);
+  image.chroma[0] = some;
+  EXPECT_NE(yuv_message_of(image).find("expected both planes of TAME_I420, or neither"),
+            std::string::npos);
+  image.chroma[1] = some;
+  image.size = 8;
+  image.chroma_size = 2;
+  EXPECT_EQ(yuv_message_of(image), "");
+  image.chroma_size = 1;
+  EXPECT_EQ(yuv_message_of(image), "picture has chroma_size 1; expected at least 2 bytes for 4x2");
+  image.chroma_stride = 1;
+  EXPECT_NE(yuv_message_of(image).find("picture has chroma_stride 1; expected at least 2 bytes"),
+            std::string::npos);
+  image.format = TAME_NV12;
+  EXPECT_NE(yuv_message_of(image), "");
+}
+
+TEST(Yuv, IsHeldToTheBoundsOfOtherPictures) {
+  tame_image image = yuv_of(TAME_NV12, some, 4, 4);
+  for (const std::size_t stride : {SIZE_MAX, SIZE_MAX / 4, SIZE_MAX / 16}) {
+    image.stride = stride;
+    EXPECT_NE(yuv_message_of(image).find("expected no more bytes than there is memory"),
+              std::string::npos);
+  }
+  image.stride = 0;
+  image.chroma_stride = SIZE_MAX;
+  EXPECT_NE(yuv_message_of(image), "");
+  image.chroma_stride = 0;
+  image.color = 4;
+  EXPECT_NE(yuv_message_of(image).find("picture has color 4; expected"), std::string::npos);
+  image = yuv_of(TAME_NV12, some, 10000, 8901);
+  EXPECT_EQ(yuv_message_of(image), "picture is 10000x8901; expected at most 89 megapixels");
+  image = yuv_of(TAME_NV12, nullptr, 1, 1);
+  EXPECT_NE(yuv_message_of(image), "");
 }
 
 TEST(Pixels, MayBeAsManyAsIsSaid) {

@@ -104,6 +104,15 @@ def test_a_place_that_cannot_be_written_is_one_line(place):
         open_artifact(place)
 
 
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    with create_artifact(tmp_path / "it") as staging:
+        fill(staging)
+    monkeypatch.chdir(tmp_path / "it")
+    with pytest.raises(ArtifactError, match="^found an empty path; expected the directory of an"):
+        open_artifact("")
+    open_artifact(".")
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     # /dev/full answers every write with "no space left", as a full disk does.
     explained = pytest.raises(ArtifactError, match="No space left")
