@@ -60,7 +60,8 @@ Chosen choose_classes(const Manifest& manifest, const Asked& asked, std::size_t 
     return {count, std::vector<std::int64_t>(count, -1)};
   }
   if (asked.rows != 1 && asked.rows != pictures) {
-    fail(TAME_INPUT_ERROR, "class_ids has ", asked.rows, " rows; expected ", pictures, ", one a picture");
+    fail(TAME_INPUT_ERROR, "class_ids has ", asked.rows, " rows; expected ", pictures,
+         ", one a picture");
   }
   check_ids(manifest, asked);
   return {asked.count, asked.class_ids};
