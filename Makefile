@@ -17,6 +17,7 @@ export CMAKE_C_COMPILER_LAUNCHER := ccache
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
+export CCACHE_SLOPPINESS := pch_defines,time_macros
 endif
 CPP_HEADERS := nlohmann/json.hpp gtest/gtest.h nettle/sha2.h jpeglib.h png.h zlib.h
 CPP_MISSING = $(strip $(foreach tool,$(CPP_TOOLS),$(if $(shell command -v $(tool)),,$(tool))) \

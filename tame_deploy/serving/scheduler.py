@@ -22,6 +22,10 @@ __all__ = ["BatchTimes", "RequestResult", "Scheduler", "Tensors"]
 Tensors: TypeAlias = "dict[str, NDArray[Any]]"
 
 
+#: Batches that must all have been this short, one after another, for the next to run on the loop.
+_RECENT, _QUICK_NS = 16, 1_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchTimes:
     """What one run of the backend took, in nanoseconds, for so many pictures."""
@@ -66,7 +70,7 @@ class _Job:
 class Scheduler:
     """Gives a backend batches of at most `max_batch` rows, `instances` of them at a time.
 
-    It lives on one event loop; only `run` is called in threads. A job whose caller stopped waiting
+    It lives on one event loop; only `run` is called in threads, unless it takes next to no time. A job whose caller stopped waiting
     is never run. A batch that is not full waits until its oldest job waited `max_queue_delay_s`.
     `observe` is told of every batch.
     """
@@ -86,6 +90,7 @@ class Scheduler:
         self._waiting: deque[_Job] = deque()
         self._free = asyncio.Event()
         self._closed = False
+        self._recent: deque[int] = deque(maxlen=_RECENT)  # nanoseconds of batches
         self._pool = ThreadPoolExecutor(instances, "tame-deploy infer")
         self._loop = asyncio.get_running_loop()
         self._due = False
@@ -136,7 +141,15 @@ class Scheduler:
         while self._idle and self._waiting and not self._worth_waiting():
             jobs = self._take()
             self._idle -= 1
-            self._pool.submit(self._work, jobs)
+            if self._is_quick:
+                self._loop.call_soon(self._finish, jobs, self._run(jobs))
+            else:
+                self._pool.submit(self._work, jobs)
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether running here and now holds up others less than handing over to a thread costs."""
+        return len(self._recent) == _RECENT and max(self._recent) < _QUICK_NS
 
     def _worth_waiting(self) -> bool:
         """Whether the batch is not full, and its oldest job may be delayed still."""
@@ -212,6 +225,7 @@ class Scheduler:
         self._start()
         ran = [result.times for result in results if isinstance(result, RequestResult)]
         for times in {id(times): times for times in ran}.values():  # one a batch
+            self._recent.append(times.input_ns + times.infer_ns)
             self._observe(times)
         for job, result in zip(jobs, results, strict=True):
             if job.result.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -42,7 +43,16 @@ def open_fabric(run: RunConfig) -> Fabric:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cannot train on this machine as asked: {reason:.300}") from error
+    if world > 1:
+        atexit.unregister(_leave_the_others)  # one run after another in a process: once is enough
+        atexit.register(_leave_the_others)
     return fabric
+
+
+def _leave_the_others() -> None:
+    """End the threads that processes talk with: they would abort a process that ends beside them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -158,3 +158,24 @@ def test_a_full_batch_does_not_wait():
         await scheduler.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("bound_ns", "on_the_loop"), [(10**15, True), (0, False)])
+def test_what_takes_next_to_no_time_is_run_on_the_loop(monkeypatch, bound_ns, on_the_loop):
+    monkeypatch.setattr("tame_deploy.serving.scheduler._QUICK_NS", bound_ns)
+    threads = []
+
+    def run(feeds):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return {"y": feeds["x"]}
+
+    async def main():
+        scheduler = Scheduler(run, max_batch=8)
+        for value in range(20):
+            found = await scheduler.submit(rows(value))
+            assert found.outputs["y"][0, 0] == value
+        await scheduler.close()
+
+    asyncio.run(main())
+    assert not any(threads[:16])  # nothing is known of it yet
+    assert threads[16:] == [on_the_loop] * 4

@@ -22,8 +22,8 @@ from tame_deploy.serving.repository import Repository
 __all__ = ["GrpcServer"]
 
 _MIB = 2**20
-#: Of one connection: its calls, and the bytes of each that may come before they are asked for.
-_STREAMS, _WINDOW = 100, 8 * _MIB
+#: Of one connection.
+_STREAMS = 100
 _IDLE_MS, _KEEP_ALIVE_MS = 600_000, 60_000
 #: For answers to reach their clients before a connection is closed.
 _LAST_S = 0.2
@@ -38,11 +38,6 @@ class GrpcServer:
             options=(
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", -1),
-                # A tensor comes as it is sent, and is read in few calls of the system.
-                ("grpc.http2.lookahead_bytes", _WINDOW),
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.experimental.tcp_min_read_chunk_size", _MIB),
-                ("grpc.experimental.tcp_max_read_chunk_size", 4 * _MIB),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", min(_STREAMS, options.max_connections)),
                 ("grpc.max_connection_idle_ms", _IDLE_MS),
