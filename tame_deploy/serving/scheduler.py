@@ -70,9 +70,9 @@ class _Job:
 class Scheduler:
     """Gives a backend batches of at most `max_batch` rows, `instances` of them at a time.
 
-    It lives on one event loop; only `run` is called in threads, unless it takes next to no time. A job whose caller stopped waiting
-    is never run. A batch that is not full waits until its oldest job waited `max_queue_delay_s`.
-    `observe` is told of every batch.
+    It lives on one event loop; only `run` is called in threads, unless it takes next to no time. A
+    job whose caller stopped waiting is never run. A batch that is not full waits until its oldest
+    job waited `max_queue_delay_s`. `observe` is told of every batch.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def open_fabric(run: RunConfig) -> Fabric:
 
 
 def _leave_the_others() -> None:
-    """End the threads that processes talk with: they would abort a process that ends beside them."""
+    """End the threads that processes talk with: a process that ends beside them may abort."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
