@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tame_deploy.serving.faults import Fault
@@ -118,7 +118,14 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._idle_size = 0
-        super().on_body(body)
+        request = self.cycle
+        if request.body or request.response_complete:
+            super().on_body(body)
+            return
+        request.body = body  # type: ignore[assignment]  # uvicorn would copy it in, and out again
+        if len(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        request.message_event.set()
 
     def on_message_complete(self) -> None:
         self._idle_size = 0
