@@ -69,7 +69,7 @@ def host_check(host: str, allowed: Sequence[str]) -> Callable[[str | None], bool
         allowed: names that it answers to besides, `*` for any. If there are none, a server on the
             loopback answers to its own name, and one that is open to a network to any.
     """
-    names = frozenset(name.lower() for name in allowed)
+    names = frozenset(name.lower().rstrip(".") for name in allowed)
     if "*" in names or (not names and not _is_loopback(host)):
         return lambda _: True
     known = names | {"localhost", host.lower()}

@@ -46,6 +46,9 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 _KINDS: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 8, 2**31
+#: Strings are pictures, which a request has few of; each costs time to be told from the others.
+_MOST_STRINGS = 10_000
+_END = object()
 #: In front of every byte string.
 _LENGTH = struct.Struct("<I")
 
@@ -89,7 +92,7 @@ def from_bytes(
     """
     dtype = _dtype(name, datatype)
     if datatype == "BYTES":
-        strings = list(_strings(name, memoryview(data), math.prod(shape)))
+        strings = list(_strings(name, memoryview(data), _string_count(name, shape)))
         return _shaped(name, _objects(strings), shape)
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
@@ -100,6 +103,14 @@ def from_bytes(
     if not found.flags.aligned:  # numpy is ten times as slow there as a copy is
         found = np.frombuffer(data, np.uint8).copy().view(dtype)
     return found.reshape(shape)
+
+
+def _string_count(name: str, shape: Sequence[int]) -> int:
+    """Return how many strings a shape means: none is made for more than anybody can need."""
+    count = math.prod(shape)
+    if count > _MOST_STRINGS:
+        raise RequestError(f"input {name!r} has {count} strings; expected at most {_MOST_STRINGS}")
+    return count
 
 
 def _strings(name: str, data: memoryview, count: int) -> Iterator[bytes]:
@@ -153,7 +164,9 @@ def from_values(values: Any, datatype: Any, shape: Sequence[int], *, name: str) 
     if not isinstance(values, (list, tuple)):
         raise RequestError(f"input {name!r} has no list of values as its data")
     if datatype == "BYTES":
-        return _shaped(name, _objects([_decoded(name, text) for text in _flat(values)]), shape)
+        count = _string_count(name, shape)
+        strings = [_decoded(name, text) for text in _flat(values, count)]
+        return _shaped(name, _objects(strings), shape)
     if len(values) > max(1, math.prod(shape)):
         raise RequestError(
             f"input {name!r} has {len(values)} rows or values; its shape {list(shape)} means fewer"
@@ -196,12 +209,19 @@ def _check_range(values: NDArray[Any], datatype: str, dtype: np.dtype[Any], *, n
             raise RequestError(f"input {name!r} has values beyond {datatype}")
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
+def _flat(values: Any, most: int) -> list[Any]:
+    """Return nested values in one list, and at most one more than `most` of them."""
+    found: list[Any] = []
+    open_lists = [iter(values)]
+    while open_lists and len(found) <= most:
+        value = next(open_lists[-1], _END)
+        if value is _END:
+            open_lists.pop()
+        elif isinstance(value, (list, tuple)):
+            open_lists.append(iter(value))
         else:
-            yield value
+            found.append(value)
+    return found
 
 
 def _decoded(name: str, text: Any) -> bytes:

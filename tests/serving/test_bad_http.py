@@ -210,3 +210,25 @@ def test_a_good_file_is_still_explained(unharmed):
     assert answer is not None
     assert answer.status == 200
     assert answer.json["classes"][0]["name"] == "ring"
+
+
+_UPGRADE = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABk"}
+
+
+def test_an_upgrade_without_a_body_is_answered_and_ends_the_connection(unharmed):
+    smuggled = whole("GET", "/v2", b"")
+    answer = exchange(unharmed.address, whole("GET", "/v2/health/live", b"", _UPGRADE), smuggled)
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+
+
+def test_an_upgrade_beside_a_body_is_refused_and_the_body_is_no_request(unharmed):
+    smuggled = whole("GET", "/v2", b"")
+    with socket.create_connection(unharmed.address, timeout=20) as connection:
+        connection.sendall(whole("POST", PATH, smuggled, {**HEADERS, **_UPGRADE}))
+        found = b""
+        while part := connection.recv(4096):
+            found += part
+    assert found.startswith(b"HTTP/1.1 400")
+    assert b"leave out --http2" in found
+    assert found.count(b"HTTP/1.1") == 1

@@ -179,3 +179,21 @@ def test_typed_contents_beyond_their_datatype_are_refused(datatype, place, value
     getattr(tensor.contents, f"{place}_contents").append(value)
     with pytest.raises(RequestError, match=f"beyond {datatype}"):
         decoded(request)
+
+
+def test_strings_without_end_are_refused_before_they_are_made():
+    with pytest.raises(RequestError, match="has 20000000 strings; expected at most"):
+        from_bytes(b"", "BYTES", (20_000_000,), name="x")
+    nested: list = [""] * 20_000
+    for _ in range(400):  # each value would cost its depth
+        nested = [nested]
+    with pytest.raises(RequestError, match="its shape"):
+        from_values(nested, "BYTES", (1,), name="x")
+
+
+def test_floats_stand_where_unknown_fields_follow_them():
+    request = message("ModelInferRequest")(model_name="m")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[2])
+    tensor.contents.fp32_contents.extend([1.5, -2])
+    tensor.contents.MergeFromString(b"\xfa\x06\x05\0\0\0\0\0")
+    np.testing.assert_array_equal(decoded(request).inputs[0].array, [1.5, -2])

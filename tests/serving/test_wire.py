@@ -94,3 +94,9 @@ def test_a_field_is_written_as_protobuf_writes_it(values):
 @pytest.mark.parametrize("size", [0, 127, 128, 16383, 16384, 2**21])
 def test_lengths_of_every_width_are_written_and_read(size):
     same(b"".join(wire.field(7, [bytes(size)])))
+
+
+def test_fields_without_end_are_not_read():
+    with pytest.raises(wire.TooManyFieldsError):
+        wire.split(b"\x3a\x00" * 4_000_000, 7)
+    assert receive(b"\x3a\x00" * 4_000_000) is None

@@ -116,7 +116,8 @@ def open_remote(url: str, options: ConnectOptions | None = None) -> tuple[Artifa
             read_file(path, "certificates")
     connection = _Connection(parts.scheme, _address(url), options)
     try:
-        model = parts.path.strip("/") or _only_model(connection, url)
+        path = parts.path.strip("/").removeprefix("v2/models/")  # as the server prints it
+        model = path or _only_model(connection, url)
         config = connection.config(model)
         artifact = _artifact(config, url)
     except BaseException:

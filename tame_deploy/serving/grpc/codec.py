@@ -26,6 +26,8 @@ __all__ = ["Received", "decode_request", "encode_response", "encode_streamed", "
 _Request = schema.message("ModelInferRequest")
 _Response = schema.message("ModelInferResponse")
 _Streamed = schema.message("ModelStreamInferResponse")
+#: Inputs, outputs and parameters; a model has two or three.
+_MOST = 100
 _RAW_INPUTS = _Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUTS = _Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _STREAMED_RESPONSE = _Streamed.DESCRIPTOR.fields_by_name["infer_response"].number
@@ -70,14 +72,14 @@ class Received:
 
 
 def receive(data: bytes) -> Received | None:
-    """Return a ModelInferRequest; None if it is broken."""
+    """Return a ModelInferRequest; None if it is broken, or has fields without end."""
     try:
         found = wire.split(data, _RAW_INPUTS)
         if found is not None:
             return Received(_Request.FromString(found[0]), found[1])
         message = _Request.FromString(data)
         return Received(message, message.raw_input_contents)
-    except DecodeError:
+    except (DecodeError, wire.TooManyFieldsError):
         return None
 
 
@@ -88,6 +90,8 @@ def decode_request(received: Received) -> InferRequest:
         RequestError: if it does not follow the protocol.
     """
     message, raw = received.message, received.raw
+    if max(len(message.inputs), len(message.outputs), len(raw), len(message.parameters)) > _MOST:
+        raise RequestError(f"found more than {_MOST} inputs, outputs or parameters")
     if raw and len(raw) != len(message.inputs):
         raise RequestError(
             f"found {len(raw)} raw_input_contents for {len(message.inputs)} inputs; "
@@ -146,6 +150,8 @@ def _numbers(contents: Any, place: str) -> NDArray[Any]:
     if dtype.kind != "f":
         return np.fromiter(values, dtype, len(values))
     data = contents.SerializeToString()
+    if len(data) != sum(map(len, wire.field(1, [bytes(len(values) * dtype.itemsize)]))):
+        return np.fromiter(values, dtype, len(values))  # fields that we do not know stand behind
     return np.frombuffer(
         data, dtype.newbyteorder("<"), offset=len(data) - len(values) * dtype.itemsize
     )

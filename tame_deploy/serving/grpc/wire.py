@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["field", "split"]
+__all__ = ["TooManyFieldsError", "field", "split"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: Of a varint: a tag of 32 bits, and a length of less than 2 GiB.
 _LONGEST = 5
+
+
+#: Of a message's top: requests have few, and each costs time.
+_MOST_FIELDS = 1000
+
+
+class TooManyFieldsError(Exception):
+    """A message whose fields nobody should read."""
 
 
 class _NotPlainError(Exception):
@@ -31,13 +39,18 @@ def split(data: bytes, number: int) -> tuple[bytes, list[memoryview]] | None:
     Returns:
         The message without the field, and views of each of its values in their order. None for a
         message that is cut off, or holds what protobuf's parser alone should judge.
+
+    Raises:
+        TooManyFieldsError: for a message of more fields than any request has.
     """
     rest: list[memoryview] = []
     values: list[memoryview] = []
-    view, place, kept = memoryview(data), 0, 0
+    view, place, kept, fields = memoryview(data), 0, 0, 0
     try:
         while place < len(data):
-            start = place
+            start, fields = place, fields + 1
+            if fields > _MOST_FIELDS:
+                raise TooManyFieldsError
             tag, place = _varint(data, place)
             kind = tag & 7
             if kind == _BYTES:

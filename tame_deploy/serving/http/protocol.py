@@ -72,12 +72,14 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
+        if self.cycle is not None and self.parser.should_upgrade():
+            return
         self._unset_keepalive_if_required()
         self._idle_size += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # it is answered as if it had not been asked, which HTTP allows
+            pass  # it is answered as if it had not been asked, and the connection ends
         except httptools.HttpParserCallbackError:
             self._refuse(Fault.INVALID.status, "the request is not valid HTTP")
         except httptools.HttpParserError as error:
@@ -113,8 +115,14 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_AHEAD:
             self._refuse(Fault.UNAVAILABLE.status, "too many requests ahead of their answers")
             raise _RefusedError
+        if self.parser.should_upgrade() and _has_body(self.headers):
+            words = "an Upgrade beside a body is not taken; with curl, leave out --http2"
+            self._refuse(Fault.INVALID.status, words)
+            raise _RefusedError
         self._forget_head_timer()
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # which is not done, but httptools reads no further
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._idle_size = 0
@@ -222,3 +230,8 @@ class Protocol(HttpToolsProtocol):
         if request is None or request.response_complete:
             return True
         return request.more_body and not request.response_started and not self.pipeline
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    told = dict(headers)
+    return b"transfer-encoding" in told or told.get(b"content-length", b"0") != b"0"
