@@ -33,8 +33,9 @@ def load(
             CUDA); on a CPU, the backend that was the fastest when all for CPUs were measured for
             this artifact, once. `tame-deploy doctor ARTIFACT` says which it is, and what the others
             lack.
-        threads: how many one operation may use on the CPU, with OpenVINO or ONNX Runtime; one a
-            core by default. With "auto", only backends for CPUs are taken.
+        threads: how many one operation may use on the CPU, with OpenVINO or ONNX Runtime; by
+            default one for each core that this process may use. With "auto", only backends for CPUs
+            are taken.
         providers: ONNX Runtime's execution providers, by preference; the CPU's by default. With
             "auto", ONNX Runtime is taken.
         options: everything that a backend can be told, in place of the two before.

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.errors import BackendError, ParityError
 from tame_deploy.files import cache_directory, replaced_file
+from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.predictor import Predictor
 from tame_deploy.runtime.verify.parity import check_parity
@@ -106,7 +106,7 @@ def _path(artifact: Artifact, versions: Mapping[str, str], threads: int | None) 
         "graph": artifact.manifest.files["model.onnx"],
         "versions": dict(versions),
         "threads": threads,
-        "cores": _cores(),
+        "cores": usable_processors(),
         "processor": processor_name(),
     }
     text = json.dumps(described, sort_keys=True)
@@ -121,11 +121,6 @@ def _write(path: Path, found: Mapping[str, Any]) -> None:
             stream.write(json.dumps(found, indent=1).encode())
     except OSError as error:
         _log.warning("the choice is not kept, and will be measured again: %s", error)
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def processor_name() -> str:
