@@ -15,8 +15,8 @@ from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.cores import usable_cores, usable_processors
 from tame_deploy.runtime.backends.installed import first_version
+from tame_deploy.runtime.backends.processor import processor_name
 from tame_deploy.runtime.backends.table import BACKENDS, backend_names
-from tame_deploy.runtime.selection.backend_benchmark import processor_name
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 

@@ -44,6 +44,7 @@ def load(
         ArtifactError: if the artifact is missing, altered or too new.
         BackendError: if the backend is not installed or a provider is not obtained; or the server
             cannot be reached.
+        ParityError: if a graph of lower precision is computed otherwise here than it was made.
         InputError: for options that do not belong together, or to the backend, or that are given
             with a URL.
         MissingExtraError: for a URL, without tritonclient.
