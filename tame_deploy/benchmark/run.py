@@ -15,7 +15,7 @@ from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.cores import usable_cores, usable_processors
 from tame_deploy.runtime.backends.installed import first_version
-from tame_deploy.runtime.backends.processor import processor_name
+from tame_deploy.runtime.backends.processor import processor_and_sets
 from tame_deploy.runtime.backends.table import BACKENDS, backend_names
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
@@ -121,7 +121,7 @@ def _candidates(artifact: Artifact, options: BenchmarkOptions) -> list[Candidate
 def machine(threads: int | None) -> dict[str, Any]:
     """Return what ran it, and the versions of what is installed."""
     return {
-        "processor": processor_name(),
+        "processor": processor_and_sets(),
         "cores": f"{usable_processors()} processors, {threads or usable_cores()} threads",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(_versions()),

@@ -111,7 +111,7 @@ class ServedModel:
         )
         self.statistics.started(
             self.explainer.backend.name,
-            self.explainer.artifact.manifest.precision,
+            self.explainer.artifact,
             accepted=lambda: self._accepted,
             waiting=lambda: self._scheduler.waiting,
         )

@@ -11,7 +11,9 @@ from tame_deploy.artifact.manifest import Manifest
 __all__ = [
     "instruction_sets",
     "instructions",
+    "made_for",
     "needed_instruction_sets",
+    "processor_and_sets",
     "processor_name",
 ]
 
@@ -68,6 +70,22 @@ def instruction_sets() -> tuple[str, ...]:
     """Return the instruction sets that it has in the usual words, such as avx2, vnni and neon."""
     words = dict.fromkeys(_WORDS[name] for name in instructions())
     return tuple(word for word in words if word not in _UNSAID)
+
+
+def processor_and_sets() -> str:
+    """Return the processor and its instruction sets in words."""
+    sets = " ".join(instruction_sets()) or f"{platform.machine()}, instruction sets unknown"
+    return f"{processor_name()} ({sets})"
+
+
+def made_for(manifest: Manifest) -> str:
+    """Return what an artifact's graph was made for, in words: any processor if it is float32."""
+    if manifest.target is None:
+        return "any processor"
+    needed = needed_instruction_sets(manifest)
+    if needed:
+        return f"CPUs with {' and '.join(needed)}"
+    return {"cpu": "CPUs", "tensorrt": "TensorRT"}.get(manifest.target, manifest.target)
 
 
 def needed_instruction_sets(manifest: Manifest) -> tuple[str, ...]:

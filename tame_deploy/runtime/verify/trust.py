@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from tame_deploy.runtime.backends.processor import (
     instruction_sets,
     instructions,
     needed_instruction_sets,
+    processor_and_sets,
     processor_name,
 )
 from tame_deploy.runtime.backends.protocol import CUDA, Backend, BackendOptions
@@ -38,6 +40,8 @@ from tame_deploy.runtime.verify.parity import (
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
 __all__ = ["describe_here", "hold_to_reference", "is_held"]
+
+_log = logging.getLogger("tame_deploy")
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,8 @@ class _Question:
             device = str(gpu)
             kernels = f"{gpu}, driver for CUDA {'.'.join(map(str, gpu.driver_cuda))}"
         else:
-            machine = platform.machine()
-            device = f"{processor_name()} ({' '.join(instruction_sets()) or machine})"
-            kernels = " ".join((machine, *(instructions() or (processor_name(),))))
+            device = processor_and_sets()
+            kernels = " ".join((platform.machine(), *(instructions() or (processor_name(),))))
         return cls(artifact, spec, arithmetic, graph, device, kernels)
 
     @property
@@ -211,6 +214,12 @@ def hold_to_reference(
         TameError: if it cannot be run.
     """
     if not is_held(artifact):
+        if artifact.manifest.precision != "fp32":
+            _log.warning(
+                "%s: found no %s; whether this processor computes the %s graph as it was made "
+                "cannot be checked: quantize again",
+                artifact.path, PARITY_FILE, artifact.manifest.precision,
+            )  # fmt: skip
         return
     try:
         question = _Question.of(artifact, spec, options, backend)
