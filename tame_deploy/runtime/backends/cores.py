@@ -1,6 +1,6 @@
 """How many processors this process may use: of its affinity mask, and of its container's quota.
 
-What is found in cgroups is held to `tests/golden/cores.json`.
+libtame counts alike (`cpp/src/backends/cores.cpp`): both are held to `tests/golden/cores.json`.
 """
 
 from __future__ import annotations
