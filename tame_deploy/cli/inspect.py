@@ -46,6 +46,8 @@ def inspect(
     card.add_column(overflow="fold")
     for name, value in _rows(manifest):
         card.add_row(name, Text(value))
+    for name, value in _arithmetic(opened):
+        card.add_row(name, Text(value))
     for name in manifest.files:
         size = (opened.path / name).stat().st_size / 1e6
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")
@@ -87,6 +89,23 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
     ]
+
+
+def _arithmetic(artifact: Artifact) -> list[tuple[str, str]]:
+    """Return what a graph of lower precision was made for, and whether it is verified here."""
+    from tame_deploy.runtime.backends.processor import made_for, processor_and_sets
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.backends.table import BACKENDS
+    from tame_deploy.runtime.verify.trust import describe_here
+
+    if artifact.manifest.precision == "fp32":
+        return []
+    here = [processor_and_sets()]
+    for spec in BACKENDS:
+        said = describe_here(artifact, spec, BackendOptions()) if spec.on_cpu else None
+        if said is not None:
+            here.append(f"{spec.name} {spec.version}: {said}")
+    return [("made for", made_for(artifact.manifest)), ("here", "\n".join(here))]
 
 
 def describe_engine(artifact: Artifact, folder: Path) -> str:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend.hpp"
+#include "cores.hpp"
 #include "error.hpp"
 #include "library.hpp"
 #include "openvino_api.hpp"
@@ -156,11 +157,12 @@ class OpenVinoBackend final : public Backend {
     check(api_, api_.read_model(runtime_.core, path.c_str(), nullptr, &read),
           "cannot read " + path);
     const std::unique_ptr<ov::Model, void (*)(ov::Model*)> model(read, api_.model_free);
-    const std::string threads = std::to_string(options.threads);
+    const int count = threads_for(options.threads);
+    const std::string threads = std::to_string(count);
     const char* precision = precision_ == "bf16" ? "bf16" : "f32";
     ov::Compiled* compiled = nullptr;
     // Arguments are counted with their names; the last pair is left out where nobody chose it.
-    const std::size_t arguments = options.threads > 0 ? 6 : 4;
+    const std::size_t arguments = count > 0 ? 6 : 4;
     check(api_,
           api_.compile(runtime_.core, model.get(), cpu, arguments, &compiled, precision_key,
                        precision, "PERFORMANCE_HINT", "LATENCY", "INFERENCE_NUM_THREADS",

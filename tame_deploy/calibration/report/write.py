@@ -22,7 +22,8 @@ from tame_deploy.calibration.observing.record import CALIBRATION_FILE, Calibrati
 from tame_deploy.calibration.report.pictures import draw_before_after, draw_curve
 from tame_deploy.calibration.report.quantization_record import QuantizationRecord
 from tame_deploy.errors import BuildError
-from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.backends.table import backend_spec
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
@@ -107,7 +108,9 @@ def _manifest(
 
 def _with_parity(artifact: Artifact) -> Manifest:
     """Note how far the graph is from PyTorch on the pictures that `verify` will run again."""
-    with open_backend(artifact, "onnxruntime") as backend:
+    # Not by `open_backend`, which holds a graph to what is measured only now.
+    options = BackendOptions()
+    with backend_spec("onnxruntime", options).open(artifact, options) as backend:
         parity = check_parity(backend, ParityReference.load(artifact), artifact)
     if not (math.isfinite(parity.logit_error) and math.isfinite(parity.map_error)):
         raise BuildError("the graph gives NaN or infinity for the pictures of the parity check")

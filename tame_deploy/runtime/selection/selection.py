@@ -13,7 +13,11 @@ __all__ = ["open_backend"]
 
 
 def open_backend(
-    artifact: Artifact, name: str = AUTO, options: BackendOptions | None = None
+    artifact: Artifact,
+    name: str = AUTO,
+    options: BackendOptions | None = None,
+    *,
+    anew: bool = False,
 ) -> Backend:
     """Open the artifact's graph, or an engine of it, on a backend.
 
@@ -21,9 +25,13 @@ def open_backend(
     fastest, measured once. Options narrow it down to backends that honour them: `engine` to
     TensorRT, `providers` to ONNX Runtime, `precision` and `mode` to OpenVINO, `threads` to CPUs.
 
+    A graph of lower precision is held to the artifact's reference pictures when it is first opened
+    on a processor; with `anew`, a backend that was named runs them at this opening as well.
+
     Raises:
         BackendNotInstalledError: if there is no such backend, or its package is missing.
         BackendError: if the graph cannot be loaded, or a provider is not obtained.
+        ParityError: if a graph of lower precision is computed otherwise than it was made.
         IncompatibleArtifactError: if graph and manifest do not belong together, or there is no
             engine for this machine.
         InputError: for an option that the backend does not honour.
@@ -33,4 +41,4 @@ def open_backend(
         check_engine_name(artifact, options.engine)
     if name == AUTO:
         return open_first(artifact, options)
-    return open_named(artifact, name, options)
+    return open_named(artifact, name, options, anew=anew)

@@ -18,6 +18,7 @@ from tame_deploy.errors import (
     DeviceError,
     IncompatibleArtifactError,
 )
+from tame_deploy.runtime.backends.cores import threads_for
 from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
 from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
 from tame_deploy.runtime.backends.tensorrt import cuda
@@ -134,8 +135,9 @@ def _open_session(
     """Return a session, and whether it captures CUDA graphs."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _SEVERE_ONLY
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    threads = threads_for(options.threads)
+    if threads is not None:
+        settings.intra_op_num_threads = threads
     captures = options.cuda_graphs and asked[:1] == [CUDA]
     try:
         session = ort.InferenceSession(model, settings, _configured(asked, options, captures))
