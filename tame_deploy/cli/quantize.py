@@ -89,7 +89,11 @@ def quantize(
         Literal["int8", "fp16", "int8+fp16"], typer.Option(help="What layers become.")
     ] = "int8",
     target: Annotated[
-        Literal["cpu", "tensorrt"], typer.Option(help="Whose kernels will run it.")
+        Literal["cpu", "cpu-vnni", "tensorrt"],
+        typer.Option(
+            help="Whose kernels will run it: any processor's, those with VNNI or ARM's alone "
+            "(finer weights), or TensorRT's."
+        ),
     ] = "cpu",
     floor: Annotated[
         str | None, typer.Option(help="Least fidelity: top1=0.94,iou15=0.90,pearson5=0.98.")

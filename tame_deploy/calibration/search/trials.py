@@ -53,7 +53,7 @@ class Trials:
         self._calibrate = calibrate
         self._few, self._many = few, many
         self._equalized: dict[float | None, tuple[Graph, Calibration]] = {}
-        self._shifts: dict[float | None, dict[str, NDArray[np.float64]]] = {}
+        self._shifts: dict[tuple[float | None, bool], dict[str, NDArray[np.float64]]] = {}
         self._scores: dict[Plan, Score] = {}
         self._validated: dict[Plan, Score] = {}
 
@@ -90,10 +90,10 @@ class Trials:
         ranges = calibration.ranges(plan.method)
         for name, method in plan.exceptions:
             ranges[name] = calibration.tensors[name].ranges[method]
-        if plan.target == "cpu" and (folded := fold_pixels(graph)) is not None:
+        if plan.target != "tensorrt" and (folded := fold_pixels(graph)) is not None:
             graph, ranges = folded, {**ranges, PIXELS: SPAN}
         if plan.corrected:
-            shifts = self._bias_shifts(graph, plan.strength)
+            shifts = self._bias_shifts(graph, plan)
             graph = correct_biases(graph, shifts, plan.excluded)
         mixed = plan.precision == "int8+fp16"
         if mixed:
@@ -103,16 +103,17 @@ class Trials:
             return model
         return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
 
-    def _bias_shifts(self, graph: Graph, strength: float | None) -> dict[str, NDArray[np.float64]]:
+    def _bias_shifts(self, graph: Graph, plan: Plan) -> dict[str, NDArray[np.float64]]:
         """Return the shifts of a graph that is equalized, or that with its pixels folded."""
-        if strength not in self._shifts:
-            unfolded, calibration = self.equalized(strength)
+        key = (plan.strength, plan.target == "cpu")
+        if key not in self._shifts:
+            unfolded, calibration = self.equalized(plan.strength)
             means = {name: seen.channel_means for name, seen in calibration.tensors.items()}
             colours = pixel_means(unfolded, means)
             if colours is not None:
                 means[PIXELS] = tuple(colours.tolist())
-            self._shifts[strength] = bias_shifts(graph, means)
-        return self._shifts[strength]
+            self._shifts[key] = bias_shifts(graph, means, portable=key[1])
+        return self._shifts[key]
 
     def score(self, plan: Plan) -> Score:
         """Return how far a plan is from float32 on few pictures: enough to compare trials.

@@ -108,7 +108,7 @@ def check_cuda_usable(artifact: Artifact | None, options: BackendOptions) -> Non
             "which is for CPUs)"
         )
     cuda.probe(options.device)
-    if artifact is not None and artifact.manifest.target == "cpu":
+    if artifact is not None and artifact.manifest.target in ("cpu", "cpu-vnni"):
         raise IncompatibleArtifactError(
             f"{artifact.path} is {artifact.manifest.precision} for CPUs"
         )
