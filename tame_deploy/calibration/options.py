@@ -60,6 +60,8 @@ class QuantizeOptions:
             raise InputError(
                 "int8+fp16 is for --target tensorrt; CPUs compute float16 in float32, and slower"
             )
+        if self.precision == "fp16" and self.target == "cpu-vnni":
+            raise InputError("cpu-vnni is for int8; fp16 needs no VNNI, so ask for --target cpu")
         sizes = (self.calibration_size, self.held_out_size, self.min_held_out_size)
         if min(sizes) < 1 or self.budget_s < 0:
             raise InputError(

@@ -9,11 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
+    describe_arithmetic,
     fidelity_table,
     notes,
     parity_table,
@@ -46,6 +48,9 @@ def inspect(
     card.add_column(overflow="fold")
     for name, value in _rows(manifest):
         card.add_row(name, Text(value))
+    arithmetic = read_arithmetic(opened)
+    if arithmetic is not None:
+        card.add_row("arithmetic", Text(describe_arithmetic(arithmetic)))
     for name in manifest.files:
         size = (opened.path / name).stat().st_size / 1e6
         card.add_row(name, f"{size:.1f} MB, sha256 {manifest.files[name][:16]}…")

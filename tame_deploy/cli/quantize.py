@@ -18,6 +18,7 @@ from tame_deploy.artifact.types import MAX_UNREADABLE
 from tame_deploy.cli.options import ArtifactArgument, DataRootOption, given_options
 from tame_deploy.cli.screen import (
     console,
+    describe_arithmetic,
     fidelity_table,
     notes,
     print_table,
@@ -206,6 +207,8 @@ def show_quantized(made: Quantized) -> None:
     print_table(_recovery_table(record.search))
     assert manifest.fidelity is not None
     console.print(fidelity_table(manifest.fidelity))
+    if record.arithmetic is not None:
+        console.print(f"arithmetic {describe_arithmetic(record.arithmetic)}", soft_wrap=True)
     for batch, found in record.times.items():
         console.print(
             f"speed      batch {batch}: {found['ms']:.1f} ms, float32 {found['fp32_ms']:.1f} ms, "

@@ -59,9 +59,9 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
 
     "cpu": uint8 activations, int8 weights by channel, int32 biases, on both sides of an operation,
     which ONNX Runtime makes integer kernels of; weights are as fine as no processor spoils.
-    "cpu-vnni": the same with all eight bits for weights. "tensorrt": symmetric int8 before every layer and
-    on the shortcut of a residual addition, never between a convolution and its ReLU or addition,
-    so that TensorRT fuses them.
+    "cpu-vnni": the same with all eight bits for weights. "tensorrt": symmetric int8 before every
+    layer and on the shortcut of a residual addition, never between a convolution and its ReLU or
+    addition, so that TensorRT fuses them.
     """
     if not {str(layer.name) for layer in graph.layers} - placement.excluded:
         untouched = onnx.ModelProto()  # to the tool, no nodes would mean all

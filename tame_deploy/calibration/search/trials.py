@@ -21,7 +21,7 @@ from tame_deploy.errors import BackendError
 from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.similarity import correlations, overlaps, squared_error
 
-__all__ = ["Examples", "Trials"]
+__all__ = ["Examples", "Trials", "scored"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Trials:
             BuildError: if it cannot be built.
         """
         if plan not in self._scores:
-            self._scores[plan] = _measure(self.build(plan), self._few)
+            self._scores[plan] = self._measure(plan, self._few)
         return self._scores[plan]
 
     def validate(self, plan: Plan) -> Score:
@@ -132,8 +132,23 @@ class Trials:
             BuildError: if it cannot be built.
         """
         if plan not in self._validated:
-            self._validated[plan] = _measure(self.build(plan), self._many)
+            self._validated[plan] = self._measure(plan, self._many)
         return self._validated[plan]
+
+    def _measure(self, plan: Plan, examples: Examples) -> Score:
+        """Return a plan's score; a graph for GPUs owes nothing to this processor's kernels."""
+        expected = examples.reference
+        try:
+            found = examples.pictures.predict_graph(
+                self.build(plan).SerializeToString(),
+                expected.class_ids,
+                integer_kernels=plan.target != "tensorrt",
+            )
+        except BackendError as error:
+            if "NaN" in str(error):
+                return HOPELESS
+            raise
+        return scored(expected, found)
 
     def excluded_share(self, plan: Plan) -> float:
         """Return which share of the multiply-adds of all layers stays in higher precision."""
@@ -141,14 +156,8 @@ class Trials:
         return sum(costs[name] for name in plan.excluded) / max(sum(costs.values()), 1)
 
 
-def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
-    expected = examples.reference
-    try:
-        found = examples.pictures.predict_graph(model.SerializeToString(), expected.class_ids)
-    except BackendError as error:
-        if "NaN" in str(error):
-            return HOPELESS
-        raise
+def scored(expected: NormalisedPredictions, found: NormalisedPredictions) -> Score:
+    """Return how far predictions are from float32's for the same pictures."""
     same = np.flatnonzero(expected.class_ids == found.class_ids)
     if not len(same):
         return HOPELESS
