@@ -9,11 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
+    describe_arithmetic,
     fidelity_table,
     notes,
     parity_table,
@@ -105,7 +107,12 @@ def _arithmetic(artifact: Artifact) -> list[tuple[str, str]]:
         said = describe_here(artifact, spec, BackendOptions()) if spec.on_cpu else None
         if said is not None:
             here.append(f"{spec.name} {spec.version}: {said}")
-    return [("made for", made_for(artifact.manifest)), ("here", "\n".join(here))]
+    record = read_arithmetic(artifact)
+    return [
+        ("made for", made_for(artifact.manifest)),
+        *([("arithmetic", describe_arithmetic(record))] if record is not None else []),
+        ("here", "\n".join(here)),
+    ]
 
 
 def describe_engine(artifact: Artifact, folder: Path) -> str:

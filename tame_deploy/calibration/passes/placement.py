@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -21,12 +21,14 @@ from onnxruntime.quantization import (
 
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
+from tame_deploy.calibration.passes.weights import step_overrides
 from tame_deploy.errors import BuildError
 
 __all__ = ["TARGETS", "Placement", "Target", "quantize_graph"]
 
-Target = Literal["cpu", "tensorrt"]
-TARGETS: tuple[Target, ...] = ("cpu", "tensorrt")
+#: "cpu" means the same on every processor; "cpu-vnni" has finer weights, which need one with VNNI.
+Target = Literal["cpu", "cpu-vnni", "tensorrt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 #: Operations that an eight-bit kernel does on the codes themselves.
 _PASSING = frozenset({"Relu", "MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool"})
@@ -56,18 +58,21 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
     """Return the graph with Q/DQ pairs; nothing in its tail is touched.
 
     "cpu": uint8 activations, int8 weights by channel, int32 biases, on both sides of an operation,
-    which ONNX Runtime makes integer kernels of. "tensorrt": symmetric int8 before every layer and
-    on the shortcut of a residual addition, never between a convolution and its ReLU or addition,
-    so that TensorRT fuses them.
+    which ONNX Runtime makes integer kernels of; weights are as fine as no processor spoils.
+    "cpu-vnni": the same with all eight bits for weights. "tensorrt": symmetric int8 before every
+    layer and on the shortcut of a residual addition, never between a convolution and its ReLU or
+    addition, so that TensorRT fuses them.
     """
     if not {str(layer.name) for layer in graph.layers} - placement.excluded:
         untouched = onnx.ModelProto()  # to the tool, no nodes would mean all
         untouched.CopyFrom(graph.model)
         return untouched
-    if placement.target == "cpu":
+    if placement.target != "tensorrt":
         nodes, types = _integer_nodes(graph, placement.excluded), sorted(_PASSING)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
-        model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, {})
+        steps = step_overrides(graph, nodes) if placement.target == "cpu" else {}
+        options: dict[str, Any] = {"TensorQuantOverrides": steps}
+        model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, options)
         _shield(model, placement.excluded)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]

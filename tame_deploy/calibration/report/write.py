@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from tame_deploy.artifact.arithmetic import QUANTIZATION_FILE
 from tame_deploy.artifact.directory import (
     Artifact,
     create_artifact,
@@ -27,9 +28,8 @@ from tame_deploy.runtime.backends.table import backend_spec
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
-__all__ = ["QUANTIZATION_FILE", "write_quantized"]
+__all__ = ["write_quantized"]
 
-QUANTIZATION_FILE = "quantization.json"
 PICTURES_FILE = "before-after.png"
 CURVE_FILE = "curve.png"
 _MODEL_FILES = ("model.onnx", "model.onnx.data")

@@ -6,6 +6,7 @@ from tame_deploy.artifact.directory import Artifact
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
 from tame_deploy.runtime.backends.table import AUTO, honours
 from tame_deploy.runtime.backends.tensorrt.engines import check_engine_name
+from tame_deploy.runtime.backends.vnni import check_vnni
 from tame_deploy.runtime.selection.auto import open_first
 from tame_deploy.runtime.selection.named import open_named
 
@@ -33,10 +34,11 @@ def open_backend(
         BackendError: if the graph cannot be loaded, or a provider is not obtained.
         ParityError: if a graph of lower precision is computed otherwise than it was made.
         IncompatibleArtifactError: if graph and manifest do not belong together, or there is no
-            engine for this machine.
+            engine for this machine, or no VNNI that the graph needs.
         InputError: for an option that the backend does not honour.
     """
     options = options or BackendOptions()
+    check_vnni(artifact)
     if options.engine is not None and honours(name, "engine"):
         check_engine_name(artifact, options.engine)
     if name == AUTO:
