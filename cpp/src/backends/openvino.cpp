@@ -67,7 +67,7 @@ class OpenVinoBackend final : public Backend {
         api_(runtime_.api),
         manifest_(artifact.manifest),
         precision_(options.precision.empty() ? "fp32" : options.precision) {
-    check_precision(artifact);
+    check_precision();
     compile(artifact, options);
     for (const TensorSpec& spec : manifest_.inputs) types_.push_back(type_of(spec.name, true));
     for (const TensorSpec& spec : manifest_.outputs) types_.push_back(type_of(spec.name, false));
@@ -130,15 +130,9 @@ class OpenVinoBackend final : public Backend {
   };
 
   /// OpenVINO picks bfloat16 by itself where the CPU has it; here only who asks for it gets it.
-  /// And it has been seen to compute quantized graphs wrongly without a word.
-  void check_precision(const Artifact& artifact) const {
+  void check_precision() const {
     if (precision_ != "fp32" && precision_ != "bf16") {
       fail(TAME_INPUT_ERROR, "precision is '", precision_, "'; expected fp32 or bf16");
-    }
-    if (artifact.manifest.precision != "fp32") {
-      fail(TAME_INCOMPATIBLE_ERROR, artifact.path.string(), " is ", artifact.manifest.precision,
-           "; openvino has been seen to compute such graphs wrongly, and only the Python runtime "
-           "can tell. Use backend onnxruntime");
     }
     if (precision_ != "bf16") return;
     char* found = nullptr;

@@ -5,6 +5,7 @@
 
 #include "backend.hpp"
 #include "error.hpp"
+#include "verify/trust.hpp"
 
 namespace libtame {
 namespace {
@@ -74,6 +75,7 @@ std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& o
   std::unique_ptr<Backend> opened =
       openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
   if (!artifact.graph_is_checked) fail_foreign_graph(artifact);
+  hold_to_reference(*opened, artifact, options);
   return opened;
 }
 
