@@ -107,8 +107,7 @@ def quantize_artifact(
 
     Raises:
         IncompatibleArtifactError: if the artifact is quantized already.
-        InputError: if there are not enough pictures, activations are NaN or infinite, or the
-            target's kernels are not here.
+        InputError: for too few pictures, NaN or infinite activations, kernels that are not here.
         BuildError: if the graph cannot be brought to this precision.
         FidelityError: if the result is below the floor, naming the layers that hurt.
         ArtifactError: if the output exists or cannot be written.
