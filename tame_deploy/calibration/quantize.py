@@ -107,14 +107,12 @@ def quantize_artifact(
 
     Raises:
         IncompatibleArtifactError: if the artifact is quantized already.
-        InputError: for a target whose kernels this processor has not; if there are not enough
-            pictures; or if activations are NaN or infinite.
+        InputError: for too few pictures, NaN or infinite activations, kernels that are not here.
         BuildError: if the graph cannot be brought to this precision.
         FidelityError: if the result is below the floor, naming the layers that hurt.
         ArtifactError: if the output exists or cannot be written.
     """
-    check_float32(artifact)
-    _check_processor(options)
+    _check_possible(artifact, options)
     check_output(output, overwrite=overwrite)
     run = _Quantization(artifact, source, options, report)
     sets = _choose_sets(run)
@@ -140,7 +138,8 @@ def quantize_artifact(
     return Quantized(written, record, run.notes)
 
 
-def _check_processor(options: QuantizeOptions) -> None:
+def _check_possible(artifact: Artifact, options: QuantizeOptions) -> None:
+    check_float32(artifact)
     if options.target == "cpu-vnni" and saturates():
         raise InputError(
             "cpu-vnni is judged on a processor with VNNI, and this one has none. Quantize where "
