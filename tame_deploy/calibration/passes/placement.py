@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
-from tame_deploy.calibration.passes.bounds import fuse_bounds, within_bounds
+from tame_deploy.calibration.passes.bounds import drop_least, fuse_bounds, within_bounds
 from tame_deploy.errors import BuildError
 
 __all__ = ["TARGETS", "Placement", "Target", "quantize_graph"]
@@ -77,6 +77,7 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
         _shield(model, placement.excluded)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]
+        graph = drop_least(graph, placement.ranges, set(nodes))
         options = {
             "ActivationSymmetric": True,
             "QuantizeBias": False,
