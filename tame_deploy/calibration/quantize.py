@@ -51,7 +51,7 @@ from tame_deploy.runtime.backends.vnni import saturates
 __all__ = ["Quantized", "quantize_artifact"]
 
 #: Seconds to find out which layers hurt, where the floor was missed and none was excluded.
-_BLAME_S = 60.0
+_BLAME_S = 30.0
 #: The batch sizes that are timed.
 _BATCHES = (1, 8)
 #: How many calibration pictures compare trials.
@@ -263,11 +263,12 @@ def _held_to_floor(
     untried = ",".join(name for name in RECOVERY_METHODS if name not in options.recovery)
     more = f" Accuracy recovery not tried: {untried}." if untried and hurting else ""
     searched = "layers" in options.recovery and plan.precision != "fp16"
-    longer = "Give the search more time (--budget), a" if searched else "A"
+    longer = "Give the search more time (--budget), a" if searched and not search.hopeless else "A"
+    early = f" Stopped early: {search.hopeless}." if search.hopeless else ""
     raise FidelityError(
         f"{plan.precision} for {plan.target} is below the floor on {fidelity.pictures} held-out "
-        f"pictures: {'; '.join(shortfalls)}.{blame}{more} Nothing was kept. {longer}sk for less "
-        "(--floor), or record that you allow it (--allow-low-fidelity)"
+        f"pictures: {'; '.join(shortfalls)}.{early}{blame}{more} Nothing was kept. {longer}sk for "
+        "less (--floor), or record that you allow it (--allow-low-fidelity)"
     )
 
 

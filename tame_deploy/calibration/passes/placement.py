@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
 
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
+from tame_deploy.calibration.passes.bounds import drop_least, fuse_bounds, within_bounds
 from tame_deploy.calibration.passes.weights import step_overrides
 from tame_deploy.errors import BuildError
 
@@ -31,9 +32,12 @@ Target = Literal["cpu", "cpu-vnni", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 #: Operations that an eight-bit kernel does on the codes themselves.
-_PASSING = frozenset({"Relu", "MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool"})
+_PASSING = frozenset({"MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool", "LeakyRelu"})
 #: Of those, the ones that only pick values: one range for inputs and output loses nothing.
 _PICKING = frozenset({"MaxPool", "Concat"})
+
+#: Operations whose integer kernels may give float32: what needs eight bits of it asks for them.
+_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 
 _DEQUANTIZE = "DequantizeLinear"
 _FUSED = {"Conv": "FusedConv", "Gemm": "FusedGemm"}
@@ -68,14 +72,20 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
         untouched.CopyFrom(graph.model)
         return untouched
     if placement.target != "tensorrt":
-        nodes, types = _integer_nodes(graph, placement.excluded), sorted(_PASSING)
+        nodes = _integer_nodes(graph, placement.excluded)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
-        steps = step_overrides(graph, nodes) if placement.target == "cpu" else {}
-        options: dict[str, Any] = {"TensorQuantOverrides": steps}
-        model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, options)
+        fused, nodes = fuse_bounds(graph, ranges, nodes)
+        options: dict[str, Any] = {
+            "OpTypesToExcludeOutputQuantization": sorted(_FLOAT_OUTPUT),
+            "TensorQuantOverrides": step_overrides(fused, nodes)
+            if placement.target == "cpu"
+            else {},
+        }
+        model = _insert(fused, ranges, nodes, sorted(_PASSING), QuantType.QUInt8, options)
         _shield(model, placement.excluded)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]
+        graph = drop_least(graph, placement.ranges, set(nodes))
         options = {
             "ActivationSymmetric": True,
             "QuantizeBias": False,
@@ -92,10 +102,11 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
 def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     """Return the layers to quantize, and what lies between them and needs no float32."""
     layers = {str(layer.name) for layer in graph.layers} - excluded
+    activations = set(graph.activations)
     passing = [
         node
         for node in graph.nodes
-        if node.op_type in _PASSING and node.output[0] in graph.activations
+        if (node.op_type in _PASSING or graph.bounds(node)) and node.output[0] in activations
     ]
     given: set[str] = {str(node.output[0]) for node in graph.nodes if node.name in layers}
     for node in passing:
@@ -108,7 +119,7 @@ def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     between = {
         str(node.name)
         for node in passing
-        if given.intersection(node.input) and (node.output[0] in wanted or node.op_type == "Relu")
+        if given.intersection(node.input) and (node.output[0] in wanted or graph.bounds(node))
     }
     return [str(node.name) for node in graph.nodes if node.name in layers | between]
 
@@ -129,7 +140,7 @@ def _shared_ranges(graph: Graph, ranges: Mapping[str, Range], nodes: set[str]) -
             for name in names:
                 changed = changed or shared[name] != (low, high)
                 shared[name] = (low, high)
-    return shared
+    return within_bounds(graph, shared, nodes)
 
 
 def _insert(

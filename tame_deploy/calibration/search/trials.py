@@ -14,7 +14,7 @@ from tame_deploy.calibration.observing.record import Calibration
 from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.passes.equalization import equalize
 from tame_deploy.calibration.passes.half import QDQ_HALF_OPSET, at_least_opset, halve
-from tame_deploy.calibration.passes.pixels import PIXELS, SPAN, fold_pixels, pixel_means
+from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.calibration.search.plan import HOPELESS, Plan, Score
 from tame_deploy.errors import BackendError
@@ -91,7 +91,7 @@ class Trials:
         for name, method in plan.exceptions:
             ranges[name] = calibration.tensors[name].ranges[method]
         if plan.target != "tensorrt" and (folded := fold_pixels(graph)) is not None:
-            graph, ranges = folded, {**ranges, PIXELS: SPAN}
+            graph, ranges = folded[0], {**ranges, PIXELS: folded[1]}
         if plan.corrected:
             shifts = self._bias_shifts(graph, plan)
             graph = correct_biases(graph, shifts, plan.excluded)
