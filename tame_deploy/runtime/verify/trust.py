@@ -22,9 +22,7 @@ from tame_deploy.errors import ManifestError, ParityError, TameError
 from tame_deploy.files import cache_directory, keep_json
 from tame_deploy.runtime.backends import table
 from tame_deploy.runtime.backends.processor import (
-    instruction_sets,
     instructions,
-    needed_instruction_sets,
     processor_and_sets,
     processor_name,
 )
@@ -154,7 +152,7 @@ class _Question:
             raise ParityError(
                 f"{self.artifact.path}: {self.library} computes this "
                 f"{self.artifact.manifest.precision} graph otherwise than it was made, on "
-                f"{self.device}{self._lacking()}: {error}{self._others()}"
+                f"{self.device}: {error}{self._others()}"
             ) from None
 
     def describe(self) -> str:
@@ -168,11 +166,6 @@ class _Question:
             return "refused here" + (f": {_errors(found.deviation)}" if found.deviation else "")
         assert found.deviation is not None
         return f"verified here: {_errors(found.deviation)}"
-
-    def _lacking(self) -> str:
-        needed = needed_instruction_sets(self.artifact.manifest)
-        lacking = [name for name in needed if name not in instruction_sets()]
-        return f", which has no {' and no '.join(lacking)}" if lacking else ""
 
     def _others(self) -> str:
         """Return the other backends for CPUs, which may compute it well."""
