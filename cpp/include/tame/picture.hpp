@@ -19,7 +19,8 @@ namespace tame {
 /// Bytes in somebody else's memory. Of a pointer alone, nobody can check how many there are.
 class Bytes {
  public:
-  Bytes(const void* data, std::size_t size = 0) : data_(data), size_(size) {}
+  Bytes(const void* data) : data_(data), size_(0) {}
+  Bytes(const void* data, std::size_t size) : data_(size == 0 ? nullptr : data), size_(size) {}
   template <typename T>
   Bytes(const std::vector<T>& values TAME_LIFETIMEBOUND)
       : data_(values.empty() ? nullptr : values.data()), size_(values.size() * sizeof(T)) {

@@ -108,7 +108,8 @@ TAME_API const char* tame_last_error(void);
  * Today: a picture in 16-bit grey whose levels fill so little of their range that it comes out
  * nearly black (see `window_high` of tame_options). Of several pictures, the last such one.
  *
- * Valid until this thread's next call of a function that returns a status.
+ * Valid until this thread's next call of a function that opens, or reads pictures: looking into an
+ * explanation and freeing it keep it.
  */
 TAME_API const char* tame_last_warning(void);
 

@@ -237,19 +237,15 @@ class Explainer {
   }
   Picture overlay(const Image& image, const Explanation& explanation, std::size_t index = 0,
                   std::size_t place = 0, float strength = 0.75F) const {
-    // A file is decoded once, for its size and its pixels; other pictures are taken as they are.
-    const bool file = image.get().format == TAME_ENCODED;
-    const Picture decoded = file ? decode(image) : Picture{};
-    const Image under = file ? Image(decoded) : image;
     Picture shown;
     std::int32_t width = 0;
     std::int32_t height = 0;
-    check(tame_image_size(&under.get(), &width, &height));
+    check(tame_image_size(&image.get(), &width, &height));
     shown.width = width;
     shown.height = height;
     shown.pixels.resize(std::size_t{3} * static_cast<std::size_t>(width) *
                         static_cast<std::size_t>(height));
-    check(tame_overlay(get(), &under.get(), explanation.get(), index, place, strength,
+    check(tame_overlay(get(), &image.get(), explanation.get(), index, place, strength,
                        shown.pixels.data(), shown.pixels.size(), 0));
     return shown;
   }
@@ -327,9 +323,15 @@ struct Streamed {
 class Popped : public std::optional<Streamed> {
  public:
   using std::optional<Streamed>::optional;
-  Streamed* operator->() & { return &**this; }
-  const Streamed* operator->() const& { return &**this; }
+  Streamed* operator->() & { return &value(); }
+  const Streamed* operator->() const& { return &value(); }
   const Streamed* operator->() const&& = delete;
+  Streamed& operator*() & { return value(); }
+  const Streamed& operator*() const& { return value(); }
+  Streamed operator*() && { return std::move(*this).value(); }  // by value: a reference keeps it
+  Streamed& value() & { return std::optional<Streamed>::value(); }
+  const Streamed& value() const& { return std::optional<Streamed>::value(); }
+  Streamed value() && { return std::move(std::optional<Streamed>::value()); }
 };
 
 /// Pictures in, explanations out, in order and in bounded memory (tame_stream_open).

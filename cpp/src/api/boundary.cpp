@@ -111,7 +111,7 @@ std::vector<tame_image> checked_images(const tame_image* images, std::size_t cou
   return copies;
 }
 
-Asked checked_request(const tame_request* request) {
+Asked checked_request(const tame_request* request, std::size_t pictures) {
   const tame_request given = checked_struct(request, "tame_request");
   Asked asked;
   asked.top = given.top;
@@ -129,6 +129,10 @@ Asked checked_request(const tame_request* request) {
   if (asked.count < 1 || asked.count > most_classes || asked.rows > SIZE_MAX / 16 / asked.count) {
     fail(TAME_INPUT_ERROR, "class_count is ", asked.count, " and class_rows ", asked.rows,
          "; expected at least one class, and at most ", most_classes);
+  }
+  if (asked.rows != 1 && asked.rows != pictures) {  // before they are read: there may be fewer
+    fail(TAME_INPUT_ERROR, "class_ids has ", asked.rows, " rows; expected ", pictures,
+         ", one a picture");
   }
   asked.class_ids.assign(given.class_ids, given.class_ids + asked.rows * asked.count);
   return asked;

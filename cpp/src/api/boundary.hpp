@@ -25,11 +25,11 @@ void set_last_error(const char* message) noexcept;
 /// The status and message of the exception that is being handled.
 tame_status report_current() noexcept;
 
-/// Run `work`, which returns nothing or a status, and turn what it throws into a status.
+/// Run `work`, which returns nothing or a status, and turn what it throws into a status. The warning
+/// of an earlier call stays: `work` only looks at, or frees, what that call gave.
 template <typename Work>
-tame_status guarded(Work&& work) noexcept {
+tame_status keeping_warning(Work&& work) noexcept {
   set_last_error("");
-  last_warning[0] = '\0';
   try {
     if constexpr (std::is_void_v<decltype(work())>) {
       work();
@@ -40,6 +40,13 @@ tame_status guarded(Work&& work) noexcept {
   } catch (...) {
     return report_current();
   }
+}
+
+/// Likewise; a warning is that of this call.
+template <typename Work>
+tame_status guarded(Work&& work) noexcept {
+  last_warning[0] = '\0';
+  return keeping_warning(std::forward<Work>(work));
 }
 
 /// Refuse a pointer that is NULL or, as far as can be seen, points to no T.
@@ -112,6 +119,6 @@ inline int checked_number(std::int32_t given, int fallback, int most, const char
 }
 
 /// Copy a request. Throws Failure: TAME_INPUT_ERROR.
-Asked checked_request(const tame_request* request);
+Asked checked_request(const tame_request* request, std::size_t pictures);
 
 }  // namespace libtame

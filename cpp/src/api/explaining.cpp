@@ -43,7 +43,7 @@ tame_status tame_explain(tame_explainer* explainer, const tame_image* images, si
     const auto opened = explainers().get(explainer);
     check_count(count);
     const std::vector<tame_image> given = checked_images(images, count);
-    *explanation = added(opened->explain(given.data(), count, checked_request(request)));
+    *explanation = added(opened->explain(given.data(), count, checked_request(request, count)));
   });
 }
 
@@ -65,24 +65,24 @@ tame_status tame_explain_prepared(tame_explainer* explainer, const void* tensor,
            "expected ",
            count * spec.input_bytes());
     }
-    *explanation = added(opened->explain_prepared(tensor, count, checked_request(request)));
+    *explanation = added(opened->explain_prepared(tensor, count, checked_request(request, count)));
   });
 }
 
 tame_status tame_explanation_view(const tame_explanation* explanation, tame_view* view) {
-  return guarded(
+  return keeping_warning(
       [&] { write_struct(view, view_of(*explanations().get(explanation)), "tame_view"); });
 }
 
 tame_status tame_explanation_top(const tame_explanation* explanation, size_t index, size_t count,
                                  tame_score* scores) {
-  return guarded([&] {
+  return keeping_warning([&] {
     explanations().get(explanation)->top(index, count, checked_pointer(scores, "scores"));
   });
 }
 
 tame_status tame_explanation_free(tame_explanation* explanation) {
-  return guarded([&] {
+  return keeping_warning([&] {
     if (explanation) explanations().take(explanation);
   });
 }

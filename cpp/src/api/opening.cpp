@@ -96,7 +96,7 @@ tame_status tame_open(const char* path, const tame_options* options, tame_explai
 }
 
 tame_status tame_close(tame_explainer* explainer) {
-  return guarded([&] {
+  return keeping_warning([&] {
     if (!explainer) return;
     const auto closed = explainers().take(explainer);
     const auto with_it = streams().take_all(
@@ -106,18 +106,19 @@ tame_status tame_close(tame_explainer* explainer) {
 }
 
 tame_status tame_get_info(tame_explainer* explainer, tame_info* info) {
-  return guarded([&] { write_struct(info, described(*explainers().get(explainer)), "tame_info"); });
+  return keeping_warning(
+      [&] { write_struct(info, described(*explainers().get(explainer)), "tame_info"); });
 }
 
 tame_status tame_label(tame_explainer* explainer, int64_t class_id, const char** label) {
-  return guarded([&] {
+  return keeping_warning([&] {
     *checked_pointer(label, "label") = nullptr;
     *label = explainers().get(explainer)->label(class_id).c_str();
   });
 }
 
 tame_status tame_class_id(tame_explainer* explainer, const char* label, int64_t* class_id) {
-  return guarded([&] {
+  return keeping_warning([&] {
     const std::string wanted = checked_pointer(label, "label");
     *checked_pointer(class_id, "class_id") = explainers().get(explainer)->class_id(wanted);
   });

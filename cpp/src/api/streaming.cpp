@@ -29,7 +29,7 @@ tame_status tame_stream_open(tame_explainer* explainer, const tame_request* requ
     *checked_pointer(stream, "stream") = nullptr;
     const auto opened = explainers().get(explainer);
     const tame_stream_options given = checked_struct(options, "tame_stream_options");
-    Asked asked = checked_request(request);
+    Asked asked = checked_request(request, 1);
     asked.batch_size =
         checked_number(given.batch_size, asked.batch_size, most_capacity, "batch_size");
     const int capacity =
@@ -75,7 +75,7 @@ tame_status tame_stream_pop(tame_stream* stream, int64_t timeout_ms, uint64_t* i
 }
 
 tame_status tame_stream_close(tame_stream* stream) {
-  return guarded([&] {
+  return keeping_warning([&] {
     if (stream) libtame::close(stream);
   });
 }

@@ -53,7 +53,7 @@ std::array<Plane, 2> checked_shapes(const tame_image& image) {
   const auto rows = static_cast<std::size_t>(image.height);
   const std::size_t across = (static_cast<std::size_t>(image.width) + 1) / 2;
   std::size_t stride = image.chroma_stride;
-  if (stride == 0) stride = pairs ? image.stride : (image.stride + 1) / 2;
+  if (stride == 0) stride = pairs ? image.stride + image.stride % 2 : (image.stride + 1) / 2;
   const auto luma = static_cast<std::size_t>(image.width);
   return {checked_plane({luma, rows, image.stride}, image.width, "stride"),
           checked_plane({pairs ? 2 * across : across, (rows + 1) / 2, stride}, image.width,

@@ -168,6 +168,62 @@ TEST_F(Owners, pictures_of_cameras_and_scanners_are_explained_as_their_rgb) {
   EXPECT_NE(tame::last_warning().find("at most 4095"), std::string::npos);
 }
 
+TEST_F(Owners, a_warning_outlives_the_explanation_that_it_is_of) {
+  const tame::Explainer explainer(support::artifact());
+  const std::vector<std::uint16_t> levels = {0, 4095};
+  { (void)explainer.explain(tame::Image::gray16(levels, 2, 1)).size(); }
+  EXPECT_NE(tame::last_warning().find("at most 4095"), std::string::npos);
+  (void)explainer.explain(tame::Picture{1, 1, {9, 9, 9}});
+  EXPECT_EQ(tame::last_warning(), "");
+}
+
+TEST_F(Owners, a_file_is_drawn_over_with_the_window_it_was_explained_with) {
+  if (!support::decodes()) GTEST_SKIP() << "built with -DTAME_DECODE=OFF";
+  tame::Options options;
+  options.window_high = 4095;
+  const tame::Explainer windowed(support::artifact(), options);
+  const tame::Image file = tame::Image::encoded(support::dim_png);
+  const tame::Picture bright{2, 1, {0, 0, 0, 255, 255, 255}};
+  const tame::Explanation found = windowed.explain(bright);
+  EXPECT_EQ(windowed.overlay(file, found).pixels, windowed.overlay(bright, found).pixels);
+  options.max_pixels = 1;
+  const tame::Explainer bounded(support::artifact(), options);
+  EXPECT_EQ(support::status_of([&] { bounded.overlay(file, found); }), TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, what_is_popped_and_not_named_is_kept_by_its_reference) {
+  const tame::Explainer explainer(support::artifact());
+  tame::Stream stream(explainer);
+  stream.push(tame::Picture{1, 1, {9, 9, 9}});
+  stream.finish();
+  const tame::Streamed& found = *stream.pop();  // a value, which lives as long as its reference
+  EXPECT_EQ(found.index, 0U);
+  EXPECT_EQ(found.explanation.size(), 1U);
+}
+
+TEST_F(Owners, no_bytes_are_no_picture) {
+  const std::uint8_t pixels[3] = {};
+  EXPECT_EQ(support::status_of([&] {
+              tame::decode(tame::Image::rgb({pixels, 0}, 1, 1));
+            }),
+            TAME_INPUT_ERROR);
+}
+
+TEST_F(Owners, rows_of_classes_are_counted_before_they_are_read) {
+  const tame::Explainer explainer(support::artifact());
+  const std::int64_t only = 0;
+  tame_request request{};
+  request.struct_size = sizeof request;
+  request.class_ids = &only;
+  request.class_count = 1;
+  request.class_rows = 10'000'000;  // nothing is there to be read
+  const tame::Picture picture{1, 1, {9, 9, 9}};
+  const tame_image image = tame::Image(picture).get();
+  tame_explanation* found = nullptr;
+  EXPECT_EQ(tame_explain(explainer.get(), &image, 1, &request, &found), TAME_INPUT_ERROR);
+  EXPECT_STREQ(tame_last_error(), "class_ids has 10000000 rows; expected 1, one a picture");
+}
+
 TEST_F(Owners, ragged_rows_of_classes_are_refused) {
   const tame::Explainer explainer(support::artifact());
   tame::Request request;
