@@ -1,11 +1,14 @@
 """Lower precision beside the plain recipes: fidelity of the maps, and speed, in one run.
 
-    python benchmarks/quantization.py SHARED      # the real SqueezeNet, its head, 500 pictures
+    python benchmarks/quantization.py SHARED      # real networks, 500 pictures
+    python benchmarks/quantization.py SHARED --networks squeezenet1_1 --smoke
 
 Every variant is calibrated on the same 128 pictures and judged on the same others. "plain" rows are
-ONNX Runtime's own tools: `quantize_static` as it comes, the options that its documentation gives
-for TensorRT, and `convert_float_to_float16`. Speed is this machine's, on ONNX Runtime, and only
-where the graph is meant for it. ResNet-50 has random weights: its speed alone is measured.
+ONNX Runtime's own tools: `quantize_static` as it comes and with `reduce_range`, the options that
+its documentation gives for TensorRT, and `convert_float_to_float16`. Graphs for CPUs are judged on
+few of the pictures in exact arithmetic as well, and in that of processors without VNNI, whose sums
+saturate. Speed is this machine's, on ONNX Runtime, and only where the graph is meant for it.
+EfficientNet-Lite0 has a random head, ResNet-50 is random altogether: its speed alone is measured.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -25,6 +29,8 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from rich.console import Console
 
 from tame_deploy.artifact.directory import Artifact
+from tame_deploy.calibration.arithmetic.integer_layers import overflowing_layers
+from tame_deploy.calibration.arithmetic.reference import ReferenceBackend
 from tame_deploy.calibration.observing.choice import (
     Choice,
     PicturesToChooseFrom,
@@ -42,10 +48,38 @@ from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredicti
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
+from tame_deploy.runtime.backends.vnni import saturates
 
-COUNT = 128
-#: For the trials of each variant.
-BUDGET_S = 80.0
+
+class Size(NamedTuple):
+    """How many pictures calibrate, judge, and are run in both arithmetics; seconds for trials.
+
+    `variants` are those of ours.
+    """
+
+    calibrated: int
+    held_out: int
+    referred: int
+    budget_s: float
+    batches: tuple[int, ...]
+    variants: tuple[str, ...]
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "squeezenet1_1": {
+        "backbone": "squeezenet1_1",
+        "weights": "squeezenet1_1-imagenet.safetensors",
+        "head": "squeezenet1_1-head.safetensors",
+        "layers": ("features.7", "features.10", "features.12"),
+    },
+    "efficientnet_lite0": {
+        "backbone": "efficientnet_lite:efficientnet_lite0",
+        "weights": "efficientnet_lite0-imagenet.safetensors",
+        "layers": ("blocks.2", "blocks.4", "blocks.6"),
+        "image": {"image_size": (224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    },
+    "resnet50": {"backbone": "resnet50", "weights": None},
+}
 TENSORRT = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -59,6 +93,8 @@ OURS: dict[str, dict[str, Any]] = {
     "cpu int8, no layers excluded": {"recovery": ("equalize", "ranges", "bias")},
     "cpu int8, floor of 0.96": {"floor": Floor(0.96, 0.96, 0.998)},
     "cpu int8, no recovery": {"recovery": ()},
+    "cpu-vnni int8": {"target": "cpu-vnni", "floor": Floor(0.94, 0.94, 0.996)},
+    "cpu-vnni int8, no recovery": {"target": "cpu-vnni", "recovery": ()},
     "tensorrt int8": {"target": "tensorrt", "floor": Floor(0.93, 0.90, 0.985)},
     "tensorrt int8, no layers excluded": {
         "target": "tensorrt",
@@ -71,6 +107,8 @@ OURS: dict[str, dict[str, Any]] = {
     },
     "tensorrt fp16": {"target": "tensorrt", "precision": "fp16"},
 }
+WHOLE = Size(128, 1000, 64, 80.0, (1, 8), tuple(OURS))
+SMOKE = Size(16, 32, 4, 0.0, (1,), ("cpu int8, no recovery", "cpu-vnni int8, no recovery"))
 
 
 class Reader(CalibrationDataReader):
@@ -86,22 +124,29 @@ class Reader(CalibrationDataReader):
         return {"images": pixels[None], "class_ids": np.full((1, 1), -1, np.int64)}
 
 
-def export(backbone: str, shared: Path | None, folder: Path) -> Artifact:
-    weights = str(shared / "data/squeezenet1_1-imagenet.safetensors") if shared else "random"
-    head = str(shared / "data/squeezenet1_1-head.safetensors") if shared else "random"
-    loaded = load_backbone(BackboneRequest(backbone, weights))
-    layers = ("features.7", "features.10", "features.12") if shared else None
-    network = build_network(loaded, HeadRequest(head), layers)
-    return export_artifact(network, folder, ExportOptions())
+def export(name: str, shared: Path, folder: Path) -> Artifact:
+    network = NETWORKS[name]
+    request = BackboneRequest(
+        network["backbone"],
+        str(shared / "data" / network["weights"]) if network["weights"] else "random",
+        **network.get("image", {}),
+    )
+    head = str(shared / "data" / network["head"]) if network.get("head") else "random"
+    loaded = load_backbone(request)
+    made = build_network(loaded, HeadRequest(head), network.get("layers"))
+    return export_artifact(made, folder, ExportOptions())
 
 
-def plain_static(artifact: Artifact, pixels: Any, path: Path, target: str) -> bytes:
+def plain_static(
+    artifact: Artifact, pixels: Any, path: Path, target: str, reduce_range: bool = False
+) -> bytes:
     kinds = {"cpu": QuantType.QUInt8, "tensorrt": QuantType.QInt8}
     quantize_static(
         artifact.model,
         path,
         Reader(pixels),
         per_channel=True,
+        reduce_range=reduce_range,
         activation_type=kinds[target],
         weight_type=QuantType.QInt8,
         extra_options=TENSORRT if target == "tensorrt" else None,
@@ -118,7 +163,12 @@ def plain_half(artifact: Artifact) -> bytes:
 
 
 def judge(pictures: EvaluationSet, expected: NormalisedPredictions, model: bytes) -> dict[str, Any]:
-    found = pictures.predict_graph(model, expected.class_ids)
+    return shown(pictures, expected, pictures.predict_graph(model, expected.class_ids))
+
+
+def shown(
+    pictures: EvaluationSet, expected: NormalisedPredictions, found: NormalisedPredictions
+) -> dict[str, Any]:
     report = measure_fidelity(expected, found, pictures.names, pictures.labels, (224, 224))
     return {
         "top1": report.top1,
@@ -130,31 +180,84 @@ def judge(pictures: EvaluationSet, expected: NormalisedPredictions, model: bytes
     }
 
 
-def speed(pictures: EvaluationSet, before: bytes, after: bytes) -> dict[str, float]:
+def in_both(
+    pictures: EvaluationSet, expected: NormalisedPredictions, model: bytes, count: int
+) -> dict[str, Any]:
+    """Return fidelity on the first pictures in exact arithmetic, and where sums saturate."""
+    rows = np.arange(min(count, len(pictures.pixels)))
+    few = replace(
+        pictures,
+        pixels=pictures.pixels[rows],
+        names=pictures.names[: len(rows)],
+        labels=pictures.labels[: len(rows)],
+    )
+    specs = pictures.manifest.inputs, pictures.manifest.outputs
+    graph = onnx.load_from_string(model)
+    found: dict[str, Any] = {"pictures": len(rows), "may_saturate": len(overflowing_layers(graph))}
+    for arithmetic in ("exact", "saturating"):
+        with ReferenceBackend(graph, *specs, arithmetic) as backend:
+            predictions = few.predict(backend, expected.class_ids[rows])
+        found[arithmetic] = shown(few, expected.rows(rows), predictions)
+    return found
+
+
+def speed(
+    pictures: EvaluationSet, before: bytes, after: bytes, batches: tuple[int, ...]
+) -> dict[str, float]:
     return {
         f"speedup_batch_{batch}": time_against_float32(pictures, before, after, batch)["speedup"]
-        for batch in (1, 8)
+        for batch in batches
     }
 
 
-def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
-    artifact = export("squeezenet1_1", shared, folder / "squeezenet")
+def compared(name: str, shared: Path, folder: Path, size: Size, say: Any) -> dict[str, Any]:
+    """Return the rows of one network with real weights."""
+    artifact = export(name, shared, folder / name)
     listed = PictureSource(
         str(shared / "data/imagenet-sample.csv"), str(shared / "data/imagenet-sample")
     )
     pictures = open_pictures(listed, 1000, artifact.read_labels())
     source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
-    own, _ = choose_pictures(source, COUNT, 0)
-    chosen: Choice | None = None
+    rows, models, chosen = ours(artifact, source, folder / "made", size, say)
+    pixels = prepared(source, choose_pictures(source, size.calibrated, 0)[0])
+    for target, reduced in (("cpu", False), ("cpu", True), ("tensorrt", False)):
+        row = f"plain {target} int8{', reduced range' if reduced else ''}"
+        say(row)
+        models[row] = plain_static(artifact, pixels, folder / "q.onnx", target, reduced)
+    models["plain fp16"] = plain_half(artifact)
+    held_out = evaluation_set(artifact.manifest, source, chosen)
+    original = artifact.model.read_bytes()
+    expected = held_out.predict_graph(original)
+    rows["fp32"] = {}
+    for row, model in {"fp32": original, **models}.items():
+        say(f"judging {row}")
+        rows.setdefault(row, {}).update(judge(held_out, expected, model))
+        if "cpu" in row:
+            rows[row]["arithmetic"] = in_both(held_out, expected, model, size.referred)
+            rows[row] |= speed(held_out, original, model, size.batches)
+    return {"judged": len(chosen), "calibrated": size.calibrated, "variants": rows}
+
+
+def ours(
+    artifact: Artifact, source: PicturesToChooseFrom, output: Path, size: Size, say: Any
+) -> tuple[dict[str, Any], dict[str, bytes], Choice]:
+    """Return what our variants cost, their graphs, and the pictures that they were held to."""
     rows: dict[str, Any] = {}
     models: dict[str, bytes] = {}
-    for name, asked in OURS.items():
+    for name in size.variants:
+        asked = OURS[name]
+        if asked.get("target") == "cpu-vnni" and saturates():
+            say(f"left out, because this processor has no VNNI: {name}")
+            continue
         say(f"ours: {name}")
         options = QuantizeOptions(
-            calibration_size=COUNT, allow_low_fidelity=True, budget_s=BUDGET_S, **asked
+            calibration_size=size.calibrated,
+            held_out_size=size.held_out,
+            allow_low_fidelity=True,
+            budget_s=size.budget_s,
+            **asked,
         )
-        made = quantize_artifact(artifact, source, folder / "made", options, overwrite=True)
-        chosen = made.record.held_out
+        made = quantize_artifact(artifact, source, output, options, overwrite=True)
         models[name] = made.artifact.model.read_bytes()
         search = made.record.search
         rows[name] = {
@@ -165,26 +268,11 @@ def squeezenet(shared: Path, folder: Path, say: Any) -> dict[str, Any]:
             ],
             "curve_speedups": made.record.speedups,
         }
-    assert chosen is not None
-    pixels = prepared(source, own)
-    for target in ("cpu", "tensorrt"):
-        say(f"plain: {target}")
-        models[f"plain {target} int8"] = plain_static(artifact, pixels, folder / "q.onnx", target)
-    models["plain fp16"] = plain_half(artifact)
-    held_out = evaluation_set(artifact.manifest, source, chosen)
-    original = artifact.model.read_bytes()
-    expected = held_out.predict_graph(original)
-    rows["fp32"] = {}
-    for name, model in {"fp32": original, **models}.items():
-        say(f"judging {name}")
-        rows.setdefault(name, {}).update(judge(held_out, expected, model))
-        if "cpu" in name:
-            rows[name] |= speed(held_out, original, model)
-    return {"judged": len(chosen), "calibrated": COUNT, "variants": rows}
+    return rows, models, made.record.held_out
 
 
 def resnet(shared: Path, folder: Path) -> dict[str, float]:
-    artifact = export("resnet50", None, folder / "resnet50")
+    artifact = export("resnet50", shared, folder / "resnet50")
     pictures = open_pictures(PictureSource(str(shared / "data/imagenet-sample")), 1000)
     source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
     options = QuantizeOptions(
@@ -201,25 +289,34 @@ def resnet(shared: Path, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared", type=Path, help="folder with data/ (see CONTRIBUTING.md)")
-    shared = parser.parse_args().shared
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument(
+        "--smoke", action="store_true", help="few pictures and no trials: only that it works"
+    )
+    asked = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    console = Console()
+    console = Console(width=200)
+    size = SMOKE if asked.smoke else WHOLE
+    results = {
+        "machine": machine_facts("tame-deploy", "onnxruntime", "onnx", "numpy")
+        | {"sums_saturate": saturates()}
+    }
     with tempfile.TemporaryDirectory() as folder:
-        results = {
-            "machine": machine_facts("tame-deploy", "onnxruntime", "onnx", "numpy"),
-            "resnet50": resnet(shared, Path(folder)),
-        }
-        console.print(results["resnet50"])
-        results["squeezenet1_1"] = squeezenet(shared, Path(folder), console.print)
-    console.print(str(show_and_write(results)))
+        for name in asked.networks:
+            if name == "resnet50":
+                results[name] = resnet(asked.shared, Path(folder))
+            else:
+                results[name] = compared(name, asked.shared, Path(folder), size, console.print)
+            console.print(name, rounded(results[name]))
+    if not asked.smoke:
+        console.print(str(write_results("quantization", results)))
 
 
-def show_and_write(results: dict[str, Any]) -> Path:
-    path = write_results("quantization", results)
-    for name, row in results["squeezenet1_1"]["variants"].items():
-        shown = {key: round(value, 4) for key, value in row.items() if isinstance(value, float)}
-        Console(width=200).print(name, shown)
-    return path
+def rounded(values: Any) -> Any:
+    """Return numbers in few digits; curves are left out."""
+    if isinstance(values, dict):
+        return {key: rounded(value) for key, value in values.items() if "curve" not in key}
+    return round(values, 4) if isinstance(values, float) else values
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
     ├── MissingExtraError              an optional dependency is missing
     ├── TrainingError                  training cannot go on
     ├── BuildError                     the graph could not be exported or compiled
-    ├── ParityError                    the exported graph disagrees with the PyTorch network
+    ├── ParityError                    a graph, or a backend that runs it, disagrees with PyTorch
     ├── FidelityError                  lower precision spoils answers or explanations
     └── DownloadError                  a download failed or arrived damaged
 
@@ -92,7 +92,7 @@ class BuildError(TameError):
 
 
 class ParityError(TameError):
-    """The exported graph disagrees with the PyTorch network."""
+    """A graph, or a backend that runs it, disagrees with the PyTorch network."""
 
 
 class FidelityError(TameError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import platformdirs
 
 from tame_deploy.errors import InputError
 
-__all__ = ["cache_directory", "is_writable", "read_file", "replaced_file"]
+__all__ = ["cache_directory", "is_writable", "keep_json", "read_file", "replaced_file"]
+
+_log = logging.getLogger("tame_deploy")
 
 
 def cache_directory() -> Path:
@@ -44,6 +48,23 @@ def read_file(path: str | os.PathLike[str], what: str) -> bytes:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot read {what} {os.fspath(path)}: {reason}") from error
+
+
+def keep_json(path: Path, found: Mapping[str, Any], what: str) -> None:
+    """Keep what was measured in a file of the cache; where that cannot be, say so in the log.
+
+    Args:
+        path: the file.
+        found: plain JSON types.
+        what: it is, in a word.
+    """
+    text = json.dumps(found, indent=1, allow_nan=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        _log.warning("the %s is not kept, and will be measured again: %s", what, error)
 
 
 @contextmanager

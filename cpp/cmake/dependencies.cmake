@@ -33,6 +33,11 @@ if(TAME_DECODE)
   list(APPEND TAME_DEPENDENCIES JPEG::JPEG PNG::PNG ZLIB::ZLIB)
   list(APPEND TAME_PC_REQUIRES libjpeg libpng zlib)
   list(APPEND TAME_PC_NAMES jpeg png z)
+else()  # parity.npz is packed all the same
+  tame_need(ZLIB zlib1g-dev)
+  list(APPEND TAME_DEPENDENCIES ZLIB::ZLIB)
+  list(APPEND TAME_PC_REQUIRES zlib)
+  list(APPEND TAME_PC_NAMES z)
 endif()
 
 set(TAME_CXX_LIBRARIES ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})

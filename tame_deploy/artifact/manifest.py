@@ -158,7 +158,7 @@ class GraphIdentity:
     labels: str = "labels.txt"
     kind: Literal["explainer"] = "explainer"
     precision: Precision = "fp32"
-    target: Literal["cpu", "tensorrt"] | None = None
+    target: Literal["cpu", "cpu-vnni", "tensorrt"] | None = None
     parents: tuple[str, ...] = ()
 
 

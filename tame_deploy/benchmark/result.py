@@ -9,6 +9,9 @@ from typing import Any
 
 from tame_deploy.benchmark.memory import Footprint
 from tame_deploy.benchmark.rounds import NOISY, Timing
+from tame_deploy.runtime.backends.processor import made_for
+from tame_deploy.runtime.backends.table import backend_spec
+from tame_deploy.runtime.verify.trust import describe_here
 
 __all__ = ["HEADINGS", "Benchmark", "Row"]
 
@@ -50,6 +53,14 @@ class Row:
             return 1.0
         return manifest.fidelity.iou_15 if manifest.fidelity else None
 
+    @property
+    def arithmetic(self) -> str | None:
+        """What a graph of lower precision was made for, and whether it is computed so here."""
+        candidate = self.timing.candidate
+        artifact, options = candidate.artifact, candidate.options
+        said = describe_here(artifact, backend_spec(candidate.backend, options), options)
+        return said and f"made for {made_for(artifact.manifest)}, {said}"
+
     def cells(self) -> list[str]:
         """Return the row for a table."""
         timing, candidate = self.timing, self.timing.candidate
@@ -80,6 +91,7 @@ class Row:
             "backend": candidate.name,
             "precision": candidate.precision,
             "batch": timing.batch,
+            "arithmetic": self.arithmetic,
         }
         if timing.failure:
             return {**described, "failure": timing.failure}
@@ -113,6 +125,16 @@ class Benchmark:
             if max(row.timing.spread, row.plain.spread if row.plain else 0.0) > NOISY
         ]
 
+    @property
+    def arithmetic(self) -> list[str]:
+        """What graphs of lower precision were made for, and whether they are computed so here."""
+        said = {
+            f"{row.timing.candidate.artifact.path.name} on {row.timing.candidate.name}, "
+            f"{row.timing.candidate.precision}": row.arithmetic
+            for row in self.rows
+        }
+        return [f"{name}: {words}" for name, words in said.items() if words is not None]
+
     def to_json(self) -> str:
         """Return everything as JSON."""
         rows = [row.to_dict() for row in self.rows]
@@ -125,7 +147,8 @@ class Benchmark:
         lines = [f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}"]
         lines += [f"| {' | '.join(row.cells())} |" for row in self.rows]
         facts = ", ".join(f"{value}" for value in self.machine.values())
-        return "\n".join([*lines, "", facts, ""])
+        told = [f"{line}\n" for line in self.arithmetic]
+        return "\n".join([*lines, "", *told, facts, ""])
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

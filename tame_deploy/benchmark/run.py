@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from tame_deploy.benchmark.memory import Footprint, measure_footprint
 from tame_deploy.benchmark.result import Benchmark, Row
 from tame_deploy.benchmark.rounds import Timing, measure
 from tame_deploy.errors import InputError
+from tame_deploy.runtime.backends.cores import usable_cores, usable_processors
 from tame_deploy.runtime.backends.installed import first_version
+from tame_deploy.runtime.backends.processor import processor_and_sets
 from tame_deploy.runtime.backends.table import BACKENDS, backend_names
-from tame_deploy.runtime.selection.backend_benchmark import processor_name
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 
@@ -27,7 +27,7 @@ class BenchmarkOptions:
 
     Attributes:
         batches: pictures at a time.
-        threads: for one operation on a CPU; None is one a core.
+        threads: for one operation on a CPU; None is one for each core that may be used.
         backends: which to measure; all that can run it by default.
         rounds: how many times each candidate is opened and timed.
         seconds: for each candidate and batch size.
@@ -120,10 +120,9 @@ def _candidates(artifact: Artifact, options: BenchmarkOptions) -> list[Candidate
 
 def machine(threads: int | None) -> dict[str, Any]:
     """Return what ran it, and the versions of what is installed."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": processor_name(),
-        "cores": f"{cores} cores, {threads or cores} threads",
+        "processor": processor_and_sets(),
+        "cores": f"{usable_processors()} processors, {threads or usable_cores()} threads",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(_versions()),
     }

@@ -127,12 +127,37 @@ class Graph:
             if name in taken or self.stage(node) != "preprocess"
         ]
 
+    def bounds(self, node: onnx.NodeProto) -> tuple[float, float] | None:
+        """Return what a ReLU, a Clip or a Min with constants keeps of any value; None for others.
+
+        A quantizer whose codes all lie between these bounds does the operation's work. So zero,
+        which always has a code, must lie between them; of a Min by channel the least counts.
+        """
+        low, high = 0.0 if node.op_type == "Relu" else -np.inf, np.inf
+        others = list(node.input[1:])
+        if node.op_type not in ("Relu", "Clip", "Min") or any(
+            name and name not in self.initializers for name in others
+        ):
+            return None
+        if node.op_type == "Clip" and others and others[0]:
+            low = float(self.weight(others[0]).item())
+        for name in others[1:] if node.op_type == "Clip" else others:
+            high = min(high, float(self.weight(name).min()))
+        return (low, high) if low <= 0 <= high else None
+
+    def bounding(self, output: str) -> list[onnx.NodeProto]:
+        """Return the operations with bounds that alone read a value, one after the other."""
+        found: list[onnx.NodeProto] = []
+        while output not in self.outputs and len(after := self.consumers.get(output, [])) == 1:
+            if self.stage(after[0]) not in QUANTIZED_STAGES or self.bounds(after[0]) is None:
+                break
+            found.append(after[0])
+            output = str(after[0].output[0])
+        return found
+
     def activated(self, layer: onnx.NodeProto) -> str:
-        """Return a layer's output, after its ReLU where it has one of its own."""
-        output = str(layer.output[0])
-        after = self.consumers.get(output, [])
-        alone = len(after) == 1 and output not in self.outputs
-        return str(after[0].output[0]) if alone and after[0].op_type == "Relu" else output
+        """Return a layer's output, after its ReLU or Clip where it has one of its own."""
+        return str([layer, *self.bounding(str(layer.output[0]))][-1].output[0])
 
     def multiply_adds(self, layer: onnx.NodeProto) -> int:
         """Return a layer's multiply-adds for one picture."""

@@ -22,7 +22,8 @@ class QuantizeOptions:
 
     Attributes:
         precision: "int8", "fp16", or "int8+fp16": what is not quantized is float16.
-        target: "cpu" (ONNX Runtime's integer kernels) or "tensorrt".
+        target: "cpu" (integer kernels of any processor), "cpu-vnni" (finer weights, for processors
+            whose integer kernels do not saturate), or "tensorrt".
         floor: the fidelity below which nothing is kept.
         calibration_size: how many pictures calibrate; at most as many more help to choose a plan.
         held_out_size: how many others are held out to judge the result, at most.
@@ -51,14 +52,16 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise InputError(f"unknown target {self.target!r}; expected {' or '.join(TARGETS)}")
+            raise InputError(f"unknown target {self.target!r}; expected {', '.join(TARGETS)}")
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise InputError(f"unknown precision {self.precision!r}; expected one of {known}")
-        if self.precision == "int8+fp16" and self.target == "cpu":
+        if self.precision == "int8+fp16" and self.target != "tensorrt":
             raise InputError(
                 "int8+fp16 is for --target tensorrt; CPUs compute float16 in float32, and slower"
             )
+        if self.precision == "fp16" and self.target == "cpu-vnni":
+            raise InputError("cpu-vnni is for int8; fp16 needs no VNNI, so ask for --target cpu")
         sizes = (self.calibration_size, self.held_out_size, self.min_held_out_size)
         if min(sizes) < 1 or self.budget_s < 0:
             raise InputError(

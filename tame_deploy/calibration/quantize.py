@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import onnx
 
+from tame_deploy.artifact.arithmetic import ArithmeticReport
 from tame_deploy.artifact.directory import Artifact, check_output
 from tame_deploy.artifact.manifest import FidelityReport
 from tame_deploy.calibration.calibrate import calibration_cache, calibration_inputs
@@ -33,6 +34,7 @@ from tame_deploy.calibration.observing.record import (
 )
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.passes.half import check_activations_fit_half
+from tame_deploy.calibration.report.arithmetic import judge_arithmetic, shortfalls_elsewhere
 from tame_deploy.calibration.report.quantization_record import Comparison, QuantizationRecord
 from tame_deploy.calibration.report.speed import time_against_float32
 from tame_deploy.calibration.report.write import write_quantized
@@ -41,14 +43,15 @@ from tame_deploy.calibration.search.recovery import RECOVERY_METHODS
 from tame_deploy.calibration.search.search_plan import SearchResult, search_plan
 from tame_deploy.calibration.search.sensitivity import measure_sensitivity
 from tame_deploy.calibration.search.trials import Examples, Trials
-from tame_deploy.errors import FidelityError
+from tame_deploy.errors import FidelityError, InputError
 from tame_deploy.metrics.evaluation_set import EvaluationSet
 from tame_deploy.metrics.faithfulness import assess
+from tame_deploy.runtime.backends.vnni import saturates
 
 __all__ = ["Quantized", "quantize_artifact"]
 
 #: Seconds to find out which layers hurt, where the floor was missed and none was excluded.
-_BLAME_S = 60.0
+_BLAME_S = 30.0
 #: The batch sizes that are timed.
 _BATCHES = (1, 8)
 #: How many calibration pictures compare trials.
@@ -104,12 +107,12 @@ def quantize_artifact(
 
     Raises:
         IncompatibleArtifactError: if the artifact is quantized already.
-        InputError: if there are not enough pictures, or activations are NaN or infinite.
+        InputError: for too few pictures, NaN or infinite activations, kernels that are not here.
         BuildError: if the graph cannot be brought to this precision.
         FidelityError: if the result is below the floor, naming the layers that hurt.
         ArtifactError: if the output exists or cannot be written.
     """
-    check_float32(artifact)
+    _check_possible(artifact, options)
     check_output(output, overwrite=overwrite)
     run = _Quantization(artifact, source, options, report)
     sets = _choose_sets(run)
@@ -117,12 +120,14 @@ def quantize_artifact(
     search = _search(run, trials)
     model = trials.build(search.plan)
     comparison = _compare(run, sets.held_out, model)
-    fidelity = _held_to_floor(run, trials, search, comparison)
+    arithmetic = _judge_arithmetic(run, comparison, model)
+    fidelity = _held_to_floor(run, trials, search, comparison, arithmetic)
     times, speedups = _times(run, trials, search, comparison.pictures, model)
     calibration = trials.equalized(search.plan.strength)[1]
     record = QuantizationRecord(
         search=search,
         comparison=comparison,
+        arithmetic=arithmetic,
         fidelity=fidelity,
         held_out=sets.held_out,
         times=times,
@@ -131,6 +136,15 @@ def quantize_artifact(
     report("Writing the artifact")
     written = write_quantized(artifact, output, model, calibration, record, overwrite=overwrite)
     return Quantized(written, record, run.notes)
+
+
+def _check_possible(artifact: Artifact, options: QuantizeOptions) -> None:
+    check_float32(artifact)
+    if options.target == "cpu-vnni" and saturates():
+        raise InputError(
+            "cpu-vnni is judged on a processor with VNNI, and this one has none. Quantize where "
+            "the artifact will run, or for every processor with --target cpu"
+        )
 
 
 def _choose_sets(run: _Quantization) -> PictureSets:
@@ -206,13 +220,28 @@ def _compare(run: _Quantization, held_out: Choice, model: onnx.ModelProto) -> Co
     pictures = run.pictures(held_out)
     with pictures.open(run.float32) as backend:
         float32 = assess(pictures, backend)
-    with pictures.open(model.SerializeToString()) as backend:
+    # A graph for GPUs owes nothing to the kernels of this processor.
+    integer_kernels = run.options.target != "tensorrt"
+    with pictures.open(model.SerializeToString(), integer_kernels=integer_kernels) as backend:
         quantized = assess(pictures, backend, float32.predictions.class_ids)
     return Comparison(pictures, float32, quantized)
 
 
+def _judge_arithmetic(
+    run: _Quantization, comparison: Comparison, model: onnx.ModelProto
+) -> ArithmeticReport | None:
+    if run.options.target == "tensorrt" or run.options.precision != "int8":
+        return None
+    run.report("Judging it on other processors")
+    return judge_arithmetic(comparison, model)
+
+
 def _held_to_floor(
-    run: _Quantization, trials: Trials, search: SearchResult, comparison: Comparison
+    run: _Quantization,
+    trials: Trials,
+    search: SearchResult,
+    comparison: Comparison,
+    arithmetic: ArithmeticReport | None,
 ) -> FidelityReport:
     """Return the fidelity, marked if it is below the floor and that is allowed.
 
@@ -222,6 +251,9 @@ def _held_to_floor(
     options, plan = run.options, search.plan
     fidelity = replace(comparison.fidelity(), floor=asdict(options.floor))
     shortfalls = options.floor.shortfalls(fidelity)
+    if arithmetic is not None and not shortfalls:
+        portable = options.target == "cpu"
+        shortfalls = shortfalls_elsewhere(arithmetic, options.floor, portable=portable)
     if not shortfalls:
         return fidelity
     if options.allow_low_fidelity:
@@ -231,11 +263,12 @@ def _held_to_floor(
     untried = ",".join(name for name in RECOVERY_METHODS if name not in options.recovery)
     more = f" Accuracy recovery not tried: {untried}." if untried and hurting else ""
     searched = "layers" in options.recovery and plan.precision != "fp16"
-    longer = "Give the search more time (--budget), a" if searched else "A"
+    longer = "Give the search more time (--budget), a" if searched and not search.hopeless else "A"
+    early = f" Stopped early: {search.hopeless}." if search.hopeless else ""
     raise FidelityError(
         f"{plan.precision} for {plan.target} is below the floor on {fidelity.pictures} held-out "
-        f"pictures: {'; '.join(shortfalls)}.{blame}{more} Nothing was kept. {longer}sk for less "
-        "(--floor), or record that you allow it (--allow-low-fidelity)"
+        f"pictures: {'; '.join(shortfalls)}.{early}{blame}{more} Nothing was kept. {longer}sk for "
+        "less (--floor), or record that you allow it (--allow-low-fidelity)"
     )
 
 
@@ -258,7 +291,7 @@ def _times(
 
     Only kernels of this machine are measured: a graph for TensorRT is timed by its engine.
     """
-    if run.options.target != "cpu":
+    if run.options.target == "tensorrt":
         return {}, None
 
     def timed(model: onnx.ModelProto, batch: int) -> dict[str, float]:

@@ -88,6 +88,8 @@ def _show(found: Benchmark) -> None:
         "one call after the other, in turns", HEADINGS, [row.cells() for row in found.rows]
     )
     print_table(table)
+    for line in found.arithmetic:
+        console.print(escape(line))
     for row in found.rows:
         for timing in filter(None, (row.timing, row.plain)):
             if timing.failure:

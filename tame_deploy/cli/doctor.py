@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,7 @@ def doctor(
 ) -> None:
     """Say which backends can be used here, which one will be, and what the others lack."""
     from tame_deploy.artifact.directory import open_artifact
+    from tame_deploy.runtime.backends.processor import made_for
     from tame_deploy.runtime.backends.protocol import BackendOptions
     from tame_deploy.runtime.backends.tensorrt.engines import engine_folders
     from tame_deploy.runtime.selection.auto import prospects
@@ -40,16 +42,18 @@ def doctor(
     chosen = _chosen(found, opened)
     facts = _facts(device)
     if json:
-        backends = [_described(one) for one in found]
+        backends = [_described(one, opened) for one in found]
         chosen_title = chosen.spec.title if chosen else None
         print(json_.dumps({**facts, "backends": backends, "chosen": chosen_title}, indent=2))
         return
     for name, value in facts.items():
         console.print(f"{name:10} {escape(str(value))}")
-    print_wrapped(_table(found, chosen))
+    print_wrapped(_table(found, chosen, opened))
     if opened is not None:
         for folder in engine_folders(opened):
             console.print(f"engines/{folder.name}: {escape(describe_engine(opened, folder))}")
+        if opened.manifest.precision != "fp32":
+            console.print(f"made for   {made_for(opened.manifest)}")
     what = escape(str(opened.path)) if opened else "artifacts"
     if chosen is None:
         console.print(f"nothing here can run {what}: pip install 'tame-deploy\\[cpu]'")
@@ -76,20 +80,33 @@ def _chosen(found: list[Prospect], artifact: Artifact | None) -> Prospect | None
     return next((one for one in found if one.spec.name == known and one.spec.on_cpu), first)
 
 
-def _described(one: Prospect) -> dict[str, str | None]:
+def _trust(one: Prospect, artifact: Artifact | None) -> str | None:
+    """Return whether a backend is known to compute a graph of lower precision as it was made."""
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.verify.trust import describe_here
+
+    if artifact is None or one.refusal is not None:
+        return None
+    return describe_here(artifact, one.spec, BackendOptions())
+
+
+def _described(one: Prospect, artifact: Artifact | None) -> dict[str, str | None]:
     return {
         "backend": one.spec.name,
         "provider": one.spec.provider,
         "version": one.spec.version,
         "refusal": one.refusal,
         "title": one.spec.title,
+        "arithmetic": _trust(one, artifact),
     }
 
 
-def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
+def _table(found: list[Prospect], chosen: Prospect | None, artifact: Artifact | None) -> Any:
     lines = []
     for one in found:
         state = "will be used" if one is chosen else one.refusal or "could be used"
+        trust = _trust(one, artifact)
+        state = f"{state}; {trust}" if trust else state
         lines.append([escape(one.spec.title), one.spec.version or "no", escape(state)])
     table = score_table("backends, fastest first", ["backend", "installed", "here"], lines)
     for column in table.columns:
@@ -99,6 +116,8 @@ def _table(found: list[Prospect], chosen: Prospect | None) -> Any:
 
 def _facts(device: int) -> dict[str, str]:
     from tame_deploy.files import cache_directory, is_writable
+    from tame_deploy.runtime.backends.cores import usable_processors
+    from tame_deploy.runtime.backends.processor import processor_and_sets
     from tame_deploy.runtime.backends.tensorrt import cuda
 
     try:
@@ -110,6 +129,8 @@ def _facts(device: int) -> dict[str, str]:
     return {
         "version": f"tame-deploy {__version__}",
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "processor": processor_and_sets(),
+        "may use": f"{usable_processors()} of {os.cpu_count()} processors",
         "GPU": shown,
         "libtame": EXPERIMENTAL,
         "cache": f"{cache} ({_size(cache) / 1e6:.0f} MB{'' if is_writable(cache) else words})",

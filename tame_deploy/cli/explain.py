@@ -86,7 +86,7 @@ ResumeOption = Annotated[
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads that read pictures; one a core, up to 4.")
+    int | None, typer.Option(min=1, help="Threads that read pictures; one a processor, up to 4.")
 ]
 MaxPixelsOption = Annotated[
     int | None, typer.Option(min=1, help="Pictures of more pixels are not read; 89 million.")

@@ -9,11 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
+    describe_arithmetic,
     fidelity_table,
     notes,
     parity_table,
@@ -45,6 +47,8 @@ def inspect(
     card.add_column(style="bold")
     card.add_column(overflow="fold")
     for name, value in _rows(manifest):
+        card.add_row(name, Text(value))
+    for name, value in _arithmetic(opened):
         card.add_row(name, Text(value))
     for name in manifest.files:
         size = (opened.path / name).stat().st_size / 1e6
@@ -86,6 +90,28 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("calibrated", _calibrated(manifest.calibration))] if manifest.calibration else []),
         *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
+    ]
+
+
+def _arithmetic(artifact: Artifact) -> list[tuple[str, str]]:
+    """Return what a graph of lower precision was made for, and whether it is verified here."""
+    from tame_deploy.runtime.backends.processor import made_for, processor_and_sets
+    from tame_deploy.runtime.backends.protocol import BackendOptions
+    from tame_deploy.runtime.backends.table import BACKENDS
+    from tame_deploy.runtime.verify.trust import describe_here
+
+    if artifact.manifest.precision == "fp32":
+        return []
+    here = [processor_and_sets()]
+    for spec in BACKENDS:
+        said = describe_here(artifact, spec, BackendOptions()) if spec.on_cpu else None
+        if said is not None:
+            here.append(f"{spec.name} {spec.version}: {said}")
+    record = read_arithmetic(artifact)
+    return [
+        ("made for", made_for(artifact.manifest)),
+        *([("arithmetic", describe_arithmetic(record))] if record is not None else []),
+        ("here", "\n".join(here)),
     ]
 
 

@@ -18,6 +18,7 @@ from tame_deploy.artifact.types import MAX_UNREADABLE
 from tame_deploy.cli.options import ArtifactArgument, DataRootOption, given_options
 from tame_deploy.cli.screen import (
     console,
+    describe_arithmetic,
     fidelity_table,
     notes,
     print_table,
@@ -89,7 +90,11 @@ def quantize(
         Literal["int8", "fp16", "int8+fp16"], typer.Option(help="What layers become.")
     ] = "int8",
     target: Annotated[
-        Literal["cpu", "tensorrt"], typer.Option(help="Whose kernels will run it.")
+        Literal["cpu", "cpu-vnni", "tensorrt"],
+        typer.Option(
+            help="Whose kernels will run it: any processor's, those with VNNI or ARM's alone "
+            "(finer weights), or TensorRT's."
+        ),
     ] = "cpu",
     floor: Annotated[
         str | None, typer.Option(help="Least fidelity: top1=0.94,iou15=0.90,pearson5=0.98.")
@@ -202,6 +207,8 @@ def show_quantized(made: Quantized) -> None:
     print_table(_recovery_table(record.search))
     assert manifest.fidelity is not None
     console.print(fidelity_table(manifest.fidelity))
+    if record.arithmetic is not None:
+        console.print(f"arithmetic {describe_arithmetic(record.arithmetic)}", soft_wrap=True)
     for batch, found in record.times.items():
         console.print(
             f"speed      batch {batch}: {found['ms']:.1f} ms, float32 {found['fp32_ms']:.1f} ms, "

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tame_deploy.artifact.arithmetic import ArithmeticReport
 from tame_deploy.artifact.manifest import FidelityReport, Manifest, ParityReport
 
 __all__ = [
@@ -160,6 +161,21 @@ def fidelity_table(fidelity: FidelityReport, when: str = "") -> Table:
     for name, value, least in rows:
         table.add_row(name, value, "" if least is None else f"floor {least:g}")
     return table
+
+
+def describe_arithmetic(found: ArithmeticReport) -> str:
+    """Return on which processors a graph is as true as its fidelity says, in words."""
+    layers = f"{found.layers} layers on integers"
+    if not found.may_saturate:
+        return f"{layers}, the same on every processor: no sum of two products overflows"
+    changes = ", ".join(
+        f"{words} {getattr(found.exact, name):.3f} -> {getattr(found.saturating, name):.3f}"
+        for name, words in (("top1", "top-1"), ("iou15", "IoU 15 %"), ("pearson5", "Pearson 5th"))
+    )
+    return (
+        f"{layers}; without VNNI {len(found.may_saturate)} may saturate, on {found.pictures} "
+        f"pictures: {changes}"
+    )
 
 
 def _pair(first: float, second: float) -> str:

@@ -65,7 +65,7 @@ def serve_engine(
     max_body_mb: Annotated[int | None, typer.Option(help="MiB of a request; 64.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of a picture; 89 million.")] = None,
     decoders: Annotated[
-        int | None, typer.Option(help="Threads that decode and draw; one a core, up to 4.")
+        int | None, typer.Option(help="Threads that decode and draw; one a processor, up to 4.")
     ] = None,
     max_connections: Annotated[int | None, typer.Option(help="Of each transport; 1000.")] = None,
     timeout_s: Annotated[float | None, typer.Option(help="Of a request; 60.")] = None,

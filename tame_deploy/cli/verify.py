@@ -138,7 +138,7 @@ def _verify_graph(
     batches = sorted({1, len(ParityReference.load(artifact).images)})
     held_out, least = _held_out(artifact, chosen)
     arithmetic: Arithmetic = "bf16" if options.precision == "bf16" else "own"
-    with open_backend(artifact, backend_name, options) as backend:
+    with open_backend(artifact, backend_name, options, anew=True) as backend:
         name = backend.name
         verdict = _verdict(artifact, backend, batches, arithmetic, held_out=held_out, floor=least)
     _show(verdict)

@@ -262,7 +262,7 @@ def _held(target: Path, wanted: EngineSidecar) -> str:
 
 def _check_target(artifact: Artifact) -> None:
     manifest = artifact.manifest
-    if manifest.target == "cpu" and manifest.precision != "fp16":
+    if manifest.target in ("cpu", "cpu-vnni") and manifest.precision != "fp16":
         parents = ", ".join(manifest.parents)
         raise IncompatibleArtifactError(
             f"{artifact.path} is {manifest.precision} for CPUs, which TensorRT does not take; "

@@ -68,20 +68,35 @@ class EvaluationSet:
     names: Sequence[str]
     labels: Sequence[int | None]
 
-    def open(self, model: bytes) -> Backend:
+    def open(self, model: bytes, *, integer_kernels: bool = True) -> Backend:
         """Open an ONNX file's bytes, a graph that keeps the contract, on ONNX Runtime.
+
+        Args:
+            model: the bytes.
+            integer_kernels: whether the processor's own may run layers with Q/DQ pairs; else
+                float32's arithmetic on the codes does, which is the same on every processor.
 
         Raises:
             BackendError: if it cannot be loaded.
         """
         manifest = self.manifest
-        return OnnxRuntimeBackend(model, manifest.inputs, manifest.outputs, BackendOptions())
+        return OnnxRuntimeBackend(
+            model,
+            manifest.inputs,
+            manifest.outputs,
+            BackendOptions(),
+            integer_kernels=integer_kernels,
+        )
 
     def predict_graph(
-        self, model: bytes, class_ids: NDArray[np.int64] | None = None
+        self,
+        model: bytes,
+        class_ids: NDArray[np.int64] | None = None,
+        *,
+        integer_kernels: bool = True,
     ) -> NormalisedPredictions:
-        """Return what a graph, an ONNX file's bytes, predicts (see `predict`)."""
-        with self.open(model) as backend:
+        """Return what a graph, an ONNX file's bytes, predicts (see `open` and `predict`)."""
+        with self.open(model, integer_kernels=integer_kernels) as backend:
             return self.predict(backend, class_ids)
 
     def predict(

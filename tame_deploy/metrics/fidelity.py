@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -31,14 +31,24 @@ class Floor:
 
     def shortfalls(self, report: FidelityReport) -> list[str]:
         """Return what is below the floor, in words."""
-        found = {
-            "top1": ("top-1 agreement", report.top1_agreement),
-            "iou15": ("IoU of the top 15 %", report.iou_15),
-            "pearson5": ("map Pearson, 5th percentile", report.pearson_5th),
+        return self.shortfalls_of(
+            {
+                "top1": report.top1_agreement,
+                "iou15": report.iou_15,
+                "pearson5": report.pearson_5th,
+            }
+        )
+
+    def shortfalls_of(self, figures: Mapping[str, float]) -> list[str]:
+        """Return which figures, by the names of the attributes, are below the floor, in words."""
+        words = {
+            "top1": "top-1 agreement",
+            "iou15": "IoU of the top 15 %",
+            "pearson5": "map Pearson, 5th percentile",
         }
         return [
-            f"{words} {value:.4f} (floor {getattr(self, name):g})"
-            for name, (words, value) in found.items()
+            f"{words[name]} {value:.4f} (floor {getattr(self, name):g})"
+            for name, value in figures.items()
             if value < getattr(self, name)
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from PIL import Image
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.picture.lazy import LazyPicture
 from tame_deploy.picture.preprocess import as_input, load_image, prepare
+from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 from tame_deploy.runtime.explain.load import load
@@ -84,7 +84,7 @@ class ServedModel:
         self.name = name = statistics.name
         self.max_batch = min(options.max_batch, explainer.backend.max_batch or options.max_batch)
         self.contract = Contract(name, explainer, self.max_batch)
-        threads = options.decoders or min(_MOST_DECODERS, os.cpu_count() or 1)
+        threads = options.decoders or min(_MOST_DECODERS, usable_processors())
         self._pool = ThreadPoolExecutor(threads, "tame-deploy decode")
         self._accepted = 0
         self._idle: asyncio.Event | None = None
@@ -111,7 +111,7 @@ class ServedModel:
         )
         self.statistics.started(
             self.explainer.backend.name,
-            self.explainer.artifact.manifest.precision,
+            self.explainer.artifact,
             accepted=lambda: self._accepted,
             waiting=lambda: self._scheduler.waiting,
         )

@@ -28,7 +28,8 @@ class ModelOptions:
         max_queue_delay_ms: how long a request may wait for others to share its batch.
         max_queue_size: requests that wait or are run at a time; more are told to come back.
         max_pixels: of an encoded picture.
-        decoders: threads that decode pictures and draw overlays; None is one a core, up to four.
+        decoders: threads that decode pictures and draw overlays; None is one for each processor
+            that the process may use, up to four.
     """
 
     backend: str = "auto"
@@ -63,8 +64,8 @@ class ServeOptions:
             as many as the connections let in (see `queue_size`).
         max_body_mb: size of a request, in MiB, packed or not.
         max_pixels: of an encoded picture.
-        decoders: threads a model that decode pictures and draw overlays; None is one a core, and at
-            most four.
+        decoders: threads a model that decode pictures and draw overlays; None is one for each
+            processor that the process may use, and at most four.
         max_connections: of HTTP, and requests at a time of gRPC; more are refused.
         timeout_s: for a request from its last byte to its answer.
         body_timeout_s: for a request's head, and for its body, to arrive.

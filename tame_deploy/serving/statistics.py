@@ -11,6 +11,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from tame_deploy.artifact.directory import Artifact
+from tame_deploy.runtime.backends.processor import instruction_sets, made_for
+from tame_deploy.runtime.verify.trust import is_held
 from tame_deploy.serving.scheduler import BatchTimes, RequestResult
 
 __all__ = ["METRICS_TYPE", "Metrics", "ModelStatistics"]
@@ -58,6 +61,12 @@ class Metrics:
         )
         self.engine = Gauge(
             "tame_model_engine", "1 for what runs a model.", ("model", "backend", "precision"),
+            registry=registry,
+        )  # fmt: skip
+        self.arithmetic = Gauge(
+            "tame_model_arithmetic", "1 for what a model was made for, whether it was held to its "
+            "reference pictures on this processor (yes, no, or unneeded in float32), and the "
+            "processor's instruction sets.", ("model", "made_for", "verified", "instruction_sets"),
             registry=registry,
         )  # fmt: skip
         self.ready = Gauge("tame_model_ready", "1 if the model answers.", model, registry=registry)
@@ -124,14 +133,22 @@ class ModelStatistics:
         self._outcomes: dict[tuple[str, str], Any] = {}
 
     def started(
-        self, backend: str, precision: str, *, accepted: Callable[[], int],
+        self, backend: str, artifact: Artifact, *, accepted: Callable[[], int],
         waiting: Callable[[], int],
     ) -> None:  # fmt: skip
         """Say what runs the model now, and let a scrape ask how busy it is."""
-        for labels in list(self.metrics.engine._metrics):
-            if labels[0] == self.name:
-                self.metrics.engine.remove(*labels)
-        self.metrics.engine.labels(self.name, backend, precision).set(1)
+        manifest = artifact.manifest
+        for gauge in (self.metrics.engine, self.metrics.arithmetic):
+            for labels in list(gauge._metrics):
+                if labels[0] == self.name:
+                    gauge.remove(*labels)
+        self.metrics.engine.labels(self.name, backend, manifest.precision).set(1)
+        verified = "unneeded" if manifest.precision == "fp32" else "no"
+        if is_held(artifact):  # else it would not have been opened
+            verified = "yes"
+        self.metrics.arithmetic.labels(
+            self.name, made_for(manifest), verified, " ".join(instruction_sets())
+        ).set(1)
         self.metrics.accepted.labels(self.name).set_function(accepted)
         self.metrics.queue.labels(self.name).set_function(waiting)
 

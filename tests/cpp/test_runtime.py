@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import tame_deploy
-from tame_deploy.errors import TameError
+from tame_deploy.artifact.directory import file_sha256, open_artifact, write_manifest
+from tame_deploy.errors import IncompatibleArtifactError, TameError
 from tests.attacks.cases import ATTACKS
 from tests.cpp.build import built_program
 from tests.golden.replay import LOGITS_RELATIVE, MAPS_ABSOLUTE, PICTURES
@@ -87,12 +90,22 @@ def test_other_contracts_give_the_same(exported, options, tmp_path):
     assert np.abs(apart).max() <= 1
 
 
-def test_openvino_refuses_what_it_may_compute_wrongly(demo_copy):
-    manifest = json.loads((demo_copy / "manifest.json").read_text())
-    (demo_copy / "manifest.json").write_text(json.dumps(manifest | {"precision": "int8"}))
-    # The graph's identity changes with it; of the two errors either says that it is not run.
-    (said,) = answers({"open": str(demo_copy), "backend": "openvino"})
-    assert said["status"] == "IncompatibleArtifactError"
+def test_an_artifact_for_vnni_opens_in_both_languages_or_in_none(demo_copy):
+    artifact = open_artifact(demo_copy)
+    manifest = replace(artifact.manifest, target="cpu-vnni", precision="int8").with_identity()
+    model = onnx.load(artifact.model)
+    onnx.helper.set_model_props(model, {"tame.manifest": manifest.identity()})
+    onnx.save(model, artifact.model)
+    files = {**manifest.files, "model.onnx": file_sha256(artifact.model)}
+    write_manifest(replace(manifest, files=files), demo_copy)
+    expected = {"status": "OK", "message": ""}
+    try:
+        tame_deploy.load(demo_copy, backend="onnxruntime").close()
+    except IncompatibleArtifactError as error:
+        expected = {"status": "IncompatibleArtifactError", "message": str(error)}
+    (said,) = answers({"open": str(demo_copy)})
+    assert said["status"] == expected["status"]
+    assert said.get("message", "") == expected["message"]
 
 
 def test_a_backends_python_package_is_found(demo_export, monkeypatch):

@@ -1,5 +1,9 @@
+import json
+import re
+
 import pytest
 
+from tame_deploy.runtime.backends.processor import processor_and_sets
 from tests.command_line import one_line, run
 
 
@@ -31,6 +35,37 @@ def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings)
     refused = run(*again, expect=1, anew=True)
     one_line(refused)
     assert "int8 for cpu already" in refused.stderr
+
+
+def test_it_is_told_whether_it_is_verified_on_this_processor(demo_copy, tmp_path, settings):
+    small = tmp_path / "small"
+    run(
+        "quantize", demo_copy, "--images", "demo:60", "--calibration-size", 16, "--recovery",
+        "none", "-o", small, "--allow-low-fidelity", env=settings,
+    )  # fmt: skip
+
+    def by_onnxruntime():
+        backends = json.loads(run("doctor", small, "--json", env=settings).stdout)["backends"]
+        return next(one for one in backends if one["title"] == "onnxruntime (CPU)")["arithmetic"]
+
+    assert by_onnxruntime() == "not yet verified here"
+    run(
+        "explain", small, "tame_deploy/data/pictures", "--backend", "onnxruntime",
+        "-o", tmp_path / "explained", env=settings,
+    )  # fmt: skip
+    assert by_onnxruntime().startswith("verified here: logits off by ")
+    shown = run("inspect", small, env=settings).stdout
+    assert processor_and_sets() in shown
+    assert re.search(r"made for .* CPUs", shown)
+    assert re.search(r"onnxruntime [^ ]+: verified here: logits off by \d", shown)
+    assert re.search(r"made for +CPUs", run("doctor", small, env=settings).stdout)
+    timed = run(
+        "benchmark", small, "--backend", "onnxruntime", "--batch", 1, "--rounds", 1, "--seconds",
+        0, "--no-footprint", "--no-relatives", "--json", env=settings,
+    )  # fmt: skip
+    found = json.loads(timed.stdout)
+    assert found["machine"]["processor"] == processor_and_sets()
+    assert found["rows"][0]["arithmetic"].startswith("made for CPUs, verified here: ")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import onnxruntime as ort
 import pytest
 
 from tame_deploy import load
+from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import file_sha256, open_artifact
+from tame_deploy.calibration.arithmetic.integer_layers import overflowing_layers
 from tame_deploy.calibration.calibrate import calibrate_artifact
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.observing.record import read_calibration
@@ -32,6 +34,8 @@ from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import ParityReference
 
+#: Between the fifth percentiles of the demo's maps in exact and in saturating arithmetic.
+SPOILT = 0.99
 QUICK = {"calibration_size": 24, "held_out_size": 32, "budget_s": 0.0}
 #: An artifact for TensorRT by precision; FP16 needs no recovery.
 FOR_TENSORRT = {
@@ -118,6 +122,53 @@ def test_it_is_checked_again_by_verify_and_noticed_when_worse(made, monkeypatch)
         monkeypatch.setattr("tame_deploy.runtime.verify.parity.RECORDED_FACTOR", 0.1)
         with pytest.raises(ParityError, match="quantize here"):
             check_parity(backend, reference, artifact)
+
+
+def test_for_every_processor_no_sum_saturates_and_the_record_says_so(made):
+    found = read_arithmetic(made.artifact)
+    assert found == made.record.arithmetic
+    assert (found.may_saturate, found.pictures) == ((), 0)
+    assert found.layers > 5
+    assert found.exact == found.saturating
+    assert found.exact.iou15 == pytest.approx(made.artifact.manifest.fidelity.iou_15)
+    assert overflowing_layers(onnx.load(made.artifact.model)) == []
+
+
+def test_what_a_processor_without_vnni_would_spoil_is_refused_on_any(
+    demo_export, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tame_deploy.calibration.passes.placement.step_overrides", lambda *_: {})
+    artifact = open_artifact(demo_export)
+    options = QuantizeOptions(**QUICK, recovery=(), floor=Floor(0.5, 0.5, SPOILT))
+    with pytest.raises(FidelityError, match="int8 for cpu is below the floor"):
+        quantize_artifact(artifact, drawn(artifact), tmp_path / "out", options)
+
+
+def test_an_artifact_for_vnni_says_what_others_would_make_of_it(quantized, monkeypatch, tmp_path):
+    for user in ("calibration.quantize", "runtime.backends.vnni"):
+        monkeypatch.setattr(f"tame_deploy.{user}.saturates", lambda: False)
+    made = quantized(**QUICK, target="cpu-vnni", recovery=(), allow_low_fidelity=True)
+    assert made.artifact.manifest.target == "cpu-vnni"
+    found = read_arithmetic(made.artifact)
+    assert len(found.may_saturate) > 5
+    assert found.pictures == 16
+    assert found.exact.pearson5 > SPOILT > found.saturating.pearson5
+    with load(made.artifact.path) as explainer:
+        assert len(explainer.explain([DrawnPictures(0, 1).image(0)])) == 1
+    monkeypatch.setattr("tame_deploy.runtime.backends.vnni.saturates", lambda: True)
+    with pytest.raises(IncompatibleArtifactError, match="with VNNI, and this one has none"):
+        load(made.artifact.path)
+
+
+def test_for_vnni_nothing_is_made_where_there_is_none(demo_export, tmp_path, monkeypatch):
+    monkeypatch.setattr("tame_deploy.calibration.quantize.saturates", lambda: True)
+    artifact = open_artifact(demo_export)
+    with pytest.raises(InputError, match="cpu-vnni is judged on a processor with VNNI"):
+        quantize_artifact(
+            artifact, drawn(artifact), tmp_path / "out", QuantizeOptions(target="cpu-vnni")
+        )
+    with pytest.raises(InputError, match="fp16 needs no VNNI"):
+        QuantizeOptions(target="cpu-vnni", precision="fp16")
 
 
 def test_quantized_twice_is_refused(made, tmp_path):

@@ -90,7 +90,8 @@ typedef enum tame_status {
   TAME_INPUT_ERROR = 20,         /**< a picture, class, handle or option that cannot be honoured */
   TAME_BACKEND_ERROR = 30,       /**< the inference library failed */
   TAME_NOT_INSTALLED_ERROR = 31, /**< the inference library was not found */
-  TAME_DEVICE_ERROR = 32         /**< the device or precision asked for was not obtained */
+  TAME_DEVICE_ERROR = 32,        /**< the device or precision asked for was not obtained */
+  TAME_PARITY_ERROR = 40         /**< a graph is computed otherwise here than it was made */
 } tame_status;
 
 /** Name of a status as the Python package has it, such as "ChecksumError"; never NULL. */

@@ -174,6 +174,8 @@ const char* tame_status_name(tame_status status) {
       return "BackendNotInstalledError";
     case TAME_DEVICE_ERROR:
       return "DeviceError";
+    case TAME_PARITY_ERROR:
+      return "ParityError";
   }
   return "unknown status";
 }

@@ -187,6 +187,7 @@ Manifest parse_manifest(const std::string& text) {
   check_identity(manifest, said);
   Manifest made = manifest_of(manifest);
   made.identity = sha256(said);
+  made.recorded = recorded_errors(text);
   return made;
 }
 

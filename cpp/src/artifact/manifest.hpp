@@ -5,10 +5,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "artifact/recorded.hpp"
 
 namespace libtame {
 
@@ -61,6 +64,7 @@ struct Manifest {
   std::vector<std::pair<std::string, std::string>> files;  // name and sha256, in their order
   bool speed_only = false;                                 // some weights are random
   std::string identity;  // sha256 of the identity text, which fixes the graph's meaning
+  std::optional<RecordedErrors> recorded;  // where the artifact was made
 
   /// Height and width of a map. Throws Failure: TAME_INCOMPATIBLE_ERROR where they are not fixed.
   std::array<std::int64_t, 2> map_size() const;

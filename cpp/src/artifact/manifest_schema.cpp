@@ -167,7 +167,7 @@ std::vector<Field> identity_fields() {
           {"labels", decode_str(), text("labels.txt")},
           {"kind", decode_choice({"explainer"}), text("explainer")},
           {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
-          {"target", decode_optional(decode_choice({"cpu", "tensorrt"})), nothing()},
+          {"target", decode_optional(decode_choice({"cpu", "cpu-vnni", "tensorrt"})), nothing()},
           {"parents", decode_list(decode_str()), Value::array()}};
 }
 

@@ -57,7 +57,8 @@ class Backend {
 
 /// Open an artifact's graph on the backend that the options name.
 /// Throws Failure: TAME_NOT_INSTALLED_ERROR, TAME_DEVICE_ERROR, TAME_BACKEND_ERROR,
-/// TAME_INCOMPATIBLE_ERROR, TAME_INPUT_ERROR for an option without a meaning there.
+/// TAME_INCOMPATIBLE_ERROR, TAME_PARITY_ERROR for a graph of lower precision that is computed
+/// otherwise than it was made, TAME_INPUT_ERROR for an option without a meaning there.
 std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& options);
 
 std::unique_ptr<Backend> open_onnxruntime(const Artifact& artifact, const Options& options);

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "backend.hpp"
+#include "cores.hpp"
 #include "error.hpp"
 #include "library.hpp"
 #include "onnxruntime_api.hpp"
@@ -60,8 +61,9 @@ class OnnxRuntimeBackend final : public Backend {
     check(api, api.call<ort::CreateSessionOptions>(&settings), "failed");
     const std::unique_ptr<ort::SessionOptions, FreeSettings> owned(settings, {&api});
     check(api, api.call<ort::SetSessionLogSeverityLevel>(settings, ort::error_severity), "failed");
-    if (options.threads > 0) {
-      check(api, api.call<ort::SetIntraOpNumThreads>(settings, options.threads), "failed");
+    const int threads = threads_for(options.threads);
+    if (threads > 0) {
+      check(api, api.call<ort::SetIntraOpNumThreads>(settings, threads), "failed");
     }
     const std::string model = artifact.model().string();
     check(api, api.call<ort::CreateSession>(runtime_.env, model.c_str(), settings, &session_),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend.hpp"
+#include "cores.hpp"
 #include "error.hpp"
 #include "library.hpp"
 #include "openvino_api.hpp"
@@ -66,7 +67,7 @@ class OpenVinoBackend final : public Backend {
         api_(runtime_.api),
         manifest_(artifact.manifest),
         precision_(options.precision.empty() ? "fp32" : options.precision) {
-    check_precision(artifact);
+    check_precision();
     compile(artifact, options);
     for (const TensorSpec& spec : manifest_.inputs) types_.push_back(type_of(spec.name, true));
     for (const TensorSpec& spec : manifest_.outputs) types_.push_back(type_of(spec.name, false));
@@ -129,15 +130,9 @@ class OpenVinoBackend final : public Backend {
   };
 
   /// OpenVINO picks bfloat16 by itself where the CPU has it; here only who asks for it gets it.
-  /// And it has been seen to compute quantized graphs wrongly without a word.
-  void check_precision(const Artifact& artifact) const {
+  void check_precision() const {
     if (precision_ != "fp32" && precision_ != "bf16") {
       fail(TAME_INPUT_ERROR, "precision is '", precision_, "'; expected fp32 or bf16");
-    }
-    if (artifact.manifest.precision != "fp32") {
-      fail(TAME_INCOMPATIBLE_ERROR, artifact.path.string(), " is ", artifact.manifest.precision,
-           "; openvino has been seen to compute such graphs wrongly, and only the Python runtime "
-           "can tell. Use backend onnxruntime");
     }
     if (precision_ != "bf16") return;
     char* found = nullptr;
@@ -156,11 +151,12 @@ class OpenVinoBackend final : public Backend {
     check(api_, api_.read_model(runtime_.core, path.c_str(), nullptr, &read),
           "cannot read " + path);
     const std::unique_ptr<ov::Model, void (*)(ov::Model*)> model(read, api_.model_free);
-    const std::string threads = std::to_string(options.threads);
+    const int count = threads_for(options.threads);
+    const std::string threads = std::to_string(count);
     const char* precision = precision_ == "bf16" ? "bf16" : "f32";
     ov::Compiled* compiled = nullptr;
     // Arguments are counted with their names; the last pair is left out where nobody chose it.
-    const std::size_t arguments = options.threads > 0 ? 6 : 4;
+    const std::size_t arguments = count > 0 ? 6 : 4;
     check(api_,
           api_.compile(runtime_.core, model.get(), cpu, arguments, &compiled, precision_key,
                        precision, "PERFORMANCE_HINT", "LATENCY", "INFERENCE_NUM_THREADS",

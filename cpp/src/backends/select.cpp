@@ -1,6 +1,11 @@
 // Which backend runs an artifact.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "backend.hpp"
 #include "error.hpp"
+#include "verify/trust.hpp"
 
 namespace libtame {
 namespace {
@@ -28,6 +33,29 @@ void check_options(const Options& options) {
   check("no_cuda_graphs", !options.cuda_graphs, tensorrt);
 }
 
+/// Whether sums of integer kernels saturate here: x86-64 without VNNI.
+bool saturates() {
+#if defined(__x86_64__)
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned avx_vnni = 1U << 4U;
+  const bool narrow = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+                      (eax & avx_vnni) != 0 && __builtin_cpu_supports("avx2") != 0;
+  return !narrow && __builtin_cpu_supports("avx512vnni") == 0;
+#else
+  return false;
+#endif
+}
+
+void check_vnni(const Artifact& artifact) {
+  if (artifact.manifest.target != "cpu-vnni" || !saturates()) return;
+  fail(TAME_INCOMPATIBLE_ERROR, artifact.path.string(), " is ", artifact.manifest.precision,
+       " for processors with VNNI, and this one has none: its integer kernels would saturate. "
+       "Quantize the float32 artifact with --target cpu, for every processor");
+}
+
 }  // namespace
 
 void Backend::run_on_device(const tame_device_call&) {
@@ -43,9 +71,11 @@ std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& o
   check_options(options);
   // An engine's sidecar names the graph that it was built of.
   if (is_tensorrt(options)) return open_tensorrt(artifact, options);
+  check_vnni(artifact);
   std::unique_ptr<Backend> opened =
       openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
   if (!artifact.graph_is_checked) fail_foreign_graph(artifact);
+  hold_to_reference(*opened, artifact, options);
   return opened;
 }
 

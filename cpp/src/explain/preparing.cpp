@@ -5,6 +5,8 @@
 #include <system_error>
 #include <utility>
 
+#include "../backends/cores.hpp"
+
 namespace libtame {
 namespace {
 
@@ -12,8 +14,7 @@ namespace {
 constexpr std::size_t most_threads = 16;
 
 std::size_t thread_count(int asked) {
-  const std::size_t count =
-      asked > 0 ? static_cast<std::size_t>(asked) : std::thread::hardware_concurrency();
+  const auto count = static_cast<std::size_t>(asked > 0 ? asked : usable_processors());
   return std::clamp<std::size_t>(count, 1, most_threads);
 }
 

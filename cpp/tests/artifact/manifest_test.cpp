@@ -46,6 +46,7 @@ TEST(Manifest, GivesItsFacts) {
   check_runnable(manifest);
   EXPECT_TRUE(parsed(spoiled("/weights/head/random", true)).speed_only);
   EXPECT_EQ(parsed(spoiled("/target", "cpu")).target, "cpu");
+  EXPECT_EQ(parsed(spoiled("/target", "cpu-vnni")).target, "cpu-vnni");
   EXPECT_EQ(parsed(spoiled("/image/interpolation", "lanczos")).image.interpolation,
             Interpolation::lanczos);
 }

@@ -40,10 +40,12 @@ Advance = Callable[[int], None]
 def watched_tensors(graph: Graph) -> list[str]:
     """Return the activations whose ranges quantization may need.
 
-    A layer's output before its own ReLU is none: the two are one operation in eight bits.
+    A layer's output before its own ReLU or Clip is none: they are one operation in eight bits.
     """
-    hidden = {str(layer.output[0]) for layer in graph.layers} - {
-        graph.activated(layer) for layer in graph.layers
+    hidden = {
+        str(node.input[0])
+        for layer in graph.layers
+        for node in graph.bounding(str(layer.output[0]))
     }
     return [name for name in graph.activations if name not in hidden]
 

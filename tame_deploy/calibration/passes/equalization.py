@@ -1,7 +1,8 @@
 """Cross-layer equalisation: channels rescaled where the network cannot tell the difference.
 
-ReLU, pooling and addition commute with a positive factor a channel. So a layer's output channels
-may be divided by factors that the layers after it multiply back in, exactly. Chosen so that no
+ReLU, pooling and addition commute with a positive factor a channel, and a Clip from zero upwards
+does where its upper bound is divided as well. So a layer's output channels may be divided by
+factors that the layers after it multiply back in, exactly. Chosen so that no
 channel needs much more range than another, they let eight bits serve all channels (Nagel et al.,
 ICCV 2019, section 4.1), here balancing activations against the weights that read them (Xiao et
 al., SmoothQuant, ICML 2023, equation 4).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,11 +27,14 @@ __all__ = ["ChannelGroups", "equalize"]
 
 #: Operations that keep channels apart and commute with a positive factor for each.
 _KEEPING = frozenset(
-    {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Identity", "Dropout"}
+    {"Relu", "LeakyRelu", "PRelu", "Identity", "Dropout"}
+    | {"MaxPool", "AveragePool", "GlobalAveragePool"}
 )
 #: No channel is rescaled by more than this, up or down.
 LIMIT = 32.0
 _TINY = 1e-9
+#: How often clips are looked at again: what one lowers can be what another shares.
+_ROUNDS = 4
 
 Ids = NDArray[np.int64]
 
@@ -47,9 +52,12 @@ class ChannelGroups:
         self._equal: list[tuple[Ids, Ids]] = []
         self.fixed: set[int] = set()
         self.ids: dict[str, Ids] = {}
-        #: (weight name, axis of its input channels, ids) of all that read rescaled channels.
+        #: (weight name, axis of its output channels, ids) of all that read rescaled channels; the
+        #: ids have the weight's number of dimensions, and say which channel each of it multiplies.
         self.readers: list[tuple[str, int, Ids]] = []
         self.writers: list[tuple[onnx.NodeProto, Ids]] = []
+        #: (Clip, its upper bound, ids) of all Clips that rescaled channels go through.
+        self.clips: list[tuple[onnx.NodeProto, float, Ids]] = []
         layers = {str(layer.name) for layer in graph.layers}
         for node in graph.nodes:
             self._visit(node, is_layer=node.name in layers)
@@ -77,6 +85,11 @@ class ChannelGroups:
         output = str(node.output[0])
         if node.op_type in _KEEPING or self._is_spatial_mean(node) or self._flattens(node):
             self.ids[output] = self.ids[known[0]]
+        elif (high := self._clips_above_zero(node)) is not None:
+            self.ids[output] = self.ids[known[0]]
+            self.clips.append((node, high, self.ids[output]))
+        elif node.op_type == "Mul" and len(known) == 1 and self._sized(node):
+            self.ids[output] = self.ids[known[0]]  # a gate, or a constant
         elif node.op_type == "Add" and len(known) == 2 and self._same_channels(known):
             self._equal.append((self.ids[known[0]], self.ids[known[1]]))
             self.ids[output] = self.ids[known[0]]
@@ -90,6 +103,11 @@ class ChannelGroups:
     def _sized(self, node: onnx.NodeProto) -> bool:
         shapes = [self.graph.shapes.get(name, (None, None)) for name in node.input]
         return all(len(shape) > 1 and shape[1] is not None for shape in shapes)
+
+    def _clips_above_zero(self, node: onnx.NodeProto) -> float | None:
+        """Return the upper bound of a Clip from zero upwards."""
+        kept = self.graph.bounds(node) if node.op_type == "Clip" else None
+        return kept[1] if kept is not None and kept[0] == 0 and np.isfinite(kept[1]) else None
 
     def _ids_or_fixed(self, name: str) -> Ids:
         if name in self.ids:
@@ -106,13 +124,14 @@ class ChannelGroups:
         source, output = str(node.input[0]), str(node.output[0])
         if not self._may_rescale(node):
             return False
-        if node.op_type == "Conv" and attribute(node, "group", 1) != 1:
-            return self._visit_grouped(node)
         rows = 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
         if node.op_type == "MatMul" and len(self.graph.shapes.get(source, ())) != 2:
             return False  # channels are not on axis 1 there
         if source in self.ids:
-            self.readers.append((str(node.input[1]), 1 - rows, self.ids[source]))
+            groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+            read = np.repeat(self.ids[source].reshape(groups, -1), shape[rows] // groups, axis=0)
+            read = read if rows == 0 else read.T
+            self.readers.append((str(node.input[1]), rows, _with_rank(read, len(shape))))
         self.ids[output] = self._new(int(shape[rows]))
         self.writers.append((node, self.ids[output]))
         return True
@@ -124,18 +143,6 @@ class ChannelGroups:
         known = all(name in self.graph.initializers for name in constants)
         flat = all(len(self.graph.initializers[name].dims) == 1 for name in constants[1:] if known)
         return alone and known and flat and not attribute(node, "transA")
-
-    def _visit_grouped(self, node: onnx.NodeProto) -> bool:
-        """Note a depthwise convolution, whose channels stay apart; another kind is no layer."""
-        source, weight = str(node.input[0]), self.graph.initializers[node.input[1]]
-        depthwise = weight.dims[1] == 1 and weight.dims[0] == attribute(node, "group", 1)
-        if not depthwise or source not in self.ids:
-            return False
-        output = str(node.output[0])
-        self.readers.append((str(node.input[1]), 0, self.ids[source]))
-        self.ids[output] = self._new(int(weight.dims[0]))
-        self.writers.append((node, self.ids[output]))
-        return True
 
     def _same_channels(self, names: Sequence[str]) -> bool:
         shapes = [self.graph.shapes.get(name, ()) for name in names]
@@ -180,7 +187,7 @@ class ChannelGroups:
         table = self.graph.initializers.get(rows)
         if table is None or table.dims[-1] != len(ids) or len(self.graph.consumers[rows]) != 1:
             return False
-        self.readers.append((rows, len(table.dims) - 1, ids))
+        self.readers.append((rows, 0, ids.reshape(*[1] * (len(table.dims) - 1), -1)))
         return True
 
 
@@ -196,14 +203,22 @@ def equalize(graph: Graph, peaks: Mapping[str, Sequence[float]], strength: float
     groups = channels.groups
     activation = _activation_peaks(channels, peaks)
     weight = _weight_peaks(channels)
-    movable = (activation > _TINY) & (weight > _TINY)
-    movable[groups[list(channels.fixed)]] = False
+    free = np.ones(len(activation), bool)
+    free[groups[list(channels.fixed)]] = False
+    movable = (activation > _TINY) & (weight > _TINY) & free
     if not movable.any():
         return None
     factors = np.ones(len(movable))
     factors[movable] = activation[movable] ** strength / weight[movable] ** (1 - strength)
     _centre(channels, factors, movable)
-    return _rescaled(channels, np.clip(factors, 1 / LIMIT, LIMIT)[groups])
+    factors = np.clip(factors, 1 / LIMIT, LIMIT)[groups]
+    _keep_clips_above_ranges(channels, factors, peaks, free[groups])
+    return _with_divided_clips(_rescaled(channels, factors), channels, factors)
+
+
+def _with_rank(table: NDArray[Any], rank: int) -> NDArray[Any]:
+    """Return a matrix with dimensions of one appended."""
+    return table.reshape(*table.shape, *[1] * (rank - 2))
 
 
 def _connected(count: int, pairs: Sequence[tuple[Ids, Ids]]) -> Ids:
@@ -227,12 +242,17 @@ def _activation_peaks(
 
 
 def _weight_peaks(channels: ChannelGroups) -> NDArray[np.float64]:
-    """Return how large the weights are that read each group, as a share of their layer's."""
+    """Return how large the weights are that read each group, as a share of their own row's.
+
+    Weights have a step for each row (output channel). So a depthwise convolution, whose rows
+    read a single channel, is content with any factor.
+    """
     found = np.zeros(channels.groups.max(initial=-1) + 1)
-    for name, axis, ids in channels.readers:
+    for name, rows, ids in channels.readers:
         values = np.abs(channels.graph.weight(name))
-        by_channel = values.max(axis=tuple(i for i in range(values.ndim) if i != axis))
-        np.maximum.at(found, channels.groups[ids], by_channel / max(float(values.max()), _TINY))
+        others = tuple(axis for axis in range(values.ndim) if axis != rows)
+        shares = values / np.maximum(values.max(axis=others, keepdims=True), _TINY)
+        np.maximum.at(found, channels.groups[np.broadcast_to(ids, values.shape)], shares)
     return found
 
 
@@ -251,20 +271,64 @@ def _centre(
         factors[own] /= np.exp(np.log(factors[own]).mean())
 
 
+def _keep_clips_above_ranges(
+    channels: ChannelGroups,
+    factors: NDArray[np.float64],
+    peaks: Mapping[str, Sequence[float]],
+    free: NDArray[np.bool_],
+) -> None:
+    """Lower factors until no channel's clip is below the range that all of its value share.
+
+    Then a quantizer over that range does the clip's work: what a channel would cut off lies
+    beyond the range.
+    """
+    for node, high, ids in channels.clips * _ROUNDS:
+        seen = np.asarray(peaks.get(str(node.output[0]), ()))
+        if len(seen) == len(ids):
+            most = high / max(float((seen / factors[ids]).max()), _TINY)
+            over = ids[free[ids] & (factors[ids] > most)]
+            factors[np.isin(channels.groups, channels.groups[over])] = most
+
+
+def _with_divided_clips(
+    graph: Graph, channels: ChannelGroups, factors: NDArray[np.float64]
+) -> Graph:
+    """Return the graph with a bound by channel in place of each Clip whose channels differ."""
+    model = graph.model
+    nodes = list(model.graph.node)
+    clips = {str(node.name): (high, ids) for node, high, ids in channels.clips}
+    del model.graph.node[:]
+    for node in nodes:
+        high, ids = clips.get(str(node.name), (0.0, np.zeros(0, np.int64)))
+        model.graph.node.append(node)
+        if (factors[ids] != 1).any():
+            output, bound = str(node.output[0]), f"{node.name}/bound"
+            rank = len(graph.shapes[output])
+            values = (high / factors[ids]).astype(np.float32).reshape(-1, *[1] * (rank - 2))
+            model.graph.initializer.append(numpy_helper.from_array(values, bound))
+            make = onnx.helper.make_node
+            relu = make("Relu", node.input[:1], [f"{output}/relu"], node.name)
+            least = make("Min", [f"{output}/relu", bound], [output], f"{node.name}/Min")
+            model.graph.node[-1].CopyFrom(relu)
+            model.graph.node.append(least)
+    return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+
+
 def _rescaled(channels: ChannelGroups, factors: NDArray[np.float64]) -> Graph:
     """Return the graph with weights divided where channels are written, multiplied where read."""
     changed: dict[str, NDArray[np.float64]] = {}
 
-    def scale(name: str, axis: int, by: NDArray[np.float64]) -> None:
-        values = changed.setdefault(name, channels.graph.weight(name).astype(np.float64))
-        changed[name] = values * by.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    def scale(name: str, by: NDArray[np.float64]) -> None:
+        changed[name] = changed.get(name, channels.graph.weight(name)) * by
 
     for node, ids in channels.writers:
         by = 1 / factors[ids]
         rows = 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
-        scale(str(node.input[1]), rows, by)
+        rank = len(channels.graph.initializers[node.input[1]].dims)
+        column = _with_rank(by[:, None], rank)
+        scale(str(node.input[1]), column if rows == 0 else column.T)
         if len(node.input) > 2 and node.input[2]:
-            scale(str(node.input[2]), 0, by)
-    for name, axis, ids in channels.readers:
-        scale(name, axis, factors[ids])
+            scale(str(node.input[2]), by)
+    for name, _, ids in channels.readers:
+        scale(name, factors[ids])
     return channels.graph.with_weights(changed)

@@ -1,12 +1,15 @@
 """Pixels are eight bits already: normalisation folded into the first convolution.
 
 What is left before it is a transposition of bytes, and no pixel is rounded. Exact where the
-convolution pads nothing: a padded zero stands for the mean colour before, for black after.
+convolution pads nothing. With padding, a padded zero stands for the mean colour before, and for
+one level after, the same for all colours. That is done where no mean is further than half a level
+from it (a mean of 0.5): rounding would cost every pixel as much, and this costs the border alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -16,53 +19,67 @@ from onnx import numpy_helper
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
 
-__all__ = ["PIXELS", "SPAN", "fold_pixels", "pixel_means"]
+__all__ = ["PIXELS", "fold_pixels", "pixel_means"]
 
-#: The value that the first convolution then takes, and what it spans.
+#: The value that the first convolution then takes.
 PIXELS = "pixels"
-SPAN: Range = (0.0, 1.0)
 
+#: Half a level, and what float32 makes of it.
+_NEAR = 0.5001
 _STEPS = ("Cast", "Transpose", "Mul", "Add")
 
 
-def fold_pixels(graph: Graph) -> Graph | None:
-    """Return the graph with its first convolution on raw pixels, or None where that is not exact.
+def fold_pixels(graph: Graph) -> tuple[Graph, Range] | None:
+    """Return the graph with its first convolution on raw pixels, and what these span.
 
-    The pattern is images -> Cast -> Transpose -> Mul -> Add -> Conv without padding.
+    None where that is not exact, or the pattern images -> Cast -> Transpose -> Mul -> Add -> Conv
+    is not there.
     """
     found = _pattern(graph)
     if found is None:
         return None
-    steps, conv = found
-    scale, shift = (_by_channel(graph, step) for step in steps[2:])
+    steps, conv, scale, shift, zero = found
     weight = graph.weight(conv.input[1]).astype(np.float64)
     bias = graph.weight(conv.input[2]).astype(np.float64)
-    if scale is None or shift is None or weight.shape[1] != 3:
-        return None
     folded = {
         str(conv.input[1]): weight * scale[None, :, None, None] * 255,
-        str(conv.input[2]): bias + np.einsum("ocij,c->o", weight, shift),
+        str(conv.input[2]): bias + np.einsum("ocij,c->o", weight, shift + scale * zero),
     }
     model = graph.with_weights(folded).model
-    _rewire(model, {str(step.name) for step in steps}, str(conv.name))
-    return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    _rewire(model, {str(step.name) for step in steps}, str(conv.name), zero)
+    folded_graph = Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    return folded_graph, (-zero / 255, (255 - zero) / 255)
 
 
 def pixel_means(graph: Graph, means: Mapping[str, Sequence[float]]) -> NDArray[np.float64] | None:
-    """Return the mean of each colour in [0, 1], of the means of the normalised pictures."""
+    """Return the mean of each colour as the folded graph sees it, of the normalised pictures'."""
     found = _pattern(graph)
     if found is None:
         return None
-    steps, conv = found
-    scale, shift = (_by_channel(graph, step) for step in steps[2:])
+    _, conv, scale, shift, zero = found
     normalised = means.get(str(conv.input[0]))
-    if scale is None or shift is None or normalised is None:
+    if normalised is None:
         return None
-    colours: NDArray[np.float64] = (np.asarray(normalised) - shift) / (255 * scale)
+    colours: NDArray[np.float64] = ((np.asarray(normalised) - shift) / scale - zero) / 255
     return colours
 
 
-def _pattern(graph: Graph) -> tuple[list[onnx.NodeProto], onnx.NodeProto] | None:
+def _zero_level(scale: NDArray[np.float64], shift: NDArray[np.float64], padded: bool) -> int | None:
+    """Return the level of a pixel that stands for zero, or None if none is near enough."""
+    if not padded:
+        return 0
+    means = -shift / scale
+    level = round(float(means.mean()))
+    return level if np.abs(means - level).max() <= _NEAR and 0 <= level <= 255 else None
+
+
+_Found: TypeAlias = tuple[
+    list[onnx.NodeProto], onnx.NodeProto, NDArray[np.float64], NDArray[np.float64], int
+]
+
+
+def _pattern(graph: Graph) -> _Found | None:
+    """Return the steps, the convolution, scale and shift by colour, and the level of zero."""
     value, steps = "images", []
     for kind in _STEPS:
         after = graph.consumers.get(value, [])
@@ -83,7 +100,11 @@ def _pattern(graph: Graph) -> tuple[list[onnx.NodeProto], onnx.NodeProto] | None
         name in graph.initializers and len(graph.consumers[name]) == 1
         for name in convs[0].input[1:]
     )
-    return (steps, convs[0]) if own and not (padded or automatic or grouped) else None
+    scale, shift = (_by_channel(graph, step) for step in steps[2:])
+    if scale is None or shift is None or not own or automatic or grouped:
+        return None
+    zero = _zero_level(scale, shift, padded)
+    return None if zero is None else (steps, convs[0], scale, shift, zero)
 
 
 def _by_channel(graph: Graph, step: onnx.NodeProto) -> NDArray[np.float64] | None:
@@ -94,7 +115,7 @@ def _by_channel(graph: Graph, step: onnx.NodeProto) -> NDArray[np.float64] | Non
     return values if values.size == 3 else None
 
 
-def _rewire(model: onnx.ModelProto, steps: set[str], conv: str) -> None:
+def _rewire(model: onnx.ModelProto, steps: set[str], conv: str, zero: int) -> None:
     """Replace the steps by a transposition of bytes and the pair that says what they mean."""
     nodes = list(model.graph.node)
     del model.graph.node[:]
@@ -117,7 +138,7 @@ def _rewire(model: onnx.ModelProto, steps: set[str], conv: str) -> None:
             model.graph.node.append(node)
     model.graph.initializer.extend(
         [
-            numpy_helper.from_array(np.asarray(SPAN[1] / 255, np.float32), "pixels_scale"),
-            numpy_helper.from_array(np.asarray(0, np.uint8), "pixels_zero_point"),
+            numpy_helper.from_array(np.asarray(1 / 255, np.float32), "pixels_scale"),
+            numpy_helper.from_array(np.asarray(zero, np.uint8), "pixels_zero_point"),
         ]
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -21,17 +21,23 @@ from onnxruntime.quantization import (
 
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
+from tame_deploy.calibration.passes.bounds import drop_least, fuse_bounds, within_bounds
+from tame_deploy.calibration.passes.weights import step_overrides
 from tame_deploy.errors import BuildError
 
 __all__ = ["TARGETS", "Placement", "Target", "quantize_graph"]
 
-Target = Literal["cpu", "tensorrt"]
-TARGETS: tuple[Target, ...] = ("cpu", "tensorrt")
+#: "cpu" means the same on every processor; "cpu-vnni" has finer weights, which need one with VNNI.
+Target = Literal["cpu", "cpu-vnni", "tensorrt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 #: Operations that an eight-bit kernel does on the codes themselves.
-_PASSING = frozenset({"Relu", "MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool"})
+_PASSING = frozenset({"MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool", "LeakyRelu"})
 #: Of those, the ones that only pick values: one range for inputs and output loses nothing.
 _PICKING = frozenset({"MaxPool", "Concat"})
+
+#: Operations whose integer kernels may give float32: what needs eight bits of it asks for them.
+_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 
 _DEQUANTIZE = "DequantizeLinear"
 _FUSED = {"Conv": "FusedConv", "Gemm": "FusedGemm"}
@@ -56,21 +62,30 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
     """Return the graph with Q/DQ pairs; nothing in its tail is touched.
 
     "cpu": uint8 activations, int8 weights by channel, int32 biases, on both sides of an operation,
-    which ONNX Runtime makes integer kernels of. "tensorrt": symmetric int8 before every layer and
-    on the shortcut of a residual addition, never between a convolution and its ReLU or addition,
-    so that TensorRT fuses them.
+    which ONNX Runtime makes integer kernels of; weights are as fine as no processor spoils.
+    "cpu-vnni": the same with all eight bits for weights. "tensorrt": symmetric int8 before every
+    layer and on the shortcut of a residual addition, never between a convolution and its ReLU or
+    addition, so that TensorRT fuses them.
     """
     if not {str(layer.name) for layer in graph.layers} - placement.excluded:
         untouched = onnx.ModelProto()  # to the tool, no nodes would mean all
         untouched.CopyFrom(graph.model)
         return untouched
-    if placement.target == "cpu":
-        nodes, types = _integer_nodes(graph, placement.excluded), sorted(_PASSING)
+    if placement.target != "tensorrt":
+        nodes = _integer_nodes(graph, placement.excluded)
         ranges = _shared_ranges(graph, placement.ranges, set(nodes))
-        model = _insert(graph, ranges, nodes, types, QuantType.QUInt8, {})
+        fused, nodes = fuse_bounds(graph, ranges, nodes)
+        options: dict[str, Any] = {
+            "OpTypesToExcludeOutputQuantization": sorted(_FLOAT_OUTPUT),
+            "TensorQuantOverrides": step_overrides(fused, nodes)
+            if placement.target == "cpu"
+            else {},
+        }
+        model = _insert(fused, ranges, nodes, sorted(_PASSING), QuantType.QUInt8, options)
         _shield(model, placement.excluded)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]
+        graph = drop_least(graph, placement.ranges, set(nodes))
         options = {
             "ActivationSymmetric": True,
             "QuantizeBias": False,
@@ -87,10 +102,11 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
 def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     """Return the layers to quantize, and what lies between them and needs no float32."""
     layers = {str(layer.name) for layer in graph.layers} - excluded
+    activations = set(graph.activations)
     passing = [
         node
         for node in graph.nodes
-        if node.op_type in _PASSING and node.output[0] in graph.activations
+        if (node.op_type in _PASSING or graph.bounds(node)) and node.output[0] in activations
     ]
     given: set[str] = {str(node.output[0]) for node in graph.nodes if node.name in layers}
     for node in passing:
@@ -103,7 +119,7 @@ def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     between = {
         str(node.name)
         for node in passing
-        if given.intersection(node.input) and (node.output[0] in wanted or node.op_type == "Relu")
+        if given.intersection(node.input) and (node.output[0] in wanted or graph.bounds(node))
     }
     return [str(node.name) for node in graph.nodes if node.name in layers | between]
 
@@ -124,7 +140,7 @@ def _shared_ranges(graph: Graph, ranges: Mapping[str, Range], nodes: set[str]) -
             for name in names:
                 changed = changed or shared[name] != (low, high)
                 shared[name] = (low, high)
-    return shared
+    return within_bounds(graph, shared, nodes)
 
 
 def _insert(

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tame_deploy.artifact.arithmetic import ArithmeticReport
 from tame_deploy.artifact.manifest import FidelityReport
 from tame_deploy.calibration.observing.choice import Choice
 from tame_deploy.calibration.search.plan import Plan
@@ -40,6 +41,7 @@ class QuantizationRecord:
     Attributes:
         search: the plan, and what was tried before it was chosen.
         comparison: of the result with float32.
+        arithmetic: how true a graph for CPUs is on other processors; None for other graphs.
         fidelity: on the held-out set, with the floor that it was held to.
         held_out: the pictures of that set.
         times: milliseconds beside float32's, by batch size; empty where it cannot run here.
@@ -48,6 +50,7 @@ class QuantizationRecord:
 
     search: SearchResult
     comparison: Comparison
+    arithmetic: ArithmeticReport | None
     fidelity: FidelityReport
     held_out: Choice
     times: dict[str, dict[str, float]]
@@ -78,6 +81,7 @@ class QuantizationRecord:
             "sensitivities": [asdict(one) for one in search.sensitivities],
             "times": self.times,
             "speedups": self.speedups,
+            "arithmetic": asdict(self.arithmetic) if self.arithmetic else None,
             "fidelity": asdict(self.fidelity),
             "judged_sha256": dict(zip(self.held_out.names, self.held_out.sha256, strict=True)),
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from tame_deploy.artifact.arithmetic import QUANTIZATION_FILE
 from tame_deploy.artifact.directory import (
     Artifact,
     create_artifact,
@@ -22,13 +23,13 @@ from tame_deploy.calibration.observing.record import CALIBRATION_FILE, Calibrati
 from tame_deploy.calibration.report.pictures import draw_before_after, draw_curve
 from tame_deploy.calibration.report.quantization_record import QuantizationRecord
 from tame_deploy.errors import BuildError
-from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.backends.protocol import BackendOptions
+from tame_deploy.runtime.backends.table import backend_spec
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
-__all__ = ["QUANTIZATION_FILE", "write_quantized"]
+__all__ = ["write_quantized"]
 
-QUANTIZATION_FILE = "quantization.json"
 PICTURES_FILE = "before-after.png"
 CURVE_FILE = "curve.png"
 _MODEL_FILES = ("model.onnx", "model.onnx.data")
@@ -107,7 +108,9 @@ def _manifest(
 
 def _with_parity(artifact: Artifact) -> Manifest:
     """Note how far the graph is from PyTorch on the pictures that `verify` will run again."""
-    with open_backend(artifact, "onnxruntime") as backend:
+    # Not by `open_backend`, which holds a graph to what is measured only now.
+    options = BackendOptions()
+    with backend_spec("onnxruntime", options).open(artifact, options) as backend:
         parity = check_parity(backend, ParityReference.load(artifact), artifact)
     if not (math.isfinite(parity.logit_error) and math.isfinite(parity.map_error)):
         raise BuildError("the graph gives NaN or infinity for the pictures of the parity check")

@@ -25,7 +25,10 @@ __all__ = [
 RecoveryMethod = Literal["equalize", "ranges", "bias", "layers"]
 RECOVERY_METHODS: tuple[RecoveryMethod, ...] = get_args(RecoveryMethod)
 
-STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
+#: Tried in turn until one is worse than the one before: for each, activations are observed anew.
+STRENGTHS = (0.5, 0.7, 0.9)
+#: The search of single ranges ends when so many in a row gained nothing worthwhile.
+_PATIENCE = 6
 #: Ranges that differ by less are not worth a trial.
 _NEARLY = 0.02
 #: A method must take this share off the error, or it is left out.
@@ -92,11 +95,12 @@ def recover_accuracy(
         started = time.monotonic()
         report(f"Accuracy recovery: {name}")
         tried = known[name](trials, plan, deadline, report)
-        before, after = trials.score(plan), trials.score(tried)
+        # On many pictures: channels that the calibration set shows as quiet may not stay so.
+        before, after = trials.validate(plan), trials.validate(tried)
         used = after.error < before.error * (1 - _WORTHWHILE)
         plan = tried if used else plan
         seconds = time.monotonic() - started
-        steps.append(RecoveryStep(name, trials.validate(tried), used, seconds))
+        steps.append(RecoveryStep(name, after, used, seconds))
     return plan, steps
 
 
@@ -109,7 +113,9 @@ def _equalized(trials: Trials, plan: Plan, deadline: float, report: Report) -> P
             break
         report(f"Accuracy recovery: equalize, strength {strength}")
         tried.append(replace(plan, strength=strength))
-        trials.score(tried[-1])
+        errors = [trials.score(one).error for one in tried[-2:]]
+        if errors[-1] > errors[0]:
+            break
     return min(tried, key=lambda one: trials.score(one).error)
 
 
@@ -119,14 +125,18 @@ def _with_best_ranges(trials: Trials, plan: Plan, deadline: float, report: Repor
     methods = [method for method in METHODS if method != other or method == plan.method]
     plans = [replace(plan, method=method) for method in methods]
     best = min(plans, key=lambda one: trials.score(one).error)
+    in_vain = 0
     for name in _doubtful(trials, best, methods):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or in_vain == _PATIENCE:
             break
         report(f"Accuracy recovery: range of {name}")
+        before = trials.score(best).error
         best = min(
             [best, *_alternatives(trials, best, name, methods)],
             key=lambda one: trials.score(one).error,
         )
+        gained = trials.score(best).error < before * (1 - _WORTHWHILE)
+        in_vain = 0 if gained else in_vain + 1
     return best
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tame_deploy.calibration.search.outlook import hopeless_reason
 from tame_deploy.calibration.search.plan import Plan
 from tame_deploy.calibration.search.recovery import RecoveryMethod, RecoveryStep, recover_accuracy
 from tame_deploy.calibration.search.sensitivity import CurvePoint, Sensitivity, exclude_layers
@@ -26,12 +27,14 @@ class SearchResult:
         curve: plans from all layers quantized upwards.
         chosen: the place on the curve of the plan that was chosen.
         sensitivities: what excluding each layer alone gains.
+        hopeless: why layers were not searched, though the floor was missed; empty if they were.
     """
 
     steps: list[RecoveryStep]
     curve: list[CurvePoint]
     chosen: int
     sensitivities: list[Sensitivity]
+    hopeless: str = ""
 
     @property
     def plan(self) -> Plan:
@@ -80,6 +83,11 @@ def search_plan(
     if "layers" not in methods or not quantizes:
         start = CurvePoint(plan, trials.validate(plan), 0.0)
         return SearchResult(steps=steps, curve=[start], chosen=0, sensitivities=[])
+    report("Looking whether excluded layers can reach the floor")
+    if (reason := hopeless_reason(trials, plan, floor)) is not None:
+        report(f"Stopped early: {reason}")
+        start = CurvePoint(plan, trials.validate(plan), 0.0)
+        return SearchResult(steps=steps, curve=[start], chosen=0, sensitivities=[], hopeless=reason)
     curve, found = exclude_layers(trials, plan, floor, deadline=deadline, advance=report)
     reaching = [i for i, point in enumerate(curve) if point.score.reaches(floor)]
     nearest = int(np.argmin([point.score.error for point in curve]))

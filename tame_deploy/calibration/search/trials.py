@@ -14,14 +14,14 @@ from tame_deploy.calibration.observing.record import Calibration
 from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.passes.equalization import equalize
 from tame_deploy.calibration.passes.half import QDQ_HALF_OPSET, at_least_opset, halve
-from tame_deploy.calibration.passes.pixels import PIXELS, SPAN, fold_pixels, pixel_means
+from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.calibration.search.plan import HOPELESS, Plan, Score
 from tame_deploy.errors import BackendError
 from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.similarity import correlations, overlaps, squared_error
 
-__all__ = ["Examples", "Trials"]
+__all__ = ["Examples", "Trials", "scored"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Trials:
         self._calibrate = calibrate
         self._few, self._many = few, many
         self._equalized: dict[float | None, tuple[Graph, Calibration]] = {}
-        self._shifts: dict[float | None, dict[str, NDArray[np.float64]]] = {}
+        self._shifts: dict[tuple[float | None, bool], dict[str, NDArray[np.float64]]] = {}
         self._scores: dict[Plan, Score] = {}
         self._validated: dict[Plan, Score] = {}
 
@@ -90,10 +90,10 @@ class Trials:
         ranges = calibration.ranges(plan.method)
         for name, method in plan.exceptions:
             ranges[name] = calibration.tensors[name].ranges[method]
-        if plan.target == "cpu" and (folded := fold_pixels(graph)) is not None:
-            graph, ranges = folded, {**ranges, PIXELS: SPAN}
+        if plan.target != "tensorrt" and (folded := fold_pixels(graph)) is not None:
+            graph, ranges = folded[0], {**ranges, PIXELS: folded[1]}
         if plan.corrected:
-            shifts = self._bias_shifts(graph, plan.strength)
+            shifts = self._bias_shifts(graph, plan)
             graph = correct_biases(graph, shifts, plan.excluded)
         mixed = plan.precision == "int8+fp16"
         if mixed:
@@ -103,16 +103,17 @@ class Trials:
             return model
         return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
 
-    def _bias_shifts(self, graph: Graph, strength: float | None) -> dict[str, NDArray[np.float64]]:
+    def _bias_shifts(self, graph: Graph, plan: Plan) -> dict[str, NDArray[np.float64]]:
         """Return the shifts of a graph that is equalized, or that with its pixels folded."""
-        if strength not in self._shifts:
-            unfolded, calibration = self.equalized(strength)
+        key = (plan.strength, plan.target == "cpu")
+        if key not in self._shifts:
+            unfolded, calibration = self.equalized(plan.strength)
             means = {name: seen.channel_means for name, seen in calibration.tensors.items()}
             colours = pixel_means(unfolded, means)
             if colours is not None:
                 means[PIXELS] = tuple(colours.tolist())
-            self._shifts[strength] = bias_shifts(graph, means)
-        return self._shifts[strength]
+            self._shifts[key] = bias_shifts(graph, means, portable=key[1])
+        return self._shifts[key]
 
     def score(self, plan: Plan) -> Score:
         """Return how far a plan is from float32 on few pictures: enough to compare trials.
@@ -121,7 +122,7 @@ class Trials:
             BuildError: if it cannot be built.
         """
         if plan not in self._scores:
-            self._scores[plan] = _measure(self.build(plan), self._few)
+            self._scores[plan] = self._measure(plan, self._few)
         return self._scores[plan]
 
     def validate(self, plan: Plan) -> Score:
@@ -131,8 +132,23 @@ class Trials:
             BuildError: if it cannot be built.
         """
         if plan not in self._validated:
-            self._validated[plan] = _measure(self.build(plan), self._many)
+            self._validated[plan] = self._measure(plan, self._many)
         return self._validated[plan]
+
+    def _measure(self, plan: Plan, examples: Examples) -> Score:
+        """Return a plan's score; a graph for GPUs owes nothing to this processor's kernels."""
+        expected = examples.reference
+        try:
+            found = examples.pictures.predict_graph(
+                self.build(plan).SerializeToString(),
+                expected.class_ids,
+                integer_kernels=plan.target != "tensorrt",
+            )
+        except BackendError as error:
+            if "NaN" in str(error):
+                return HOPELESS
+            raise
+        return scored(expected, found)
 
     def excluded_share(self, plan: Plan) -> float:
         """Return which share of the multiply-adds of all layers stays in higher precision."""
@@ -140,14 +156,8 @@ class Trials:
         return sum(costs[name] for name in plan.excluded) / max(sum(costs.values()), 1)
 
 
-def _measure(model: onnx.ModelProto, examples: Examples) -> Score:
-    expected = examples.reference
-    try:
-        found = examples.pictures.predict_graph(model.SerializeToString(), expected.class_ids)
-    except BackendError as error:
-        if "NaN" in str(error):
-            return HOPELESS
-        raise
+def scored(expected: NormalisedPredictions, found: NormalisedPredictions) -> Score:
+    """Return how far predictions are from float32's for the same pictures."""
     same = np.flatnonzero(expected.class_ids == found.class_ids)
     if not len(same):
         return HOPELESS

@@ -22,6 +22,7 @@ from tame_deploy.errors import (
     IncompatibleArtifactError,
 )
 from tame_deploy.files import cache_directory
+from tame_deploy.runtime.backends.cores import threads_for
 from tame_deploy.runtime.backends.protocol import BackendOptions
 
 __all__ = ["OpenVinoBackend", "computes_bfloat16"]
@@ -147,8 +148,9 @@ def _compile(core: Any, network: Any, options: BackendOptions) -> Any:
         # A graph that was compiled before is read from there, several times as fast.
         "CACHE_DIR": str(cache_directory() / "openvino"),
     }
-    if options.threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = options.threads
+    threads = threads_for(options.threads)
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     try:
         return core.compile_model(network, "CPU", settings)
     except RuntimeError as error:

@@ -31,7 +31,8 @@ class BackendOptions:
     """How a backend runs.
 
     Attributes:
-        threads: for one operation on the CPU; None is one a core.
+        threads: for one operation on the CPU; None is one for each core that the process may use
+            (affinity mask and quota of its container).
         providers: ONNX Runtime's execution providers in order of preference; one that is named and
             not obtained is an error. The CPU's by default.
         device: number of the GPU.

@@ -60,8 +60,6 @@ class BackendSpec:
         provider: which of ONNX Runtime's execution providers it runs on, where it has several.
         open_graph: opens a graph, a file or its bytes, with its inputs and outputs; None where
             engines alone are run.
-        checks_quantized: whether quantized graphs are held to the artifact's reference pictures at
-            each opening, because it has been seen to compute some of them wrongly.
         lower_precisions: which of `BackendOptions.precision` it can compute in here, besides the
             artifact's own.
     """
@@ -75,7 +73,6 @@ class BackendSpec:
     on_cpu: bool = False
     provider: str | None = None
     open_graph: OpenGraph | None = None
-    checks_quantized: bool = False
     lower_precisions: Callable[[], Sequence[ComputePrecision]] = tuple
 
     @property
@@ -220,7 +217,6 @@ BACKENDS: tuple[BackendSpec, ...] = (
         open=_open_openvino,
         on_cpu=True,
         open_graph=_open_graph_openvino,
-        checks_quantized=True,
         lower_precisions=_openvino_precisions,
     ),
     BackendSpec(

@@ -136,7 +136,8 @@ class Explainer(Closing):
             class_ids: which classes to explain in every one of them, as for `explain`.
             top_k: instead, how many of the likeliest.
             batch_size: how many go through the graph at a time.
-            workers: threads that read and resize; by default one a core, and at most four.
+            workers: threads that read and resize; by default one for each processor that the
+                process may use, and at most four.
             skip_unreadable: give a picture that cannot be read with its error, and go on.
             max_pixels: a picture of more is refused before it is decoded.
             window: levels of 16-bit grey that become black and white (see `load_image`).

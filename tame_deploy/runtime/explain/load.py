@@ -33,8 +33,9 @@ def load(
             CUDA); on a CPU, the backend that was the fastest when all for CPUs were measured for
             this artifact, once. `tame-deploy doctor ARTIFACT` says which it is, and what the others
             lack.
-        threads: how many one operation may use on the CPU, with OpenVINO or ONNX Runtime; one a
-            core by default. With "auto", only backends for CPUs are taken.
+        threads: how many one operation may use on the CPU, with OpenVINO or ONNX Runtime; by
+            default one for each core that this process may use. With "auto", only backends for CPUs
+            are taken.
         providers: ONNX Runtime's execution providers, by preference; the CPU's by default. With
             "auto", ONNX Runtime is taken.
         options: everything that a backend can be told, in place of the two before.
@@ -43,6 +44,7 @@ def load(
         ArtifactError: if the artifact is missing, altered or too new.
         BackendError: if the backend is not installed or a provider is not obtained; or the server
             cannot be reached.
+        ParityError: if a graph of lower precision is computed otherwise here than it was made.
         InputError: for options that do not belong together, or to the backend, or that are given
             with a URL.
         MissingExtraError: for a URL, without tritonclient.

@@ -17,6 +17,7 @@ from PIL import Image
 from tame_deploy.errors import InputError
 from tame_deploy.picture.lazy import LazyPicture, ReadPicture
 from tame_deploy.picture.preprocess import ImageSource
+from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 
 __all__ = ["NamedPicture", "Streamed", "stream"]
@@ -81,7 +82,7 @@ def stream(
 
     See `Explainer.stream`, which checks what it is given.
     """
-    workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+    workers = workers or min(_MOST_WORKERS, usable_processors())
     readers = ThreadPoolExecutor(workers, "tame-deploy read")
     runner = ThreadPoolExecutor(1, "tame-deploy explain")
     running: deque[Future[list[Streamed]]] = deque()

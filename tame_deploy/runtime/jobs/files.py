@@ -43,7 +43,8 @@ class FileOptions:
         maps: kept as "npz" shards of a thousand or as "png", or not.
         resume: leave out the pictures whose records are there already.
         batch_size: pictures in the graph at a time.
-        workers: threads that read pictures; None is one a core, at most four.
+        workers: threads that read pictures; None is one for each processor that the
+            process may use, at most four.
         max_pixels: a picture of more is refused before it is decoded.
         window: levels of 16-bit grey that become black and white (see `load_image`).
     """

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.errors import ArtifactError, BackendError, BackendNotInstalledError, InputError
+from tame_deploy.errors import (
+    ArtifactError,
+    BackendError,
+    BackendNotInstalledError,
+    InputError,
+    ParityError,
+)
 from tame_deploy.runtime.backends import table
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
 from tame_deploy.runtime.backends.table import BackendSpec
@@ -54,6 +60,7 @@ def open_first(artifact: Artifact, options: BackendOptions) -> Backend:
 
     Raises:
         BackendNotInstalledError: if none can, with what speaks against each.
+        ParityError: if a graph of lower precision is computed on none as it was made.
         InputError: for options that no backend honours together.
     """
     specs = _considered(options)
@@ -68,7 +75,7 @@ def open_first(artifact: Artifact, options: BackendOptions) -> Backend:
         if reason is None:
             try:
                 return open_named(artifact, spec.name, spec.narrowed(options))
-            except (BackendError, ArtifactError) as error:
+            except (BackendError, ArtifactError, ParityError) as error:
                 reason = str(error)
         refusals.append(f"{spec.title}: {reason}")
         if _has_engine(artifact, spec):
@@ -102,7 +109,7 @@ def _open_on_cpu(
         chosen = benchmark_backends(artifact, versions, options.threads, open_one)
         try:
             return open_one(chosen)
-        except BackendError as error:
+        except (BackendError, ParityError) as error:
             # It was the fastest once, and cannot be used now; the next one can.
             _log.warning("%s is left out: %s", chosen, error)
             del versions[chosen]

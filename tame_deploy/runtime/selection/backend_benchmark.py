@@ -6,23 +6,22 @@ import hashlib
 import json
 import logging
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.errors import BackendError, ParityError
-from tame_deploy.files import cache_directory, replaced_file
+from tame_deploy.errors import BackendError, ParityError, TameError
+from tame_deploy.files import cache_directory, keep_json
+from tame_deploy.runtime.backends.cores import usable_processors
+from tame_deploy.runtime.backends.processor import processor_name
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.predictor import Predictor
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
-__all__ = ["benchmark_backends", "processor_name", "remembered_choice"]
+__all__ = ["benchmark_backends", "remembered_choice"]
 
 _log = logging.getLogger("tame_deploy")
 
@@ -60,31 +59,37 @@ def benchmark_backends(
         open_named: opens one of them.
 
     Raises:
-        BackendError: if none of them runs it.
+        ParityError: if all of them compute it otherwise than it was made.
+        BackendError: if none of them runs it for other reasons.
     """
     known = remembered_choice(artifact, versions, threads)
     if known is not None:
         return known
     _log.info("measuring %s once for %s", " and ".join(versions), artifact.path)
     times: dict[str, list[float]] = {}
-    reasons = []
+    reasons: list[TameError] = []
     for name in versions:
         try:
             with open_named(name) as backend:
-                if PARITY_FILE in artifact.manifest.files:  # what is wrong is never fast enough
+                # What is wrong is never fast enough; quantized graphs were held to it when opened.
+                exact = artifact.manifest.precision == "fp32"
+                if exact and PARITY_FILE in artifact.manifest.files:
                     check_parity(backend, ParityReference.load(artifact), artifact)
                 times[name] = [_milliseconds(backend, artifact, batch) for batch in _BATCHES]
         except (BackendError, ParityError) as error:
-            reasons.append(f"{name}: {error}")
+            reasons.append(error)
             _log.warning("%s is left out: %s", name, error)
     if not times:
-        raise BackendError(f"no backend runs {artifact.path}: {'; '.join(reasons)}")
+        wrong = all(isinstance(error, ParityError) for error in reasons)
+        told = "; ".join(f"{name}: {error}" for name, error in zip(versions, reasons, strict=True))
+        raise (ParityError if wrong else BackendError)(f"no backend runs {artifact.path}: {told}")
     chosen = min(times, key=lambda name: math.prod(times[name]))
     shown = ", ".join(
         f"{name} {' and '.join(f'{ms:.1f} ms' for ms in found)}" for name, found in times.items()
     )
     _log.info("%s at batch 1 and 8: %s is used from now on", shown, chosen)
-    _write(_path(artifact, versions, threads), {"chosen": chosen, "milliseconds": times})
+    found = {"chosen": chosen, "milliseconds": times}
+    keep_json(_path(artifact, versions, threads), found, "choice")
     return chosen
 
 
@@ -106,34 +111,9 @@ def _path(artifact: Artifact, versions: Mapping[str, str], threads: int | None) 
         "graph": artifact.manifest.files["model.onnx"],
         "versions": dict(versions),
         "threads": threads,
-        "cores": _cores(),
+        "cores": usable_processors(),
         "processor": processor_name(),
     }
     text = json.dumps(described, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return cache_directory() / "backend-benchmark" / f"{key}.json"
-
-
-def _write(path: Path, found: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path) as stream:
-            stream.write(json.dumps(found, indent=1).encode())
-    except OSError as error:
-        _log.warning("the choice is not kept, and will be measured again: %s", error)
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """Return the processor as its maker names it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

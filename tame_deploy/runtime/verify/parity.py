@@ -7,6 +7,7 @@ does, without torch and without the checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ from tame_deploy.runtime.verify.comparison import (
 )
 from tame_deploy.runtime.verify.reference import ParityReference
 
-__all__ = ["Arithmetic", "check_parity"]
+__all__ = ["Arithmetic", "Deviation", "check_parity", "measure_deviation", "require_near"]
 
 #: What a backend computes in: the artifact's own precision, or a lower one that was asked for.
 Arithmetic: TypeAlias = Literal["own", "tf32", "bf16"]
@@ -37,6 +38,26 @@ TF32_SLACK = 10.0
 RECORDED_FACTOR = 1.5
 #: What no precision does: logits further off, or maps less alike.
 ROUGH_LOGITS, ROUGH_MAPS = 0.2, 0.8
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a backend is from PyTorch, in the worst case (`ParityReport` has the same fields).
+
+    Attributes:
+        logit_error: of a logit, as a share of the range of its picture's logits.
+        map_error: of a map's value, as a share of the map's range.
+        map_correlation: the least of a map with PyTorch's, in [-1, 1].
+    """
+
+    logit_error: float
+    map_error: float
+    map_correlation: float
+
+    @classmethod
+    def of(cls, report: ParityReport) -> Deviation:
+        """Return that of a report."""
+        return cls(report.logit_error, report.map_error, report.map_correlation)
 
 
 def check_parity(
@@ -71,11 +92,38 @@ def check_parity(
         for run in runs:
             run.require_within_tolerance(TF32_SLACK if arithmetic == "tf32" else 1.0)
     report = _report(runs, len(reference.images), artifact.manifest.graph.maps)
-    if arithmetic == "bf16":
-        _require_roughly_alike(report)
-    elif not exact and recorded is not None:
-        _require_as_recorded(report, recorded)
+    if arithmetic == "bf16" or (not exact and recorded is not None):
+        require_near(Deviation.of(report), artifact, arithmetic)
     return report
+
+
+def measure_deviation(
+    backend: Backend, reference: ParityReference, artifact: Artifact
+) -> Deviation:
+    """Run the reference's pictures one by one and together, and say how far from PyTorch they are.
+
+    Raises:
+        ParityError: for NaN or infinity, maps of another shape, or -1 that names another class.
+        BackendError: if the graph cannot be run.
+    """
+    batches = (1, len(reference.images))
+    runs = _compare(backend, reference, artifact, batches)
+    return Deviation.of(_report(runs, len(reference.images), artifact.manifest.graph.maps))
+
+
+def require_near(found: Deviation, artifact: Artifact, arithmetic: Arithmetic) -> None:
+    """Hold a graph of lower precision to the errors that its manifest records.
+
+    In bfloat16, and where none are recorded, only what is grossly wrong is refused.
+
+    Raises:
+        ParityError: with the errors here and there, and the remedy.
+    """
+    recorded = artifact.manifest.parity
+    if arithmetic == "bf16" or recorded is None:
+        _require_roughly_alike(found)
+    else:
+        _require_as_recorded(found, recorded)
 
 
 def _compare(
@@ -109,7 +157,7 @@ def _report(runs: Sequence[Comparison], pictures: int, kind: MapKind) -> ParityR
     )
 
 
-def _require_roughly_alike(found: ParityReport) -> None:
+def _require_roughly_alike(found: Deviation) -> None:
     if found.logit_error <= ROUGH_LOGITS and found.map_correlation >= ROUGH_MAPS:
         return
     raise ParityError(
@@ -118,7 +166,7 @@ def _require_roughly_alike(found: ParityReport) -> None:
     )
 
 
-def _require_as_recorded(found: ParityReport, recorded: ParityReport) -> None:
+def _require_as_recorded(found: Deviation, recorded: ParityReport) -> None:
     """Integer kernels differ between machines, some of which saturate; a little is no matter."""
     if (
         found.logit_error <= RECORDED_FACTOR * recorded.logit_error + LOGIT_TOLERANCE
@@ -128,7 +176,7 @@ def _require_as_recorded(found: ParityReport, recorded: ParityReport) -> None:
     raise ParityError(
         f"logits are off by {found.logit_error:.2%} and maps by {found.map_error:.2%} of their "
         f"range here; where this artifact was made it was {recorded.logit_error:.2%} and "
-        f"{recorded.map_error:.2%}. This machine's kernels compute it otherwise; quantize here"
+        f"{recorded.map_error:.2%}. Run the float32 artifact, or quantize here"
     )
 
 

@@ -78,7 +78,7 @@ def manifests(draw) -> Manifest:
         },
         files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
         precision=draw(st.sampled_from(["fp32", "fp16", "int8", "int8+fp16"])),
-        target=draw(st.sampled_from([None, "cpu", "tensorrt"])),
+        target=draw(st.sampled_from([None, "cpu", "cpu-vnni", "tensorrt"])),
         calibration=draw(st.none() | st.builds(CalibrationSummary, names, names, COUNTS, COUNTS)),
         fidelity=draw(st.none() | fidelities()),
     )

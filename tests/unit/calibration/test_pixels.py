@@ -7,11 +7,11 @@ from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
 
 
-def first_layer(pads):
+def first_layer(pads, mean=(0.485, 0.456, 0.406), deviation=(0.23, 0.22, 0.24)):
     random = np.random.default_rng(0)
     constants = {
-        "scale": np.array([0.017, 0.018, 0.016], np.float32).reshape(1, 3, 1, 1),
-        "shift": np.array([-2.1, -2.0, -1.8], np.float32).reshape(1, 3, 1, 1),
+        "scale": np.reshape(1 / (255 * np.asarray(deviation)), (1, 3, 1, 1)).astype(np.float32),
+        "shift": np.reshape(-np.divide(mean, deviation), (1, 3, 1, 1)).astype(np.float32),
         "weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32),
         "bias": random.standard_normal(4).astype(np.float32),
     }
@@ -42,7 +42,8 @@ def run(graph, pixels):
 def test_normalisation_folds_into_a_convolution_without_padding():
     graph = first_layer([0, 0, 0, 0])
     pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
-    folded = fold_pixels(graph)
+    folded, span = fold_pixels(graph)
+    assert span == (0, 1)
     assert [n.op_type for n in folded.nodes] == ["Transpose", "DequantizeLinear", "Conv"]
     np.testing.assert_allclose(run(folded, pixels), run(graph, pixels), rtol=1e-4, atol=1e-4)
 
@@ -51,10 +52,21 @@ def test_with_padding_it_would_not_be_exact_and_is_left_alone():
     assert fold_pixels(first_layer([1, 1, 1, 1])) is None
 
 
+def test_with_a_mean_of_a_half_padding_costs_half_a_level_at_the_border_alone():
+    graph = first_layer([1, 1, 1, 1], [0.5] * 3, [0.5] * 3)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
+    folded, span = fold_pixels(graph)
+    assert span in [(-128 / 255, 127 / 255), (-127 / 255, 128 / 255)]
+    found, exact = run(folded, pixels), run(graph, pixels)
+    np.testing.assert_allclose(found[:, :, 1:-1, 1:-1], exact[:, :, 1:-1, 1:-1], 1e-4, 1e-4)
+    half = np.abs(graph.weight("weight")).sum(axis=(1, 2, 3)) / 255
+    assert (np.abs(found - exact) <= half[None, :, None, None]).all()
+
+
 def test_the_means_of_colours_are_those_before_normalisation():
     graph = first_layer([0, 0, 0, 0])
     colours = np.array([0.2, 0.5, 0.9])
     scale, shift = (graph.weight(name).ravel() for name in ("scale", "shift"))
     found = pixel_means(graph, {"normal": tuple(255 * colours * scale + shift)})
     assert found == pytest.approx(colours, rel=1e-5)
-    assert PIXELS in fold_pixels(graph).shapes
+    assert PIXELS in fold_pixels(graph)[0].shapes

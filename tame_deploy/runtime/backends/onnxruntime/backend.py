@@ -18,6 +18,7 @@ from tame_deploy.errors import (
     DeviceError,
     IncompatibleArtifactError,
 )
+from tame_deploy.runtime.backends.cores import threads_for
 from tame_deploy.runtime.backends.onnxruntime.binding import BoundSession
 from tame_deploy.runtime.backends.protocol import CPU, CUDA, BackendOptions
 from tame_deploy.runtime.backends.tensorrt import cuda
@@ -35,7 +36,10 @@ CPU_ONLY = (CPU,)
 
 
 class OnnxRuntimeBackend(Closing):
-    """Runs a graph, a file or its bytes, in an ONNX Runtime session."""
+    """Runs a graph, a file or its bytes, in an ONNX Runtime session.
+
+    Without `integer_kernels`, float32's arithmetic on the codes runs layers with Q/DQ pairs.
+    """
 
     max_batch: int | None = None
 
@@ -45,6 +49,8 @@ class OnnxRuntimeBackend(Closing):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         options: BackendOptions,
+        *,
+        integer_kernels: bool = True,
     ) -> None:
         if ort is None:
             raise BackendNotInstalledError(
@@ -57,7 +63,7 @@ class OnnxRuntimeBackend(Closing):
         asked = list(CPU_ONLY if options.providers is None else options.providers)
         _check_providers(asked)
         on_gpu = asked[:1] == [CUDA]
-        self._session, captures = _open_session(model, options, asked)
+        self._session, captures = _open_session(model, options, asked, integer_kernels)
         self._bound = (
             BoundSession(self._session, self.outputs, "cuda", options.device, captures=captures)
             if on_gpu
@@ -108,7 +114,7 @@ def check_cuda_usable(artifact: Artifact | None, options: BackendOptions) -> Non
             "which is for CPUs)"
         )
     cuda.probe(options.device)
-    if artifact is not None and artifact.manifest.target == "cpu":
+    if artifact is not None and artifact.manifest.target in ("cpu", "cpu-vnni"):
         raise IncompatibleArtifactError(
             f"{artifact.path} is {artifact.manifest.precision} for CPUs"
         )
@@ -129,20 +135,24 @@ def _check_providers(asked: list[str]) -> None:
 
 
 def _open_session(
-    model: Path | bytes, options: BackendOptions, asked: list[str]
+    model: Path | bytes, options: BackendOptions, asked: list[str], integer_kernels: bool
 ) -> tuple[Any, bool]:
     """Return a session, and whether it captures CUDA graphs."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _SEVERE_ONLY
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    threads = threads_for(options.threads)
+    if threads is not None:
+        settings.intra_op_num_threads = threads
+    if not integer_kernels:
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
     captures = options.cuda_graphs and asked[:1] == [CUDA]
     try:
         session = ort.InferenceSession(model, settings, _configured(asked, options, captures))
     except Exception as error:
         if captures:
             # It refuses graphs of which it keeps a part on the CPU; they run well without.
-            return _open_session(model, replace(options, cuda_graphs=False), asked)
+            fewer = replace(options, cuda_graphs=False)
+            return _open_session(model, fewer, asked, integer_kernels)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = model if isinstance(model, Path) else "the graph"
         raise BackendError(f"onnxruntime cannot load {what}: {reason:.300}") from error

@@ -12,7 +12,13 @@ import pytest
 
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.artifact.types import TensorSpec
-from tame_deploy.errors import BackendError, DeviceError, IncompatibleArtifactError, InputError
+from tame_deploy.errors import (
+    BackendError,
+    DeviceError,
+    IncompatibleArtifactError,
+    InputError,
+    ParityError,
+)
 from tame_deploy.runtime.backends.openvino import OpenVinoBackend, computes_bfloat16
 from tame_deploy.runtime.backends.protocol import BackendOptions
 from tame_deploy.runtime.selection import auto
@@ -155,7 +161,7 @@ def test_a_quantized_graph_is_held_to_its_reference(demo_copy, monkeypatch, prec
     half = replace(artifact, manifest=replace(artifact.manifest, precision="fp16"))
     upside = Upside(honest(artifact, BackendOptions()))
     monkeypatch.setattr(OpenVinoBackend, "of_artifact", lambda *_: upside)
-    with pytest.raises(BackendError, match="computes this fp16 graph otherwise .*onnxruntime"):
+    with pytest.raises(ParityError, match="computes this fp16 graph otherwise .*onnxruntime"):
         open_backend(half, "openvino", BackendOptions(precision=precision))
 
 
