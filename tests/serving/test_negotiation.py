@@ -43,6 +43,9 @@ def test_the_type_that_is_wanted_most(accept, expected):
     [
         ("gzip, deflate", "gzip"),
         ("deflate;q=1, gzip;q=0.0", "deflate"),
+        ("gzip;q=0.1, deflate;q=1", "deflate"),
+        ("identity, gzip;q=0.1", None),
+        ("identity, gzip", "gzip"),
         ("gzip;q=0.000", None),
         ("br", None),
         ("", None),

@@ -112,9 +112,13 @@ def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def best_encoding(accepted: str) -> str | None:
-    """Return what to pack an answer with, of what Accept-Encoding allows."""
-    offered = weights(accepted) if accepted else {}
-    return next((name for name in _WINDOWS if offered.get(name)), None)
+    """Return what to pack an answer with: what Accept-Encoding wants most; None for nothing."""
+    if not accepted:
+        return None
+    told = weights(accepted)
+    best = max(_WINDOWS, key=lambda name: told.get(name, 0.0))  # the first of equals
+    wanted = told.get(best, 0.0)
+    return best if wanted and wanted >= told.get("identity", 0.0) else None
 
 
 def pack(body: bytes, encoding: str) -> bytes:
