@@ -51,6 +51,15 @@ def drawn(artifact, count=120):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_measurements_of_speed():
+    """What is measured here says little: tests look at whether it was, not at how much it is."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, count in (("_ROUNDS", 1), ("_WARM_UPS", 0), ("_RUNS", 2)):
+            patched.setattr(f"tame_deploy.calibration.report.speed.{name}", count)
+        yield
+
+
 @pytest.fixture(scope="module")
 def quantized(demo_export, tmp_path_factory):
     """Return a function that quantizes the demo, each choice of options once."""
