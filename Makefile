@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Every command of the tests would otherwise compile the package's modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Files in their own order: the many short ones come last, and fill both processes to the end.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

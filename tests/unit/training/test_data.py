@@ -62,6 +62,7 @@ def test_epochs_and_seeds_differ():
     assert indices[0] != indices[1] != indices[2] != indices[0]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_crops_and_flips_do_not_depend_on_the_workers(workers, tmp_path):
     dataset = PictureTensors(DrawnPictures(0, 8), SMALL, 0, random_crop=True, flip=True)
