@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.once import made_once
-
 
 
 def keep_to_its_cores(worker: str, workers: int) -> None:
@@ -56,6 +55,14 @@ def shared_file(name: str) -> Path:
     return path
 
 
+#: Graph contracts unlike the usual one that tests of other stages share.
+OTHER_CONTRACTS = (
+    {"explain": "predicted", "top_k": 2, "input": "float32"},
+    {"explain": "all", "input": "float32", "maps": "logits"},
+    {"maps": "sigmoid"},
+)
+
+
 class TinyNet(nn.Module):
     """A classifier with four stages of chosen widths; each halves the picture."""
 
@@ -73,19 +80,32 @@ class TinyNet(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def demo_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the demo's artifact, exported once; tests must not write to it."""
+def demo_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that gives the demo's artifact with export options, exported once each.
 
-    def export(output: Path) -> None:
+    An export takes seconds, so tests share few choices of options. They must not write to it.
+    """
+
+    def export(output: Path, options: dict[str, object]) -> None:
         from tame_deploy.export.artifact_export import export_artifact
         from tame_deploy.export.options import ExportOptions
         from tame_deploy.model.backbones import BackboneRequest, load_backbone
         from tame_deploy.model.network import HeadRequest, build_network
 
         network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
-        export_artifact(network, output / "demo", ExportOptions())
+        export_artifact(network, output / "demo", ExportOptions(**options))
 
-    return made_once(tmp_path_factory, "demo-export", export) / "demo"
+    def exported(**options: object) -> Path:
+        name = "-".join(["demo", *(f"{key}={value}" for key, value in sorted(options.items()))])
+        return made_once(tmp_path_factory, name, lambda output: export(output, options)) / "demo"
+
+    return exported
+
+
+@pytest.fixture(scope="session")
+def demo_export(demo_with: Callable[..., Path]) -> Path:
+    """Return the demo's artifact, exported once; tests must not write to it."""
+    return demo_with()
 
 
 @pytest.fixture

@@ -63,11 +63,13 @@ def export_artifact(
         ParityError: if the graph disagrees with the network; nothing is left behind.
     """
     with create_artifact(output, overwrite=overwrite) as staging:
+        # First, because bad weights show here, and the graph takes seconds to minutes.
+        report("Asking PyTorch for the reference")
+        image = network.backbone.image.for_input(options.input)
+        reference, same_for_classes = parity_reference(network, options, image)
+        reference.save(staging / PARITY_FILE)
         report("Fusing the head into the backbone")
         manifest = _write_graph(network, options, staging, Path(output).resolve().name)
-        report("Asking PyTorch for the reference")
-        reference, same_for_classes = parity_reference(network, options, manifest.image)
-        reference.save(staging / PARITY_FILE)
         _write_labels(network, staging / manifest.labels)
         manifest = replace(manifest, files=_checksums(staging))
         report("Comparing ONNX Runtime with PyTorch")

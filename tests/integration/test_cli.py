@@ -28,7 +28,7 @@ def test_from_backbone_to_explained_pictures(tmp_path):
     done = run("export", "--backbone", "demo", cwd=tmp_path, anew=True)
     assert "made build/demo" in done.stdout
     assert "top-1 agreement" in done.stdout
-    done = run("verify", "build/demo", cwd=tmp_path, anew=True)
+    done = run("verify", "build/demo", cwd=tmp_path)
     assert "every output as in PyTorch" in done.stdout
     done = run("explain", "build/demo", DEMO_PICTURES, "-o", "out", cwd=tmp_path, anew=True)
     assert "explained 12 of 12" in done.stdout
@@ -44,7 +44,7 @@ def test_from_backbone_to_explained_pictures(tmp_path):
 
 def test_export_will_not_replace_without_being_told(tmp_path, demo_export):
     shutil.copytree(demo_export, tmp_path / "it")
-    done = run("export", "-b", "demo", "-o", tmp_path / "it", expect=1, anew=True)
+    done = run("export", "-b", "demo", "-o", tmp_path / "it", expect=1)
     assert "pass --overwrite" in one_line(done)
 
 
@@ -173,7 +173,8 @@ def test_import_checkpoint_and_export_with_it(tmp_path):
     torch.save({"epoch": 7, "global_counter": 1, "state_dict": published}, tmp_path / "epoch_7.pt")
     done = run("import-checkpoint", "epoch_7.pt", "-b", "demo", "-o", "h.safetensors", cwd=tmp_path)
     assert "tame head, 6 classes" in done.stdout
-    run("export", "-b", "demo", "--head", "h.safetensors", "-o", "it", cwd=tmp_path)
+    made = run("export", "-b", "demo", "--head", "h.safetensors", "-o", "it [1] &", cwd=tmp_path)
+    assert "tame-deploy explain 'it [1] &' " in made.stdout
     wrong = run(
         "import-checkpoint", "epoch_7.pt", "-b", "demo", "--layers", "block1,block2,block3",
         "-o", "no.safetensors", cwd=tmp_path, expect=1,
@@ -308,12 +309,11 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
-def test_published_weights_that_torch_has_are_used_without_a_network(tmp_path, name):
+def test_published_weights_that_torch_has_are_used_without_a_network(tmp_path):
     """The file lies where torch keeps downloads; only its weights are made up here."""
+    name = "squeezenet1_1"
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    arguments = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
-    module = torchvision.models.get_model(name, weights=None, **arguments)
+    module = torchvision.models.get_model(name, weights=None)
     kept = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
     kept.parent.mkdir(parents=True)
     torch.save(module.state_dict(), kept)

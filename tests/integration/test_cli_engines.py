@@ -47,7 +47,7 @@ def test_from_graph_to_engine(demo_copy, settings):
     assert "there already" in run(
         "compile", demo_copy, *RTX, "--batch", "1,2,4", "--batch", 8, env=settings
     ).stdout  # fmt: skip
-    refused = run("compile", demo_copy, *RTX, env=settings, expect=1, anew=True)
+    refused = run("compile", demo_copy, *RTX, env=settings, expect=1)
     one_line(refused)
     assert "an engine made with other options (batch 1,2,4" in refused.stderr
     assert "compiled in" in run("compile", demo_copy, *RTX, "--rebuild", env=settings).stdout

@@ -32,7 +32,7 @@ def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings)
     assert "every output as in PyTorch" not in run("verify", tmp_path / "small").stdout
     run("explain", tmp_path / "small", "tame_deploy/data/pictures", "-o", tmp_path / "explained")
     again = ["quantize", tmp_path / "small", "--images", "demo:60", "-o", tmp_path / "x"]
-    refused = run(*again, expect=1, anew=True)
+    refused = run(*again, expect=1)
     one_line(refused)
     assert "int8 for cpu already" in refused.stderr
 

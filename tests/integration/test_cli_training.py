@@ -80,7 +80,7 @@ def test_a_resumed_run_needs_no_more_than_its_folder(trained):
     folder, _ = trained
     done = run("train", "--resume", "-o", "runs/demo", cwd=folder)
     assert "finished already, 4 steps" in done.stdout
-    done = run("train", "--resume", "-o", "runs/demo", "--lr", "1", cwd=folder, expect=1, anew=True)
+    done = run("train", "--resume", "-o", "runs/demo", "--lr", "1", cwd=folder, expect=1)
     assert "another recipe (optimizer.max_lr: 0.002 then, 1.0 now)" in one_line(done)
     with (folder / "runs/demo/metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 5

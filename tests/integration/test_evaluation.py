@@ -14,8 +14,6 @@ from tame_deploy.evaluation.baselines import BASELINES, Rise, make_baseline
 from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid, save_comparison
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.plots import draw_scores
-from tame_deploy.export.artifact_export import export_artifact
-from tame_deploy.export.options import ExportOptions
 from tame_deploy.metrics.evaluated_model import evaluated_artifact, evaluated_network
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
@@ -23,6 +21,7 @@ from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.training.recipe import decode_recipe, recipe_table
 from tame_deploy.training.train_head import build_recipe_network, train_head
+from tests.conftest import OTHER_CONTRACTS
 
 PICTURES = DrawnPictures(HELD_OUT_SEED, 12)
 QUICK = EvaluationOptions(metrics=("ad-ic", "localisation", "entropy"), batch_size=5)
@@ -63,16 +62,9 @@ def test_an_exported_graph_scores_as_its_network_does(network, model, demo_expor
         assert deployed[name] == pytest.approx(value, abs=10 if "increase" in name else 0.1), name
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ExportOptions("predicted", input="float32"),
-        ExportOptions("all", maps="logits", input="float32"),
-    ],
-)
-def test_every_kind_of_graph_can_be_evaluated(network, model, tmp_path, options):
-    export_artifact(network, tmp_path / "it", options)
-    with on_artifact(tmp_path / "it") as exported:
+@pytest.mark.parametrize("options", OTHER_CONTRACTS[:2], ids=str)
+def test_every_kind_of_graph_can_be_evaluated(model, demo_with, options):
+    with on_artifact(demo_with(**options)) as exported:
         found = evaluate(exported, PICTURES, QUICK)
     assert means(found) == pytest.approx(
         means(evaluate(model, PICTURES, QUICK)), rel=2e-3, abs=1e-3

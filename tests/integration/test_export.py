@@ -119,6 +119,7 @@ def test_the_graph_contract(tmp_path, options, inputs, explained):
     assert manifest.parity is not None
     assert manifest.parity.top1_agreement == 1.0
     assert manifest.parity.map_error < 1e-3
+    assert manifest.parity.warnings == ()
     model = onnx.load(artifact.model)
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version == options.opset
@@ -243,8 +244,6 @@ def test_flat_and_equal_maps_are_warned_of(tmp_path):
     artifact = export_artifact(network, tmp_path / "it", ExportOptions())
     warnings = artifact.manifest.parity.warnings
     assert any("flat" in warning for warning in warnings)
-    healthy = export_artifact(tiny_network(), tmp_path / "ok", ExportOptions())
-    assert healthy.manifest.parity.warnings == ()
     same = tiny_network()
     same.head.fuser.weight.data[:] = same.head.fuser.weight.data[0]
     artifact = export_artifact(same, tmp_path / "same", ExportOptions())

@@ -24,15 +24,12 @@ from tame_deploy.errors import (
     ManifestError,
     ParityError,
 )
-from tame_deploy.export.artifact_export import export_artifact
-from tame_deploy.export.options import ExportOptions
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.metrics.similarity import correlations
-from tame_deploy.model.backbones import BackboneRequest, load_backbone
-from tame_deploy.model.network import HeadRequest, build_network
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import ParityReference
+from tests.conftest import OTHER_CONTRACTS
 
 #: Between the fifth percentiles of the demo's maps in exact and in saturating arithmetic.
 SPOILT = 0.99
@@ -311,18 +308,9 @@ def predictions_node_by_node(artifact, pictures):
         return pictures.predict(backend)
 
 
-@pytest.mark.parametrize(
-    "contract",
-    [
-        {"explain": "all", "maps": "logits"},
-        {"explain": "predicted", "input": "float32"},
-        {"maps": "sigmoid"},
-    ],
-    ids=str,
-)
-def test_graphs_with_other_contracts_are_quantized_too(tmp_path, contract):
-    network = build_network(load_backbone(BackboneRequest("demo")), HeadRequest())
-    artifact = export_artifact(network, tmp_path / "demo", ExportOptions(**contract))
+@pytest.mark.parametrize("contract", OTHER_CONTRACTS, ids=str)
+def test_graphs_with_other_contracts_are_quantized_too(demo_with, tmp_path, contract):
+    artifact = open_artifact(demo_with(**contract))
     expected = None
     for target, recovery in (("cpu", ("equalize", "bias")), ("tensorrt", ())):
         options = QuantizeOptions(

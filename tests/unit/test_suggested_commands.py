@@ -30,12 +30,6 @@ def spaced(demo_copy, tmp_path):
 
 
 @pytest.mark.slow
-def test_after_an_export(tmp_path):
-    made = run("export", "--backbone", "demo", "-o", "my demo [1]", cwd=tmp_path)
-    assert suggested(made.stdout)[:3] == ["tame-deploy", "explain", "my demo [1]"]
-
-
-@pytest.mark.slow
 def test_after_a_calibration(spaced, tmp_path):
     shutil.copytree("tame_deploy/data/pictures", tmp_path / "some photos")
     done = run(

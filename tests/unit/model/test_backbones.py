@@ -1,5 +1,7 @@
 """Backbones: published and own weights, in the forms they come in."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -27,6 +29,23 @@ def test_a_file_of_the_models_own_gives_the_model(tmp_path, name):
     picture = torch.randn(1, 3, 224, 224)
     assert not backbone.module.training
     assert torch.allclose(backbone.module(picture), module(picture), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_published_weights_with_auxiliary_heads_normalise_as_they_were_trained(
+    tmp_path, monkeypatch
+):
+    """The file lies where torch keeps downloads; only its weights are made up here."""
+    weights = torchvision.models.get_model_weights("googlenet").DEFAULT
+    module = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    kept = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    kept.parent.mkdir(parents=True)
+    torch.save(module.state_dict(), kept)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    backbone = load_backbone(BackboneRequest("googlenet"))
+    assert backbone.source.source == f"torchvision {weights}"
+    assert backbone.labels[:2] == ("tench", "goldfish")
+    assert backbone.module.transform_input
 
 
 def test_densenets_old_names_are_known(tmp_path):
