@@ -14,7 +14,7 @@ from tame_deploy.training.recipe import decode_recipe, recipe_table
 from tame_deploy.training.train_head import build_recipe_network, train_head
 from tests.integration.test_evaluation import means
 
-PICTURES = DrawnPictures(HELD_OUT_SEED, 120)
+PICTURES = DrawnPictures(HELD_OUT_SEED, 60)
 
 
 def test_a_few_steps_teach_a_classifier_shapes_that_it_has_not_seen():
