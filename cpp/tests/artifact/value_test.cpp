@@ -13,7 +13,7 @@ std::string canonical(const std::string& text) {
   return identity_text_of_schema_1(parse_object(text, "it"));
 }
 
-std::string refusal(const std::string& text) {
+std::string refused_text(const std::string& text) {
   return message_of(TAME_MANIFEST_ERROR, [&] { parse_object(text, "it"); });
 }
 
@@ -55,38 +55,38 @@ TEST(Parse, RefusesWhatPythonRefuses) {
   for (const char* text : {"", "{", "{}x", "[1,]", "{'a': 1}", R"({"a": NaN})", R"({"a": 1e400})",
                            R"({"a": "\ud800"})", R"({"a": "\udc00\ud800"})", R"({"a": 01})",
                            "{\"a\": \"\n\"}", "{} // comment"}) {
-    EXPECT_HOLDS(refusal(text), "it is not valid JSON: ") << text;
+    EXPECT_HOLDS(refused_text(text), "it is not valid JSON: ") << text;
   }
-  EXPECT_HOLDS(refusal("\xef\xbb\xbf{}"), "byte order mark");
-  EXPECT_HOLDS(refusal(std::string("{}\0{}", 5)), "NUL");
-  EXPECT_EQ(refusal("[]"), "it holds []; expected an object");
-  EXPECT_EQ(refusal("null"), "it holds null; expected an object");
+  EXPECT_HOLDS(refused_text("\xef\xbb\xbf{}"), "byte order mark");
+  EXPECT_HOLDS(refused_text(std::string("{}\0{}", 5)), "NUL");
+  EXPECT_EQ(refused_text("[]"), "it holds []; expected an object");
+  EXPECT_EQ(refused_text("null"), "it holds null; expected an object");
 }
 
 TEST(Parse, BoundsDepthAndNumber) {
-  EXPECT_HOLDS(refusal(std::string(100'000, '[')), "nested over 500 levels");
+  EXPECT_HOLDS(refused_text(std::string(100'000, '[')), "nested over 500 levels");
   const std::string deepest = std::string(499, '[') + std::string(499, ']');
   EXPECT_EQ(parse_object(R"({"a":)" + deepest + "}", "it").dump(), R"({"a":)" + deepest + "}");
   std::string many = "[0";
   for (int index = 0; index < (1 << 14); ++index) {
     many += ",0";
   }
-  EXPECT_HOLDS(refusal(many + "]"), "more than 16384 values");
+  EXPECT_HOLDS(refused_text(many + "]"), "more than 16384 values");
 }
 
 TEST(Parse, MessagesAreUnicode) {
-  EXPECT_HOLDS(refusal("\uffff"), "last read: '?");  // two bytes in, it is no byte order mark
-  EXPECT_HOLDS(refusal("{\"é\u20ac\": x}"), "last read");
+  EXPECT_HOLDS(refused_text("\uffff"), "last read: '?");  // two bytes in, it is no byte order mark
+  EXPECT_HOLDS(refused_text("{\"é\u20ac\": x}"), "last read");
 }
 
 TEST(Parse, MessagesStayShort) {
-  EXPECT_LT(refusal("{\"a\": \"" + std::string(1 << 20, 'x')).size(), 400U);
+  EXPECT_LT(refused_text("{\"a\": \"" + std::string(1 << 20, 'x')).size(), 400U);
 }
 
 TEST(Decode, NamesThePlaceAndWhatIsThere) {
-  const auto said = [](const Decoder& decoder, const std::string& json) {
+  const auto said = [](const Decoder& decoder, const std::string& text) {
     return message_of(TAME_MANIFEST_ERROR,
-                      [&] { decoder(parse_object("{\"it\":" + json + "}", "text")["it"], "x"); });
+                      [&] { decoder(parse_object("{\"it\":" + text + "}", "text")["it"], "x"); });
   };
   EXPECT_EQ(said(decode_int(), "\"10\""), "x is \"10\"; expected a whole number");
   EXPECT_EQ(said(decode_int(), "true"), "x is true; expected a whole number");

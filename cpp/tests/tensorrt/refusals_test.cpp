@@ -30,7 +30,7 @@ class Refusals : public TensorRT {
 const std::string rebuild =
     "Rebuild: tame-deploy compile ARTIFACT --target tensorrt --batch 1,4,8 --explained 1,1,5 "
     "--rebuild";
-const std::string folder = "ARTIFACT/engines/tensorrt-fp32-sm86";
+const std::string engine_folder = "ARTIFACT/engines/tensorrt-fp32-sm86";
 
 TEST_F(Refusals, NoEngine) {
   EXPECT_EQ(refused(TAME_INCOMPATIBLE_ERROR),
@@ -47,7 +47,7 @@ TEST_F(Refusals, AnotherGpu) {
                     [](Json& one) {
                       one["compute_capabilities"] = {"8.9", "9.0"};
                     }),
-            folder +
+            engine_folder +
                 ": engine built for compute capability 8.9 or 9.0 with 10.13.2.6; this machine "
                 "is 8.6 with 10.13.2.6. " +
                 rebuild);
@@ -55,7 +55,7 @@ TEST_F(Refusals, AnotherGpu) {
 
 TEST_F(Refusals, AnotherVersion) {
   EXPECT_EQ(changed(TAME_INCOMPATIBLE_ERROR, [](Json& one) { one["version"] = "10.12.0.1"; }),
-            folder +
+            engine_folder +
                 ": engine built for compute capability 8.6 with 10.12.0.1; this machine is 8.6 "
                 "with 10.13.2.6. " +
                 rebuild);
@@ -93,7 +93,7 @@ TEST_F(Refusals, VersionsOfThreeNumbers) {
 TEST_F(Refusals, AnotherGraph) {
   const std::string other = changed(TAME_INCOMPATIBLE_ERROR,
                                     [](Json& one) { one["onnx_sha256"] = std::string(64, 'e'); });
-  EXPECT_EQ(other, folder +
+  EXPECT_EQ(other, engine_folder +
                        " was built from graph eeeeeeeeeeeeeeee…; this artifact's is "
                        "aaaaaaaaaaaaaaaa…. " +
                        rebuild);
@@ -102,7 +102,7 @@ TEST_F(Refusals, AnotherGraph) {
 
 TEST_F(Refusals, AStrippedEngine) {
   EXPECT_EQ(changed(TAME_INCOMPATIBLE_ERROR, [](Json& one) { one["options"]["strip"] = true; }),
-            folder +
+            engine_folder +
                 ": the engine was stripped of its weights, which only Python puts back; "
                 "expected one that was compiled without --strip. " +
                 rebuild);
@@ -112,7 +112,7 @@ TEST_F(Refusals, OtherTensorsThanTheManifests) {
   const std::string message = changed(TAME_INCOMPATIBLE_ERROR, [](Json& one) {
     one["outputs"][2]["shape"] = {"batch", "explained", 200, 300};
   });
-  EXPECT_EQ(message, folder + " lists other tensors than the manifest. " + rebuild);
+  EXPECT_EQ(message, engine_folder + " lists other tensors than the manifest. " + rebuild);
 }
 
 TEST_F(Refusals, OtherTensorsThanTheEngines) {
@@ -151,7 +151,7 @@ TEST_F(Refusals, APlanThatTensorRTDoesNotTake) {
          [](Json&) {},
          [](std::string& plan) { plan = "garbage"; }});
   EXPECT_EQ(refused(TAME_INCOMPATIBLE_ERROR),
-            folder +
+            engine_folder +
                 ": tensorrt 10.13.2.6 cannot load its plan on Simulated: Serialization "
                 "(Serialization assertion magicTag failed. " +
                 rebuild);
@@ -169,7 +169,7 @@ TEST_F(Refusals, AnAlteredPlan) {
   EXPECT_NE(refused(TAME_CHECKSUM_ERROR).find("model.plan has 10 bytes; expected "),
             std::string::npos);
   fs::remove(plan);
-  EXPECT_EQ(refused(TAME_CHECKSUM_ERROR), folder + "/model.plan is missing. " + rebuild);
+  EXPECT_EQ(refused(TAME_CHECKSUM_ERROR), engine_folder + "/model.plan is missing. " + rebuild);
 }
 
 TEST_F(Refusals, LinksThatLeadOut) {
