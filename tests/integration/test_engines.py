@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import onnx
 import pytest
+import torch
+from torch import Tensor, nn
 
 from tame_deploy.artifact.directory import ENGINES_FOLDER, open_artifact
 from tame_deploy.artifact.sidecar import EngineOptions, Profile
@@ -71,10 +73,24 @@ def compiled(path, **settings):
     return compile_artifact(open_artifact(path), request_for(path, **settings))
 
 
-LAYERS = {
-    "resnet18": ("layer2", "layer3", "layer4"),
-    "alexnet": ("features.5", "features.9", "features.11"),
-}
+class LargeMatrices(nn.Module):
+    """A classifier that ends as AlexNet and VGG do, in matrices larger than all before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, stride=4, padding=1)
+        self.last = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.matrices = nn.Sequential(
+            nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 9)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.last(torch.relu(self.first(images))))
+        return self.matrices(features.flatten(1))
+
+
+LARGE_MATRICES = "tests.integration.test_engines:LargeMatrices"
+LAYERS = {"resnet18": ("layer2", "layer3", "layer4"), LARGE_MATRICES: ("first", "last")}
 
 # Builds
 
@@ -92,16 +108,16 @@ def artifact(request, demo_export, tmp_path_factory):
 
     loaded = load_backbone(BackboneRequest(request.param, "random", image_size=(64, 64)))
     network = build_network(loaded, HeadRequest("random"), LAYERS[request.param])
-    folder = tmp_path_factory.mktemp(request.param)
-    yield export_artifact(network, folder / request.param, ExportOptions())
-    shutil.rmtree(folder)  # AlexNet is a quarter of a gigabyte
+    folder = tmp_path_factory.mktemp("engines")
+    yield export_artifact(network, folder / "it", ExportOptions())
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
     ("artifact", "precision"),
     [
         *((name, bits) for name in ("demo", "resnet18") for bits in ("fp32", "fp16", "int8")),
-        ("alexnet", "int8"),  # int8 asks most of its large matrices
+        (LARGE_MATRICES, "int8"),  # int8 asks most of them
     ], indirect=["artifact"], scope="module")  # fmt: skip
 def test_fused_graphs_compile_with_two_profiles(artifact, library, tmp_path, precision):
     model = artifact.model
