@@ -29,7 +29,7 @@ class QuantizeOptions:
         held_out_size: how many others are held out to judge the result, at most.
         min_held_out_size: how many at least.
         seed: of the choice.
-        recovery: the methods of accuracy recovery to try, the cheapest first.
+        recovery: the methods of accuracy recovery to try, in the order of RECOVERY_METHODS.
         ranges: the method to start with; with "ranges" in `recovery` the others are tried, too.
         budget_s: seconds for all trials; what is being tried is finished.
         allow_low_fidelity: keep what is below the floor, and say so in the manifest.

@@ -101,7 +101,9 @@ def quantize(
     ] = None,
     recovery: Annotated[
         str,
-        typer.Option(help="Accuracy recovery: all, none, or some of equalize,ranges,bias,layers."),
+        typer.Option(
+            help="Accuracy recovery: all, none, or some of equalize,rounding,ranges,bias,layers."
+        ),
     ] = "all",
     ranges: Annotated[
         Literal["minmax", "moving-average", "percentile", "entropy", "mse", "mse-symmetric"],

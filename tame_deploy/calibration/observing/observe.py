@@ -26,7 +26,7 @@ from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
 
-__all__ = ["observe", "watched_tensors"]
+__all__ = ["observe", "watched_tensors", "watching"]
 
 #: Activations held in memory at a time.
 MAX_WATCHED_BYTES = 256 * 2**20
@@ -78,7 +78,7 @@ def observe(
         return found
     progress = _Progress(cache and cache / f"{inputs.key}.partial.npz", tensors)
     advance(progress.done)
-    with _watching(graph, tensors, source.image) as backend, progress.kept():
+    with watching(graph, tensors, source.image) as backend, progress.kept():
         while progress.done < len(inputs.pictures):
             advance(_watch_batch(backend, progress, inputs, source, graph))
     record = Calibration.of(inputs, progress.statistics)
@@ -102,8 +102,8 @@ def _finished(cache: Path, inputs: CalibrationInputs) -> Calibration | None:
 
 
 @contextmanager
-def _watching(graph: Graph, tensors: list[str], image: ImageSpec) -> Iterator[Backend]:
-    """Yield a backend that takes images alone, and gives the watched tensors.
+def watching(graph: Graph, tensors: list[str], image: ImageSpec) -> Iterator[Backend]:
+    """Yield a backend that takes images alone, and gives the watched tensors but the images.
 
     What only the tail needs is left out of it, so there is no class to name.
     """

@@ -22,6 +22,7 @@ class Plan:
         method: how ranges are set.
         exceptions: (activation, method) where another method serves better.
         strength: of cross-layer equalization; None for none.
+        rounded: whether the weights of a layer are rounded together rather than each by itself.
         corrected: whether biases make up for rounded weights.
         excluded: names of the layers that stay in higher precision.
     """
@@ -31,6 +32,7 @@ class Plan:
     method: RangeMethod = "minmax"
     exceptions: tuple[tuple[str, RangeMethod], ...] = ()
     strength: float | None = None
+    rounded: bool = False
     corrected: bool = False
     excluded: frozenset[str] = frozenset()
 

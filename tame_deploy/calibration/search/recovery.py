@@ -1,4 +1,4 @@
-"""Accuracy recovery that costs no speed: equalized channels, better ranges, corrected biases."""
+"""Accuracy recovery that costs no speed: equalized channels, ranges, rounding, biases."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = [
     "recover_accuracy",
 ]
 
-#: Cross-layer equalization, a search of ranges, bias correction, and excluded layers: the cheapest
-#: first. The last is in sensitivity.py, because it costs speed.
-RecoveryMethod = Literal["equalize", "ranges", "bias", "layers"]
+#: Cross-layer equalization, weights rounded together, a search of ranges, bias correction, and
+#: excluded layers. Ranges come after weights, whose rounding would hide which of them is better;
+#: the last is in sensitivity.py, because it costs speed.
+RecoveryMethod = Literal["equalize", "rounding", "ranges", "bias", "layers"]
 RECOVERY_METHODS: tuple[RecoveryMethod, ...] = get_args(RecoveryMethod)
 
 #: Tried in turn until one is worse than the one before: for each, activations are observed anew.
@@ -48,7 +49,7 @@ class RecoveryStep:
 
 
 def parse_recovery(text: str) -> tuple[RecoveryMethod, ...]:
-    """Return the methods in "equalize,ranges", "all" or "none", cheapest first.
+    """Return the methods in "equalize,ranges", "all" or "none", in the order they are tried.
 
     Raises:
         InputError: for an unknown one.
@@ -88,6 +89,7 @@ def recover_accuracy(
     known: dict[RecoveryMethod, Callable[[Trials, Plan, float, Report], Plan]] = {
         "equalize": _equalized,
         "ranges": _with_best_ranges,
+        "rounding": lambda _trials, before, *_: replace(before, rounded=True),
         "bias": lambda _trials, before, *_: replace(before, corrected=True),
     }
     steps = [RecoveryStep("plain", trials.validate(plan), True, 0.0)]

@@ -10,12 +10,14 @@ import onnx
 from numpy.typing import NDArray
 
 from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.observing.moments import input_moments
 from tame_deploy.calibration.observing.record import Calibration
 from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.passes.equalization import equalize
 from tame_deploy.calibration.passes.half import QDQ_HALF_OPSET, at_least_opset, halve
 from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
-from tame_deploy.calibration.passes.placement import Placement, quantize_graph
+from tame_deploy.calibration.passes.placement import Placement, Target, quantize_graph
+from tame_deploy.calibration.passes.rounding import RoundedLayer, round_layer, with_rounded
 from tame_deploy.calibration.search.plan import HOPELESS, Plan, Score
 from tame_deploy.errors import BackendError
 from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
@@ -54,6 +56,7 @@ class Trials:
         self._few, self._many = few, many
         self._equalized: dict[float | None, tuple[Graph, Calibration]] = {}
         self._shifts: dict[tuple[float | None, bool], dict[str, NDArray[np.float64]]] = {}
+        self._rounded: dict[tuple[float | None, Target], dict[str, RoundedLayer]] = {}
         self._scores: dict[Plan, Score] = {}
         self._validated: dict[Plan, Score] = {}
 
@@ -92,9 +95,11 @@ class Trials:
             ranges[name] = calibration.tensors[name].ranges[method]
         if plan.target != "tensorrt" and (folded := fold_pixels(graph)) is not None:
             graph, ranges = folded[0], {**ranges, PIXELS: folded[1]}
+        rounded = self._rounded_layers(graph, plan) if plan.rounded else {}
         if plan.corrected:
             shifts = self._bias_shifts(graph, plan)
-            graph = correct_biases(graph, shifts, plan.excluded)
+            graph = correct_biases(graph, shifts, plan.excluded | rounded.keys())
+        graph = with_rounded(graph, rounded, plan.excluded)
         mixed = plan.precision == "int8+fp16"
         if mixed:
             graph = at_least_opset(graph, QDQ_HALF_OPSET)
@@ -114,6 +119,18 @@ class Trials:
                 means[PIXELS] = tuple(colours.tolist())
             self._shifts[key] = bias_shifts(graph, means, portable=key[1])
         return self._shifts[key]
+
+    def _rounded_layers(self, graph: Graph, plan: Plan) -> dict[str, RoundedLayer]:
+        """Return the layers of a graph that is equalized, or that with its pixels folded."""
+        key = (plan.strength, plan.target)
+        if key not in self._rounded:
+            portable = plan.target == "cpu"
+            self._rounded[key] = {
+                str(layer.name): found
+                for layer, moments in input_moments(graph, self._few.pictures)
+                if (found := round_layer(graph, layer, moments, portable=portable)) is not None
+            }
+        return self._rounded[key]
 
     def score(self, plan: Plan) -> Score:
         """Return how far a plan is from float32 on few pictures: enough to compare trials.

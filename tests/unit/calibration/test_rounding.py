@@ -1,0 +1,151 @@
+"""Weights rounded together: closer outputs, and steps that nobody would notice to have changed."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tame_deploy.calibration.arithmetic.integer_layers import overflowing_layers
+from tame_deploy.calibration.graph import Graph
+from tame_deploy.calibration.observing.moments import InputMoments, _windows
+from tame_deploy.calibration.passes.placement import Placement, quantize_graph
+from tame_deploy.calibration.passes.rounding import round_layer, with_rounded
+from tame_deploy.calibration.passes.weights import layer_steps, output_axis
+from tests.unit.calibration.graphs import pictures, small_graph
+from tests.unit.calibration.test_graphs import spans
+
+LAYERS = {
+    "pointwise": ("Conv", (16, 24, 1, 1), {}),
+    "convolution": ("Conv", (8, 4, 3, 3), {}),
+    "depthwise": ("Conv", (12, 1, 3, 3), {"group": 12}),
+    "grouped": ("Conv", (12, 4, 3, 3), {"group": 3}),
+    "gemm": ("Gemm", (10, 24), {"transB": 1}),
+    "gemm-untransposed": ("Gemm", (24, 10), {}),
+    "matrix-product": ("MatMul", (24, 10), {}),
+}
+
+
+def a_layer(name, seed=0):
+    """Return a graph of one layer, and moments of inputs that a few causes have in common."""
+    kind, shape, attributes = LAYERS[name]
+    random = np.random.default_rng(seed)
+    weight = random.standard_normal(shape).astype(np.float32)
+    channels = shape[0] if kind == "Conv" or "transB" in attributes else shape[1]
+    bias = random.standard_normal(channels).astype(np.float32)
+    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    inputs = ["images", "w"] if kind == "MatMul" else ["images", "w", "b"]
+    node = helper.make_node(kind, inputs, ["logits"], "backbone/layer", **attributes)
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("images", "out")]
+    graph = Graph(helper.make_model(helper.make_graph([node], "one", [values[0]], [], constants)))
+    groups = attributes.get("group", 1)
+    length = weight.size // channels
+    causes, spread = random.standard_normal((400, groups, 3)), (groups, 3, length)
+    met = np.einsum("pgc,gcl->pgl", causes, random.standard_normal(spread))
+    met = np.maximum(met + 0.2 * random.standard_normal(met.shape) + 0.5, 0).astype(np.float32)
+    moments = InputMoments.of_rows(groups, length)
+    moments.add(met)
+    return graph, graph.layers[0], moments, met
+
+
+def given_by(layer, weight, bias, met):
+    """Return what a layer gives for the inputs of its rows, (places, channels)."""
+    rows = np.moveaxis(weight, output_axis(layer), 0).reshape(met.shape[1], -1, met.shape[2])
+    found = np.einsum("pgl,gol->pgo", met, rows).reshape(len(met), -1)
+    return found if bias is None else found + bias
+
+
+def quantized(graph, layer, weight, portable):
+    """Return a weight as its quantizer would hold it, by the steps of that weight."""
+    own = graph.with_weights({"w": weight})
+    axis = output_axis(layer)
+    steps = layer_steps(own, own.layers[0], portable=portable)
+    shaped = steps.reshape([-1 if place == axis else 1 for place in range(weight.ndim)])
+    return np.round(weight / shaped) * shaped, steps
+
+
+@pytest.mark.parametrize("portable", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_a_layer_gives_is_closer_than_with_every_weight_rounded_by_itself(name, portable):
+    graph, layer, moments, met = a_layer(name)
+    weight = graph.weight("w")
+    bias = None if layer.op_type == "MatMul" else graph.weight("b")
+    exact = given_by(layer, weight, bias, met)
+    nearest, steps = quantized(graph, layer, weight, portable)
+    rounded = round_layer(graph, layer, moments, portable=portable)
+    together, same_steps = quantized(graph, layer, rounded.weight, portable)
+    np.testing.assert_array_equal(steps, same_steps)
+    assert (rounded.bias is None) == (bias is None)
+    before = ((given_by(layer, nearest, bias, met) - exact) ** 2).mean()
+    after = ((given_by(layer, together, rounded.bias, met) - exact) ** 2).mean()
+    assert after < 0.6 * before
+    if bias is not None:
+        error = given_by(layer, together, rounded.bias, met) - exact
+        assert np.abs(error.mean(axis=0)).max() < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_products_of_a_portable_graph_overflow_after_it(seed):
+    graph, shown = small_graph(seed, spread=2), pictures()
+    random = np.random.default_rng(seed)
+    rounded = {}
+    for layer in graph.layers:
+        length = int(np.prod(graph.weight(layer.input[1]).shape[1:]))
+        moments = InputMoments.of_rows(1, length)
+        # One cause, strongest in the first input: weak inputs have to make up for strong ones.
+        met = random.random((200, 1, 1)) * np.geomspace(50, 0.5, length)
+        moments.add((met + 0.01 * random.random(met.shape)).astype(np.float32))
+        rounded[str(layer.name)] = round_layer(graph, layer, moments, portable=True)
+    changed = with_rounded(graph, rounded, ())
+    assert any(
+        (changed.weight(layer.input[1]) != graph.weight(layer.input[1])).any()
+        for layer in graph.layers
+    )
+    model = quantize_graph(changed, Placement("cpu", spans(changed, shown)))
+    assert overflowing_layers(model) == []
+
+
+def test_excluded_layers_keep_weight_and_bias():
+    graph, layer, moments, _ = a_layer("pointwise")
+    rounded = {str(layer.name): round_layer(graph, layer, moments, portable=True)}
+    for excluded in (set(), {str(layer.name)}):
+        found = with_rounded(graph, rounded, excluded)
+        for name in ("w", "b"):
+            assert (found.weight(name) == graph.weight(name)).all() == bool(excluded)
+
+
+def test_a_weight_that_layers_share_is_left_alone():
+    graph, layer, moments, _ = a_layer("pointwise")
+    model = graph.model
+    model.graph.node.append(helper.make_node("Conv", ["images", "w"], ["twin"], "backbone/twin"))
+    assert round_layer(Graph(model), layer, moments, portable=True) is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+)
+def test_windows_are_what_the_convolution_meets(kernel, strides, dilations, pads):
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((5, 3, *kernel)).astype(np.float32)
+    value = random.standard_normal((2, 3, 9, 8)).astype(np.float32)
+    node = helper.make_node(
+        "Conv", ["images", "w"], ["out"], "backbone/layer",
+        strides=strides, dilations=dilations, pads=pads,
+    )  # fmt: skip
+    made = helper.make_graph(
+        [node], "one",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, value.shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (expected,) = ort.InferenceSession(model.SerializeToString()).run(None, {"images": value})
+    met = _windows(value, node, Graph(model), 10**6, random)
+    found = met.reshape(len(met), -1) @ weight.reshape(5, -1).T
+    by_place = expected.transpose(0, 2, 3, 1).reshape(-1, 5)
+    np.testing.assert_allclose(found, by_place, rtol=1e-4, atol=1e-4)
