@@ -7,14 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tame_deploy.calibration.arithmetic.integer_layers import overflowing_layers
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.moments import InputMoments, _windows
-from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.calibration.passes.rounding import round_layer, with_rounded
 from tame_deploy.calibration.passes.weights import layer_steps, output_axis
-from tests.unit.calibration.graphs import pictures, small_graph
-from tests.unit.calibration.test_graphs import spans
 
 LAYERS = {
     "pointwise": ("Conv", (16, 24, 1, 1), {}),
@@ -43,7 +39,9 @@ def a_layer(name, seed=0):
     length = weight.size // channels
     causes, spread = random.standard_normal((400, groups, 3)), (groups, 3, length)
     met = np.einsum("pgc,gcl->pgl", causes, random.standard_normal(spread))
-    met = np.maximum(met + 0.2 * random.standard_normal(met.shape) + 0.5, 0).astype(np.float32)
+    met = np.maximum(met + 0.2 * random.standard_normal(met.shape) + 0.5, 0)
+    # Weak inputs have to make up for strong ones, and would like to grow beyond all bounds.
+    met = (met * np.geomspace(30, 0.3, length)).astype(np.float32)
     moments = InputMoments.of_rows(groups, length)
     moments.add(met)
     return graph, graph.layers[0], moments, met
@@ -83,27 +81,6 @@ def test_what_a_layer_gives_is_closer_than_with_every_weight_rounded_by_itself(n
     if bias is not None:
         error = given_by(layer, together, rounded.bias, met) - exact
         assert np.abs(error.mean(axis=0)).max() < 1e-5
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_no_two_products_of_a_portable_graph_overflow_after_it(seed):
-    graph, shown = small_graph(seed, spread=2), pictures()
-    random = np.random.default_rng(seed)
-    rounded = {}
-    for layer in graph.layers:
-        length = int(np.prod(graph.weight(layer.input[1]).shape[1:]))
-        moments = InputMoments.of_rows(1, length)
-        # One cause, strongest in the first input: weak inputs have to make up for strong ones.
-        met = random.random((200, 1, 1)) * np.geomspace(50, 0.5, length)
-        moments.add((met + 0.01 * random.random(met.shape)).astype(np.float32))
-        rounded[str(layer.name)] = round_layer(graph, layer, moments, portable=True)
-    changed = with_rounded(graph, rounded, ())
-    assert any(
-        (changed.weight(layer.input[1]) != graph.weight(layer.input[1])).any()
-        for layer in graph.layers
-    )
-    model = quantize_graph(changed, Placement("cpu", spans(changed, shown)))
-    assert overflowing_layers(model) == []
 
 
 def test_excluded_layers_keep_weight_and_bias():
