@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import ctypes
 import gc
 import importlib
+import io
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 #: What commands import of others; what is missing here only costs time. ONNX Runtime and OpenVINO
@@ -57,6 +61,34 @@ def run(*arguments, cwd=None, expect=0, env=None, anew=False, meanwhile=lambda _
         )  # fmt: skip
     else:
         (done,) = _run_in_forks(_COMMAND, words, cwd or Path.cwd(), [settings], meanwhile)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def run_here(*arguments, cwd=None, expect=0):
+    """Run a command in this process, for what ends before it has begun: a fork takes far longer."""
+    import pytest
+
+    from tame_deploy.cli import main
+
+    said = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(said[0]),
+        contextlib.redirect_stderr(said[1]),
+    ):
+        for name, value in (("COLUMNS", "200"), ("TERM", "dumb")):
+            patched.setenv(name, value)
+        patched.chdir(cwd or Path.cwd())
+        words = [str(argument) for argument in arguments]
+        patched.setattr(sys, "argv", ["tame-deploy", *words])
+        for name in ("path", "excepthook"):  # which commands change
+            patched.setattr(sys, name, copy.copy(getattr(sys, name)))
+        patched.setattr(logging.getLogger("tame_deploy"), "handlers", [])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    done = subprocess.CompletedProcess(words, ended.value.code, *(one.getvalue() for one in said))
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
