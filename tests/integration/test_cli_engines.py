@@ -34,6 +34,12 @@ def settings(tmp_path):
     return {"TAME_DEPLOY_CACHE": str(tmp_path / "cache")}
 
 
+@pytest.fixture(scope="module")
+def one_cache(tmp_path_factory):
+    """Settings for tests that need an engine and not its making: the second finds the first's."""
+    return {"TAME_DEPLOY_CACHE": str(tmp_path_factory.mktemp("one-cache"))}
+
+
 @pytest.fixture
 def no_gpu():
     if has_gpu():
@@ -54,8 +60,8 @@ def test_from_graph_to_engine(demo_copy, settings):
     assert "engines/tensorrt-rtx-fp32" in run("inspect", demo_copy).stdout
 
 
-def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, settings, no_gpu):
-    run("compile", demo_copy, *RTX, "--batch", 4, env=settings)
+def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, one_cache, no_gpu):
+    run("compile", demo_copy, *RTX, "--batch", 4, env=one_cache)
     folder = demo_copy / "engines" / "tensorrt-rtx-fp32"
     shown = run("inspect", folder)
     for words in ("tensorrt-rtx-fp32", "batch 4,4,4", "backbone/Conv", "convolution", "fp32"):
@@ -130,8 +136,8 @@ def test_a_lower_precision_is_quantized_first_and_found_again(demo_copy, setting
     run("compile", made, *RTX, "--precision", "fp16", "--batch", 4, env=settings)
 
 
-def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp_path):
-    run("compile", demo_copy, *RTX, "--batch", 4, env=settings)
+def test_a_device_that_is_not_there_is_one_line(demo_copy, one_cache, settings, no_gpu, tmp_path):
+    run("compile", demo_copy, *RTX, "--batch", 4, env=one_cache)
     picture = "tame_deploy/data/pictures/ring-1.png"
     for command in (
         ["compile", demo_copy, "--target", "tensorrt"],
