@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import ctypes
 import gc
 import importlib
+import io
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 #: What commands import of others; what is missing here only costs time. ONNX Runtime and OpenVINO
@@ -37,7 +41,7 @@ LIBRARIES = (
     "torchvision.models",
 )
 
-_ANEW = "from tame_deploy.cli import main; main()"
+_COMMAND = "from tame_deploy.cli import main; main()"
 _FORKS = "from tests.command_line import serve_forks; serve_forks()"
 
 _servers: list[subprocess.Popen[str]] = []  # one, once a command was run
@@ -52,12 +56,48 @@ def run(*arguments, cwd=None, expect=0, env=None, anew=False, meanwhile=lambda _
     settings = {**os.environ, "COLUMNS": "200", "TERM": "dumb"} | (env or {})
     if anew:
         done = subprocess.run(
-            [sys.executable, "-c", _ANEW, *words],
+            [sys.executable, "-c", _COMMAND, *words],
             check=False, cwd=cwd, capture_output=True, text=True, env=settings,
         )  # fmt: skip
     else:
-        done = _run_in_fork(words, str(cwd or Path.cwd()), settings, meanwhile)
+        (done,) = _run_in_forks(_COMMAND, words, cwd or Path.cwd(), [settings], meanwhile)
     assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def run_here(*arguments, cwd=None, expect=0):
+    """Run a command in this process, for what ends before it has begun: a fork takes far longer."""
+    import pytest
+
+    from tame_deploy.cli import main
+
+    said = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(said[0]),
+        contextlib.redirect_stderr(said[1]),
+    ):
+        for name, value in (("COLUMNS", "200"), ("TERM", "dumb")):
+            patched.setenv(name, value)
+        patched.chdir(cwd or Path.cwd())
+        words = [str(argument) for argument in arguments]
+        patched.setattr(sys, "argv", ["tame-deploy", *words])
+        for name in ("path", "excepthook"):  # which commands change
+            patched.setattr(sys, name, copy.copy(getattr(sys, name)))
+        patched.setattr(logging.getLogger("tame_deploy"), "handlers", [])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    done = subprocess.CompletedProcess(words, ended.value.code, *(one.getvalue() for one in said))
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def run_together(code, environments, *, cwd):
+    """Run Python code in forks beside each other, one for each environment; all have to succeed."""
+    settings = [{**os.environ} | environment for environment in environments]
+    done = _run_in_forks(code, [], cwd, settings, lambda _process: None)
+    assert not any(one.returncode for one in done), [one.stdout + one.stderr for one in done]
     return done
 
 
@@ -82,26 +122,32 @@ def signal_when(happened, number):
     return send
 
 
-def _run_in_fork(words, cwd, settings, meanwhile):
+def _run_in_forks(code, words, cwd, environments, meanwhile):
     with tempfile.TemporaryDirectory() as folder:
-        files = [os.path.join(folder, name) for name in ("stdout", "stderr")]
+        asked = [
+            {"code": code, "words": words, "cwd": str(cwd), "settings": settings,
+             "files": [os.path.join(folder, f"{name}-{number}") for name in ("stdout", "stderr")]}
+            for number, settings in enumerate(environments)
+        ]  # fmt: skip
         server = _started()
         try:
-            asked = {"words": words, "cwd": cwd, "settings": settings, "files": files}
             server.stdin.write(json.dumps(asked) + "\n")
             server.stdin.flush()
             command = int(server.stdout.readline())
             try:
                 meanwhile(command)
-                code = int(server.stdout.readline())
+                exits = json.loads(server.stdout.readline())
             except BaseException:
                 os.killpg(command, signal.SIGKILL)
                 raise
         except BaseException:
             _stop()  # the next command gets another one
             raise
-        said = [Path(file).read_text() for file in files]
-    return subprocess.CompletedProcess(words, code, *said)
+        said = [[Path(file).read_text() for file in one["files"]] for one in asked]
+    return [
+        subprocess.CompletedProcess(words, exit_status, *texts)
+        for exit_status, texts in zip(exits, said, strict=True)
+    ]
 
 
 def _started():
@@ -132,7 +178,10 @@ def _end_with_the_parent():
 
 
 def serve_forks():
-    """Import the libraries; then run the commands of stdin, one JSON a line, until it ends."""
+    """Import the libraries; then run the commands of stdin until it ends.
+
+    A line of JSON lists those that run beside each other; they are one process group.
+    """
     _end_with_the_parent()
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
@@ -142,17 +191,21 @@ def serve_forks():
     gc.freeze()
     forks = multiprocessing.get_context("fork")
     while line := sys.stdin.readline():
-        process = forks.Process(target=_become_the_command, kwargs=json.loads(line))
-        process.start()
-        os.setpgid(process.pid, process.pid)
-        sys.stdout.write(f"{process.pid}\n")
+        together = [
+            forks.Process(target=_become_the_command, kwargs=asked) for asked in json.loads(line)
+        ]
+        for process in together:
+            process.start()
+            os.setpgid(process.pid, together[0].pid)
+        sys.stdout.write(f"{together[0].pid}\n")
         sys.stdout.flush()
-        process.join()
-        sys.stdout.write(f"{process.exitcode}\n")
+        for process in together:
+            process.join()
+        sys.stdout.write(f"{json.dumps([process.exitcode for process in together])}\n")
         sys.stdout.flush()
 
 
-def _become_the_command(words, cwd, settings, files):
+def _become_the_command(code, words, cwd, settings, files):
     """Do what `python -c` would do; multiprocessing makes the exit status as Python does."""
     _end_with_the_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
@@ -162,6 +215,4 @@ def _become_the_command(words, cwd, settings, files):
     os.environ.clear()
     os.environ.update(settings)
     sys.argv = ["tame-deploy", *words]
-    from tame_deploy.cli import main
-
-    main()
+    exec(code, {"__name__": "__main__"})

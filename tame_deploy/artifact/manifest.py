@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tame_deploy.artifact.decoding import decode, parse_object
@@ -132,10 +132,10 @@ class FidelityReport:
     peak_shift: float
     flat_maps: int
     flat_maps_fp32: int
-    average_drop: dict[str, float] = field(default_factory=dict)
-    increase: dict[str, float] = field(default_factory=dict)
-    floor: dict[str, float] = field(default_factory=dict)
-    allowed_below: bool = False
+    average_drop: dict[str, float]
+    increase: dict[str, float]
+    floor: dict[str, float]
+    allowed_below: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,16 +167,17 @@ class Manifest(GraphIdentity):
     """The artifact's own description (docs/artifact.md#manifestjson lists every field).
 
     `identity_text` repeats the fields of `GraphIdentity` as they were when the graph was written;
-    the graph carries the hash of its bytes. `with_identity` makes it.
+    the graph carries the hash of its bytes. `with_identity` makes it. The other fields stand here
+    alone, so none has a default: a manifest that lost one would lack a warning without a sign.
     """
 
     name: str
     files: dict[str, str]
-    calibration: CalibrationSummary | None = None
-    fidelity: FidelityReport | None = None
-    parity: ParityReport | None = None
-    tool_versions: dict[str, str] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    calibration: CalibrationSummary | None
+    fidelity: FidelityReport | None
+    parity: ParityReport | None
+    tool_versions: dict[str, str]
+    schema_version: int
     identity_text: str = ""
 
     @property
@@ -216,12 +217,7 @@ class Manifest(GraphIdentity):
                 graph's meaning.
         """
         raw = parse_object(text, "manifest.json")
-        version = raw.get("schema_version")
-        if type(version) is int and version > SCHEMA_VERSION:
-            raise IncompatibleArtifactError(
-                f"artifact has schema version {version}; this tame-deploy reads up to "
-                f"{SCHEMA_VERSION}. Upgrade: pip install -U tame-deploy"
-            )
+        _check_version(raw)
         manifest: Manifest = decode(cls, raw, "manifest")
         if manifest.schema_version < 1:
             raise ManifestError(
@@ -233,6 +229,22 @@ class Manifest(GraphIdentity):
             manifest = dataclasses.replace(manifest, identity_text=text_of_1)
         _check_identity(manifest)
         return dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
+
+
+def _check_version(raw: dict[str, Any]) -> None:
+    version = raw.get("schema_version")
+    if type(version) is not int:
+        return  # the decoder says what it thinks of that
+    if version > SCHEMA_VERSION:
+        raise IncompatibleArtifactError(
+            f"artifact has schema version {version}; this tame-deploy reads up to "
+            f"{SCHEMA_VERSION}. Upgrade: pip install -U tame-deploy"
+        )
+    if version == 1 and "identity_text" in raw:
+        raise ManifestError(
+            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected "
+            f"{SCHEMA_VERSION}. Undo the edit, or export the artifact again"
+        )
 
 
 def _sorted_json(value: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from tame_deploy.artifact.directory import (
     open_artifact,
     write_manifest,
 )
-from tame_deploy.artifact.manifest import GraphSpec, Manifest
+from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest
 from tame_deploy.artifact.types import ImageSpec, TensorSpec
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import InputError
@@ -107,7 +107,11 @@ def _write_graph(
         ),
         weights={"backbone": network.backbone.source, "head": network.head_source},
         files={},
+        calibration=None,
+        fidelity=None,
+        parity=None,
         tool_versions=_tool_versions(),
+        schema_version=SCHEMA_VERSION,
     ).with_identity()
     metadata = {
         "tame.manifest": manifest.identity(),

@@ -123,6 +123,10 @@ def measure_fidelity(
         peak_shift=float(_peak_shifts(first.maps, second.maps, image_size).mean()),
         flat_maps=int(found.flat.sum()),
         flat_maps_fp32=int(expected.flat.sum()),
+        average_drop={},
+        increase={},
+        floor={},
+        allowed_below=False,
     )
 
 

@@ -49,6 +49,14 @@ def edit(path: Path, **changes: Any) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
 
 
+def leave_out(path: Path, name: str) -> None:
+    """Delete a field of the manifest."""
+    manifest = path / "manifest.json"
+    kept = json.loads(manifest.read_text())
+    del kept[name]
+    manifest.write_text(json.dumps(kept))
+
+
 def edit_with_identity(path: Path, **changes: Any) -> None:
     """Change fields of the manifest where they fix the graph's meaning, identity text included."""
     said = json.loads(json.loads((path / "manifest.json").read_text())["identity_text"])
@@ -252,7 +260,10 @@ JSON = [
     Attack("duplicate keys", replacing("\n}\n", ',"classes": [], "name": 3, "name": {}}'),
            ManifestError, "manifest.name is {}; expected a string"),
     Attack("no fields", writing(b"{}"), ManifestError,
-           "manifest.backbone, manifest.classes, manifest.feature_layers"),
+           "manifest.backbone, manifest.calibration, manifest.classes"),
+    *(Attack(f"no {name}", lambda path, name=name: leave_out(path, name), ManifestError,
+             f"manifest.{name} is missing")
+      for name in ("calibration", "fidelity", "parity", "tool_versions", "schema_version")),
     Attack("surprising fields", editing(surprise=1, **{"a\nb": 2}), ManifestError,
            "unknown key manifest.a\\nb; known: backbone,"),
     Attack("misspelt field", editing(claßes=6), ManifestError,
@@ -326,7 +337,7 @@ IDENTITY = [
     Attack("identity text that is ill-typed", editing_with_identity(classes="6"), ManifestError,
            "manifest.classes is '6'; expected a whole number"),
     Attack("older schema for a newer artifact", editing(schema_version=1), ManifestError,
-           "unknown key manifest.identity_text.identity_text; known: "),
+           "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 2"),
 ]  # fmt: skip
 
 LATER = [

@@ -14,7 +14,7 @@ import pytest
 from tame_deploy.errors import TameError
 from tame_deploy.runtime.backends.openvino import computes_bfloat16
 from tame_deploy.runtime.backends.tensorrt import cuda
-from tests.command_line import one_line, run
+from tests.command_line import one_line, run, run_here
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -32,6 +32,12 @@ def has_gpu():
 @pytest.fixture
 def settings(tmp_path):
     return {"TAME_DEPLOY_CACHE": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="module")
+def one_cache(tmp_path_factory):
+    """Settings for tests that need an engine and not its making: the second finds the first's."""
+    return {"TAME_DEPLOY_CACHE": str(tmp_path_factory.mktemp("one-cache"))}
 
 
 @pytest.fixture
@@ -54,8 +60,8 @@ def test_from_graph_to_engine(demo_copy, settings):
     assert "engines/tensorrt-rtx-fp32" in run("inspect", demo_copy).stdout
 
 
-def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, settings, no_gpu):
-    run("compile", demo_copy, *RTX, "--batch", 4, env=settings)
+def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, one_cache, no_gpu):
+    run("compile", demo_copy, *RTX, "--batch", 4, env=one_cache)
     folder = demo_copy / "engines" / "tensorrt-rtx-fp32"
     shown = run("inspect", folder)
     for words in ("tensorrt-rtx-fp32", "batch 4,4,4", "backbone/Conv", "convolution", "fp32"):
@@ -93,8 +99,8 @@ def test_an_engine_is_inspected_as_a_table_and_as_json(demo_copy, settings, no_g
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_compiled_is_one_line(demo_copy, settings, arguments, words):
-    done = run("compile", demo_copy, *RTX, *arguments, env=settings, expect=1)
+def test_what_cannot_be_compiled_is_one_line(demo_copy, arguments, words):
+    done = run_here("compile", demo_copy, *RTX, *arguments, expect=1)
     one_line(done)
     assert words in done.stderr
     assert not (demo_copy / "engines").exists()
@@ -130,8 +136,8 @@ def test_a_lower_precision_is_quantized_first_and_found_again(demo_copy, setting
     run("compile", made, *RTX, "--precision", "fp16", "--batch", 4, env=settings)
 
 
-def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp_path):
-    run("compile", demo_copy, *RTX, "--batch", 4, env=settings)
+def test_a_device_that_is_not_there_is_one_line(demo_copy, one_cache, settings, no_gpu, tmp_path):
+    run("compile", demo_copy, *RTX, "--batch", 4, env=one_cache)
     picture = "tame_deploy/data/pictures/ring-1.png"
     for command in (
         ["compile", demo_copy, "--target", "tensorrt"],
@@ -148,12 +154,12 @@ def test_a_device_that_is_not_there_is_one_line(demo_copy, settings, no_gpu, tmp
 
 def test_verify_refuses_what_it_would_ignore(demo_copy):
     for option, value, needed in (("--floor", "top1=1", "images"), ("--engine", "x", "target")):
-        refused = run("verify", demo_copy, option, value, expect=1)
+        refused = run_here("verify", demo_copy, option, value, expect=1)
         assert f"{option} has no meaning without --{needed}" in refused.stderr
     for options in (["--threads", 2], ["--precision", "bf16"], ["--backend", "openvino"]):
-        refused = run("verify", demo_copy, *RTX, *options, expect=1)
+        refused = run_here("verify", demo_copy, *RTX, *options, expect=1)
         assert "no meaning with --target" in refused.stderr
-    refused = run("verify", demo_copy, "--precision", "bf16", expect=1)
+    refused = run_here("verify", demo_copy, "--precision", "bf16", expect=1)
     assert "precision has no meaning for backend onnxruntime" in refused.stderr
 
 

@@ -1,10 +1,11 @@
 import json
 import re
+import shutil
 
 import pytest
 
 from tame_deploy.runtime.backends.processor import processor_and_sets
-from tests.command_line import one_line, run
+from tests.command_line import one_line, run, run_here
 
 
 @pytest.fixture
@@ -12,37 +13,51 @@ def settings(tmp_path):
     return {"TAME_DEPLOY_CACHE": str(tmp_path / "cache")}
 
 
-def test_from_calibration_to_a_quantized_artifact(demo_copy, tmp_path, settings):
-    demo = demo_copy.rename(tmp_path / "my demo")
-    pictures = ("--images", "demo:60", "--calibration-size", 16)
-    done = run("calibrate", demo, *pictures, env=settings)
+PICTURES = ("--images", "demo:60", "--calibration-size", 16)
+
+
+@pytest.fixture(scope="module")
+def calibrated(demo_export, tmp_path_factory):
+    """Return the demo's artifact in a place with a space, and what `calibrate` said of it."""
+    demo = tmp_path_factory.mktemp("quantized") / "my demo"
+    shutil.copytree(demo_export, demo)
+    return demo, run("calibrate", demo, *PICTURES)
+
+
+@pytest.fixture(scope="module")
+def quantized(calibrated):
+    """Return the quantized artifact, and what `quantize` said of it."""
+    demo, _ = calibrated
+    small = demo.with_name("small")
+    done = run(
+        "quantize", demo, *PICTURES, "--recovery", "equalize,bias", "-o", small,
+        "--allow-low-fidelity",
+    )  # fmt: skip
+    return small, done
+
+
+def test_from_calibration_to_a_quantized_artifact(calibrated, quantized, tmp_path, settings):
+    demo, done = calibrated
     assert "calibrated" in done.stdout
     assert f"tame-deploy quantize '{demo}' --images demo:60 -o '{demo}-int8'" in done.stdout
     assert (demo / "calibration.json").is_file()
-    done = run(
-        "quantize", demo, *pictures, "--recovery", "equalize,bias",
-        "-o", tmp_path / "small", "--allow-low-fidelity", env=settings,
-    )  # fmt: skip
+    small, done = quantized
     for words in ("equalize", "top-1 agreement", "IoU of the top 15 %", "batch 8", "before-after"):
         assert words in done.stdout, words
     assert "other pictures" not in done.stderr
-    shown = run("inspect", tmp_path / "small").stdout
+    shown = run("inspect", small).stdout
     assert "int8 for cpu" in shown
     assert "map Pearson, 5th percentile" in shown
-    assert "every output as in PyTorch" not in run("verify", tmp_path / "small").stdout
-    run("explain", tmp_path / "small", "tame_deploy/data/pictures", "-o", tmp_path / "explained")
-    again = ["quantize", tmp_path / "small", "--images", "demo:60", "-o", tmp_path / "x"]
-    refused = run(*again, expect=1)
+    assert "every output as in PyTorch" not in run("verify", small, env=settings).stdout
+    run("explain", small, "tame_deploy/data/pictures", "-o", tmp_path / "explained", env=settings)
+    again = ["quantize", small, "--images", "demo:60", "-o", tmp_path / "x"]
+    refused = run_here(*again, expect=1)
     one_line(refused)
     assert "int8 for cpu already" in refused.stderr
 
 
-def test_it_is_told_whether_it_is_verified_on_this_processor(demo_copy, tmp_path, settings):
-    small = tmp_path / "small"
-    run(
-        "quantize", demo_copy, "--images", "demo:60", "--calibration-size", 16, "--recovery",
-        "none", "-o", small, "--allow-low-fidelity", env=settings,
-    )  # fmt: skip
+def test_it_is_told_whether_it_is_verified_on_this_processor(quantized, tmp_path, settings):
+    small, _ = quantized
 
     def by_onnxruntime():
         backends = json.loads(run("doctor", small, "--json", env=settings).stdout)["backends"]
@@ -82,13 +97,13 @@ def test_it_is_told_whether_it_is_verified_on_this_processor(demo_copy, tmp_path
     ],
 )
 def test_what_cannot_be_done_is_one_line(demo_export, tmp_path, arguments, words):
-    done = run("quantize", demo_export, *arguments, "-o", tmp_path / "out", expect=1)
+    done = run_here("quantize", demo_export, *arguments, "-o", tmp_path / "out", expect=1)
     one_line(done)
     assert words in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_target_is_a_usage_error(demo_export):
-    done = run("quantize", demo_export, "--images", "demo:99", "--target", "tpu", expect=2)
+    done = run_here("quantize", demo_export, "--images", "demo:99", "--target", "tpu", expect=2)
     assert "cpu" in done.stderr
     assert "tensorrt" in done.stderr

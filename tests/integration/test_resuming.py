@@ -122,6 +122,35 @@ def test_records_are_not_mixed(explainer, tmp_path, first, second):
         )
 
 
+@pytest.mark.parametrize("records", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({"maps": "png"}, {"maps": "npz"}, "with --pictures --maps png, not --pictures --maps npz"),
+        ({**BARE, "maps": "npz"}, BARE, "with --no-pictures --maps npz, not --no-pictures"),
+        (BARE, {**BARE, "maps": "png"}, "with --no-pictures, not --no-pictures --maps png"),
+        (BARE, {}, "with --no-pictures, not --pictures"),
+    ],
+)
+def test_a_run_that_wrote_something_else_is_not_gone_on_with(
+    explainer, tmp_path, records, first, then, message
+):
+    if records == "parquet":
+        pytest.importorskip("pyarrow")
+    options = FileOptions(**first, records=records)
+    explain_files(explainer, named("a.png"), tmp_path, options=options)
+    found = message.removeprefix("with ").partition(",")[0]
+    remedy = f"; resume with {found}, or choose another --output"
+    with pytest.raises(InputError, match=f"holds pictures explained {message}{remedy}"):
+        explain_files(
+            explainer,
+            named("a.png"),
+            tmp_path,
+            options=FileOptions(**then, records=records, resume=True),
+        )
+    assert len(records_in(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("line", ['{"other": 1}', "[1]", '{"file": "a", "explained": [3]}', "{"])
 def test_records_that_are_none_are_told(explainer, tmp_path, line):
     (tmp_path / "results.jsonl").write_text(f"{line}\n")

@@ -1,10 +1,10 @@
 """Training in processes of its own: killed and resumed, and shared by two of them."""
 
-import os
+import json
 import signal
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +12,11 @@ import torch
 from tame_deploy.model.checkpoint import read_head
 from tame_deploy.training.recipe import write_toml
 from tame_deploy.training.train_head import train_head
-from tests.command_line import run, signal_when
+from tests.command_line import run, run_together, signal_when
 from tests.integration.test_training import BASE, losses, one_thread, recipe, rows  # noqa: F401
 
-#: What torchrun runs: the command line, once for each recipe, so that two runs cost one start.
+#: What each process runs: two recipes, because a process may train twice.
 BOTH = """
-import sys
 from tame_deploy.cli.app import app
 for name in ("batch", "own"):
     app(["train", "--recipe", f"{name}.toml", "-o", f"two-{name}"], standalone_mode=False)
@@ -50,23 +49,44 @@ def test_a_killed_run_goes_on_to_the_very_same_head(tmp_path, monkeypatch):
     assert resumed.best_loss == pytest.approx(whole.best_loss, rel=1e-5)
 
 
+#: What torchrun tells two processes; only that the run has a name matters, and not which.
+RANKS = [
+    {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0",
+     "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    for rank in ("0", "1")
+]  # fmt: skip
+
+
+def test_torchrun_tells_its_processes_what_these_tests_tell_theirs(tmp_path):
+    """Those of torchrun import torch by themselves, which takes longer than their training."""
+    (tmp_path / "tell.py").write_text(
+        "import json, os, sys\n"
+        "with open(f'{os.environ[\"RANK\"]}.json', 'w') as file:\n"
+        "    json.dump(dict(os.environ), file)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "tell.py"],
+        cwd=tmp_path, timeout=240, check=True, capture_output=True,
+    )  # fmt: skip
+    for rank, expected in enumerate(RANKS):
+        told = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert told.keys() >= {"MASTER_ADDR", "MASTER_PORT"}
+        run_id = {"TORCHELASTIC_RUN_ID": told["TORCHELASTIC_RUN_ID"]}
+        assert {name: told[name] for name in expected} == expected | run_id
+
+
 @pytest.fixture(scope="module")
 def by_two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     for maps in ("batch", "own"):
         text = write_toml(recipe(**ROBUST, loss__maps=maps, run__batch_size=4))
         (folder / f"{maps}.toml").write_text(text)
-    (folder / "both.py").write_text(BOTH)
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "both.py"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}, cwd=folder, timeout=240,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return folder, done.stdout
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    of_torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    done = run_together(BOTH, [of_torchrun | ranks for ranks in RANKS], cwd=folder)
+    return folder, "".join(one.stdout for one in done)
 
 
 #: Not AdamW: it would blow up the rounding that is the whole gradient of a bias before a norm.

@@ -33,6 +33,11 @@ void check_version(const Value& raw) {
          "; this tame-deploy reads up to ", schema_version,
          ". Upgrade: pip install -U tame-deploy");
   }
+  if (*version == 1 && raw.contains("identity_text")) {
+    fail(TAME_MANIFEST_ERROR,
+         "schema_version is 1 beside an identity_text, which schema 1 did not have; expected ",
+         schema_version, ". Undo the edit, or export the artifact again");
+  }
 }
 
 using Ranks = std::vector<std::pair<const char*, std::size_t>>;

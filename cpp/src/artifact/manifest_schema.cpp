@@ -148,9 +148,9 @@ Decoder fidelity_decoder() {
     fields.push_back({name, decode_str(), {}});
   }
   for (const char* name : {"average_drop", "increase", "floor"}) {
-    fields.push_back({name, decode_dict(decode_float()), Value::object()});
+    fields.push_back({name, decode_dict(decode_float()), {}});
   }
-  fields.push_back({"allowed_below", decode_bool(), Value(false)});
+  fields.push_back({"allowed_below", decode_bool(), {}});
   return decode_object(std::move(fields));
 }
 
@@ -171,16 +171,17 @@ std::vector<Field> identity_fields() {
           {"parents", decode_list(decode_str()), Value::array()}};
 }
 
+/// Those without a fallback stand nowhere else: who deletes one is told.
 std::vector<Field> manifest_fields() {
   std::vector<Field> fields = identity_fields();
   for (Field& field :
        std::vector<Field>{{"name", decode_str(), {}},
                           {"files", decode_dict(decode_str()), {}},
-                          {"calibration", decode_optional(calibration_decoder()), nothing()},
-                          {"fidelity", decode_optional(fidelity_decoder()), nothing()},
-                          {"parity", decode_optional(parity_decoder()), nothing()},
-                          {"tool_versions", decode_dict(decode_str()), Value::object()},
-                          {"schema_version", decode_int(), whole(schema_version)},
+                          {"calibration", decode_optional(calibration_decoder()), {}},
+                          {"fidelity", decode_optional(fidelity_decoder()), {}},
+                          {"parity", decode_optional(parity_decoder()), {}},
+                          {"tool_versions", decode_dict(decode_str()), {}},
+                          {"schema_version", decode_int(), {}},
                           {"identity_text", decode_str(), text("")}}) {
     fields.push_back(std::move(field));
   }

@@ -58,11 +58,9 @@ TEST(Manifest, IdentityOfSchema1IsThatOfWhatItSays) {
   EXPECT_EQ(parsed(spoiled("/name", "other")).identity, expected);
   EXPECT_EQ(parsed(spoiled("/tool_versions", {{"torch", "2"}})).identity, expected);
   EXPECT_NE(parsed(spoiled("/image/resize", 255)).identity, expected);
-  EXPECT_EQ(
-      refusal(spoiled("/identity_text", "{}")),
-      "unknown key manifest.identity_text.identity_text; known: backbone, classes, "
-      "feature_layers, graph, head, image, inputs, kind, labels, outputs, parents, precision, "
-      "target, weights");
+  EXPECT_EQ(refusal(spoiled("/identity_text", "{}")),
+            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 2. "
+            "Undo the edit, or export the artifact again");
 }
 
 TEST(Manifest, IdentityIsTheHashOfItsTextsBytes) {
@@ -91,6 +89,16 @@ TEST(Manifest, EditsOfWhatFixesTheMeaningAreRefused) {
   EXPECT_EQ(refusal(manifest), "manifest.identity_text is missing or empty");
   manifest["identity_text"] = "{}";
   EXPECT_HOLDS(refusal(manifest), "manifest.identity_text.backbone, manifest.identity_text.cl");
+}
+
+TEST(Manifest, WhatStandsNowhereElseCannotBeLeftOut) {
+  for (const char* name :
+       {"calibration", "fidelity", "parity", "tool_versions", "schema_version"}) {
+    for (json manifest : {example(), with_identity_text(example())}) {
+      manifest.erase(name);
+      EXPECT_EQ(refusal(manifest), std::string("manifest.") + name + " is missing");
+    }
+  }
 }
 
 TEST(Manifest, NewerOnesSayUpgrade) {

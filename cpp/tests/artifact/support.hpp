@@ -38,14 +38,18 @@ inline nlohmann::json example() {
     "image": {"height": 8, "width": 16, "mean": [0, 0.5, 1e-5], "std": [1, 1, 1]},
     "graph": {"explain": "selectable", "ranks": 2, "maps": "minmax", "opset": 18},
     "weights": {"head": {"source": "file"}, "backbone": {"source": "file"}},
-    "files": {"model.onnx": "0", "labels.txt": "1"}, "schema_version": 1
+    "files": {"model.onnx": "0", "labels.txt": "1"},
+    "calibration": null, "fidelity": null, "parity": null, "tool_versions": {}, "schema_version": 1
   })");
 }
 
 /// The same manifest as one of schema 2, which keeps the text that fixes its identity.
 inline nlohmann::json with_identity_text(nlohmann::json manifest) {
   nlohmann::json said = manifest;
-  for (const char* later : {"name", "files", "schema_version"}) said.erase(later);
+  for (const char* later :
+       {"name", "files", "calibration", "fidelity", "parity", "tool_versions", "schema_version"}) {
+    said.erase(later);
+  }
   manifest["schema_version"] = 2;
   manifest["identity_text"] = said.dump();
   return manifest;

@@ -21,6 +21,7 @@ from tame_deploy.runtime.jobs.records import (
     RecordedNames,
     RecordFormat,
     Records,
+    output_options,
     recorded_names,
 )
 from tame_deploy.runtime.jobs.sources import Source
@@ -134,12 +135,14 @@ def explain_files(
         advance: told how many more pictures are dealt with.
 
     Raises:
-        InputError: if classes are out of range, or the output is full, gone or not to be written.
+        InputError: if classes are out of range, if the output is full, gone or not to be written,
+            or if what is resumed wrote other files for each picture.
     """
     options = options or FileOptions()
     summary = ExplainedFiles(output=output, passed_over=source.passed_over)
     with _writing_to(output):
         earlier = recorded_names(output, options.records) if options.resume else RecordedNames()
+        _check_outputs(output, earlier, options)
         stream = explainer.stream(
             _left(source, earlier.pictures, summary, advance), class_ids, top_k=top_k,
             batch_size=options.batch_size, workers=options.workers, skip_unreadable=True,
@@ -157,6 +160,17 @@ def explain_files(
             (output / LINES_NAME).unlink(missing_ok=True)
         summary.sheet = drawings.draw_sheet()
     return summary
+
+
+def _check_outputs(folder: Path, earlier: RecordedNames, options: FileOptions) -> None:
+    """Check that the pictures that an earlier run explained have what is asked for now."""
+    asked = output_options(pictures=options.pictures, maps=options.maps)
+    if earlier.outputs and asked not in earlier.outputs:
+        found = min(earlier.outputs)
+        raise InputError(
+            f"{folder} holds pictures explained with {found}, not {asked}; resume with {found}, "
+            "or choose another --output"
+        )
 
 
 def _left(

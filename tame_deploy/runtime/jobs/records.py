@@ -17,7 +17,14 @@ from tame_deploy.errors import InputError, ManifestError, require_extra
 from tame_deploy.files import replaced_file
 from tame_deploy.runtime.explain.explanation import PictureExplanation
 
-__all__ = ["LINES_NAME", "RecordFormat", "RecordedNames", "Records", "recorded_names"]
+__all__ = [
+    "LINES_NAME",
+    "RecordFormat",
+    "RecordedNames",
+    "Records",
+    "output_options",
+    "recorded_names",
+]
 
 RecordFormat: TypeAlias = Literal["jsonl", "parquet"]
 
@@ -177,10 +184,17 @@ class RecordedNames:
     Attributes:
         pictures: that were explained.
         files: in the folder that were written for them.
+        outputs: what was written for each, as options of the command line.
     """
 
     pictures: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+
+
+def output_options(*, pictures: bool, maps: str | None) -> str:
+    """Return the options of the command line that say what is written for each picture."""
+    return ("--pictures" if pictures else "--no-pictures") + (f" --maps {maps}" if maps else "")
 
 
 def recorded_names(folder: Path, records: RecordFormat) -> RecordedNames:
@@ -216,12 +230,19 @@ def recorded_names(folder: Path, records: RecordFormat) -> RecordedNames:
 def _names_in(records: Iterable[dict[str, Any]]) -> RecordedNames:
     pictures: set[str] = set()
     files: set[str] = set()
+    outputs: set[str] = set()
     for record in records:
         pictures.add(str(record["file"]))
-        files.update(record.get("maps") or ())
-        for explained in record.get("explained") or ():
-            files.update(explained[kind] for kind in ("overlay", "panel") if explained.get(kind))
-    return RecordedNames(frozenset(pictures), frozenset(files))
+        drawn = [
+            explained[kind]
+            for explained in record.get("explained") or ()
+            for kind in ("overlay", "panel")
+            if explained.get(kind)
+        ]
+        maps = "npz" if record.get("map_shard") else "png" if record.get("maps") else None
+        files.update(drawn, record.get("maps") or ())
+        outputs.add(output_options(pictures=bool(drawn), maps=maps))
+    return RecordedNames(frozenset(pictures), frozenset(files), frozenset(outputs))
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -229,7 +250,7 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        wanted = {"file", "explained", "maps"} & set(parquet.read_schema(path).names)
+        wanted = {"file", "explained", "maps", "map_shard"} & set(parquet.read_schema(path).names)
         table = parquet.read_table(path, columns=sorted(wanted))
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{path} cannot be read ({error!s:.80}); delete it") from None

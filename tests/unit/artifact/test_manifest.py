@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tame_deploy.artifact.manifest import (
+    SCHEMA_VERSION,
     CalibrationSummary,
     FidelityReport,
     GraphIdentity,
@@ -40,14 +41,16 @@ def outputs(classes):
 @st.composite
 def fidelities(draw) -> FidelityReport:
     counts = ("pictures", "maps", "flat_maps", "flat_maps_fp32")
-    values = {
-        field.name: draw(st.integers(0, 10**6) if field.name in counts else unit)
-        for field in fields(FidelityReport)
-        if field.default is MISSING and field.default_factory is MISSING
-    }
-    worst = {name: draw(names) for name in ("pearson_worst_picture", "spearman_worst_picture")}
-    floor = draw(st.dictionaries(names, unit, max_size=3))
-    return FidelityReport(**values | worst, floor=floor, allowed_below=draw(st.booleans()))
+    tables = ("average_drop", "increase", "floor")
+    worst = ("pearson_worst_picture", "spearman_worst_picture")
+    kinds = (
+        dict.fromkeys(counts, st.integers(0, 10**6))
+        | dict.fromkeys(tables, st.dictionaries(names, unit, max_size=3))
+        | dict.fromkeys(worst, names)
+        | {"allowed_below": st.booleans()}
+    )
+    said = {field.name: draw(kinds.get(field.name, unit)) for field in fields(FidelityReport)}
+    return FidelityReport(**said)
 
 
 @st.composite
@@ -81,6 +84,9 @@ def manifests(draw) -> Manifest:
         target=draw(st.sampled_from([None, "cpu", "cpu-vnni", "tensorrt"])),
         calibration=draw(st.none() | st.builds(CalibrationSummary, names, names, COUNTS, COUNTS)),
         fidelity=draw(st.none() | fidelities()),
+        parity=None,
+        tool_versions={},
+        schema_version=SCHEMA_VERSION,
     )
     return manifest.with_identity()
 
@@ -97,6 +103,11 @@ EXAMPLE = Manifest(
     graph=GraphSpec("selectable", 5, "minmax", 18),
     weights={"head": WeightsSource("file"), "backbone": WeightsSource("file")},
     files={"model.onnx": "0" * 64, "labels.txt": "1" * 64},
+    calibration=None,
+    fidelity=None,
+    parity=None,
+    tool_versions={},
+    schema_version=SCHEMA_VERSION,
 ).with_identity()
 
 
@@ -179,6 +190,36 @@ def test_an_edited_manifest_of_schema_1_has_another_identity():
     assert edited.identity() != found.identity()
 
 
+OUTSIDE_THE_IDENTITY = {item.name for item in fields(Manifest)} - {
+    item.name for item in fields(GraphIdentity)
+}
+
+
+@pytest.mark.parametrize("name", sorted(OUTSIDE_THE_IDENTITY))
+def test_what_no_identity_text_repeats_cannot_be_left_out(name):
+    whole = [EXAMPLE.to_dict(), json.loads(older(EXAMPLE.to_json()))]
+    for manifest in [one for one in whole if name in one]:
+        del manifest[name]
+        with pytest.raises(ManifestError, match=f"manifest.{name} is missing"):
+            Manifest.from_json(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(FidelityReport)])
+@given(fidelities())
+@settings(max_examples=1)
+def test_nothing_can_be_left_out_of_a_report_of_fidelity(name, report):
+    kept = asdict(report)
+    del kept[name]
+    with pytest.raises(ManifestError, match=f"manifest.fidelity.{name} is missing"):
+        Manifest.from_json(spoiled(fidelity=kept))
+
+
+def test_schema_1_beside_an_identity_text_is_told():
+    message = "schema_version is 1 beside an identity_text, .*; expected 2. Undo the edit"
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(spoiled(schema_version=1))
+
+
 @dataclass(frozen=True)
 class LaterImage(ImageSpec):
     gamma: float = 1.0
@@ -234,7 +275,7 @@ def spoiled(**changes):
         ("[]", "expected an object"),
         ('{"schema_version": NaN}', "NaN is not a JSON number"),
         (spoiled(surprise=1), "unknown key manifest.surprise; known: backbone, calibration"),
-        ("{}", "manifest.backbone, manifest.classes, .* are missing"),
+        ("{}", "manifest.backbone, manifest.calibration, .* are missing"),
         (spoiled(classes="10"), "manifest.classes is '10'; expected a whole number"),
         (spoiled(classes=True), "manifest.classes is True"),
         (spoiled(classes=11), "classes is 11 but the head has 10"),

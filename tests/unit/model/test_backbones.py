@@ -11,6 +11,13 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 
 
+@pytest.fixture
+def no_initial_values(monkeypatch):
+    """Leave the weights of large networks as memory was, where only their shapes matter."""
+    for name in ("normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+
+
 def own_file(tmp_path, module, prefix="", rename=lambda name: name):
     path = tmp_path / "weights.pth"
     torch.save({prefix + rename(name): t for name, t in module.state_dict().items()}, path)
@@ -42,6 +49,8 @@ def test_published_weights_with_auxiliary_heads_normalise_as_they_were_trained(
     kept.parent.mkdir(parents=True)
     torch.save(module.state_dict(), kept)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no network is needed
     backbone = load_backbone(BackboneRequest("googlenet"))
     assert backbone.source.source == f"torchvision {weights}"
     assert backbone.labels[:2] == ("tench", "goldfish")
@@ -59,11 +68,15 @@ def test_densenets_old_names_are_known(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_initial_values")
 def test_a_transformer_takes_the_size_of_its_weights(tmp_path):
-    module = torchvision.models.vit_b_32(num_classes=3, image_size=384)
-    request = BackboneRequest("vit_b_32", own_file(tmp_path, module), image_size=(384, 384))
+    with torch.device("meta"):
+        shapes = torchvision.models.vit_b_32(num_classes=3, image_size=64).state_dict()
+    path = tmp_path / "weights.pth"  # of one number each, for the file would have 350 MB
+    torch.save({name: torch.zeros(()).expand(one.shape) for name, one in shapes.items()}, path)
+    request = BackboneRequest("vit_b_32", str(path), image_size=(64, 64))
     backbone = load_backbone(request)
-    assert backbone.module(torch.zeros(1, 3, 384, 384)).shape == (1, 3)
+    assert backbone.module(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
     with pytest.raises(InputError, match="square pictures"):
         load_backbone(BackboneRequest("vit_b_32", "random", image_size=(224, 448)))
     with pytest.raises(InputError, match="cannot build vit_b_32"):
@@ -103,13 +116,15 @@ def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, messag
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_initial_values")
 def test_class_tokens_must_be_spoken_for(tmp_path):
     from tame_deploy.artifact.types import variant_config
     from tame_deploy.model.network import HeadRequest, build_network
     from tests.unit.model.test_head import random_head
 
     torch.save(random_head(variant_config("tame", (768,), 4)).state_dict(), tmp_path / "h.pt")
-    backbone = load_backbone(BackboneRequest("vit_b_32", "random", classes=4))
+    request = BackboneRequest("vit_b_32", "random", classes=4, image_size=(64, 64))
+    backbone = load_backbone(request)
     layers = ["encoder.layers.encoder_layer_11"]
     head = str(tmp_path / "h.pt")
     with pytest.raises(InputError, match="pass --tokens patch"):

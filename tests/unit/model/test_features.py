@@ -18,6 +18,14 @@ from tests.conftest import TinyNet
 PICTURE = torch.zeros(1, 3, 64, 64)
 
 
+def vision_transformer():
+    """Return torchvision's, as deep as vit_b_16 and as narrow as can be."""
+    return torchvision.models.VisionTransformer(
+        image_size=64, patch_size=16, num_layers=12, num_heads=2, hidden_dim=16, mlp_dim=32,
+        num_classes=3,
+    ).eval()  # fmt: skip
+
+
 def test_a_tap_gives_logits_and_layers_in_the_order_asked_for():
     net = TinyNet().eval()
     logits, outputs = FeatureTap(net, ["stages.3", "stages.1"])(PICTURE)
@@ -35,15 +43,14 @@ def test_graph_nodes_that_are_no_modules():
     assert [o.shape[1] for o in outputs] == [256, 512]
 
 
-@pytest.mark.slow
 def test_the_transformer_node_of_the_paper_is_the_first_norm():
-    net = torchvision.models.vit_b_16(num_classes=3).eval()
-    picture = torch.randn(1, 3, 224, 224)
+    net = vision_transformer()
+    picture = torch.randn(1, 3, 64, 64)
     by_node = FeatureTap(net, ["encoder.layers.encoder_layer_11.ln"])(picture)[1][0]
     by_module = FeatureTap(net, ["encoder.layers.encoder_layer_11.ln_1"])(picture)[1][0]
     assert torch.allclose(by_node, by_module, atol=1e-5)
     features = probe_layers(FeatureTap(net, ["encoder.layers.encoder_layer_11.ln"]), picture)
-    assert (features[0].channels, features[0].height) == (768, 14)
+    assert (features[0].channels, features[0].height) == (16, 4)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +113,13 @@ def test_proposals_are_the_last_stages(name, expected):
 
 @pytest.mark.parametrize("size", [(224, 448), (448, 224), (224, 224)])
 def test_channels_last_is_told_by_the_pictures_proportions(size):
-    net = torchvision.models.swin_t(weights=None).eval()
+    net = torchvision.models.SwinTransformer(  # swin_t, but narrower
+        patch_size=[4, 4], embed_dim=12, depths=[2, 2, 6, 2], num_heads=[1, 2, 3, 4],
+        window_size=[7, 7],
+    ).eval()  # fmt: skip
     tap = FeatureTap(net, ["features.3", "features.5", "permute"])
     features = probe_layers(tap, torch.zeros(1, 3, *size))
-    assert [feature.channels for feature in features] == [192, 384, 768]
+    assert [feature.channels for feature in features] == [24, 48, 96]
     assert features[0].height * size[1] == features[0].width * size[0]
 
 
@@ -123,10 +133,8 @@ def test_as_many_channels_as_classes_hide_no_layer():
     assert candidates[-1].channels == 5
 
 
-@pytest.mark.slow
 def test_a_transformer_is_proposed_its_last_blocks():
-    net = torchvision.models.vit_b_16(weights=None).eval()
-    proposed = propose(list_feature_maps(net, torch.zeros(1, 3, 224, 224)))
+    proposed = propose(list_feature_maps(vision_transformer(), PICTURE))
     assert [f.layer.rsplit(".", 1)[-1] for f in proposed] == [
         f"encoder_layer_{i}" for i in (9, 10, 11)
     ]
