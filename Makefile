@@ -58,7 +58,7 @@ cpp-packages:
 cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
-ASAN_TARGETS := tame-api-test tame-owners-double-test tame-preparing-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-picture
+ASAN_TARGETS := tame-api-test tame-owners-double-test tame-preparing-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-npz tame-fuzz-picture
 
 # libtame as it is shipped, and under sanitizers.
 cpp-build: cpp-tools
