@@ -157,7 +157,7 @@ fs::path cache_directory() {
     const char* found = std::getenv(name);
     return found == nullptr ? "" : found;
   };
-  if (const fs::path chosen = variable("TAME_DEPLOY_CACHE"); !chosen.empty()) return chosen;
+  if (fs::path chosen = variable("TAME_DEPLOY_CACHE"); !chosen.empty()) return chosen;
 #if defined(_WIN32)
   const fs::path home = variable("LOCALAPPDATA");
   return home.empty() ? home : home / "tame-deploy" / "Cache";
