@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzz what reads manifests and pictures: fuzz.sh BUILD SECONDS. What is found is kept in BUILD/fuzz.
+# Fuzz what reads manifests, references and pictures: fuzz.sh BUILD SECONDS. What is found is kept in BUILD/fuzz.
 set -euo pipefail
 build=$1 seconds=$2
 corpus="$(cd "$(dirname "$0")" && pwd)/corpus"
-for subject in manifest picture; do
+for subject in manifest npz picture; do
   finds="$build/fuzz/$subject"
   mkdir -p "$finds"
   "$build/fuzz/tame-fuzz-$subject" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 \

@@ -16,18 +16,29 @@
 
 namespace tame {
 
+/// What no picture consists of: floats, addresses, and classes that own memory elsewhere.
+template <typename T>
+inline constexpr bool is_no_pixel = std::is_floating_point_v<T> || std::is_pointer_v<T> ||
+                                    (std::is_class_v<T> && !std::is_trivially_copyable_v<T>);
+
 /// Bytes in somebody else's memory. Of a pointer alone, nobody can check how many there are.
 class Bytes {
  public:
   Bytes(const void* data) : data_(data), size_(0) {}
   Bytes(const void* data, std::size_t size) : data_(size == 0 ? nullptr : data), size_(size) {}
-  template <typename T>
+  template <typename T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
   Bytes(const std::vector<T>& values TAME_LIFETIMEBOUND)
-      : data_(values.empty() ? nullptr : values.data()), size_(values.size() * sizeof(T)) {
-    static_assert(std::is_arithmetic_v<T>);
-  }
+      : data_(values.empty() ? nullptr : values.data()), size_(values.size() * sizeof(T)) {}
   template <typename T>
   Bytes(const std::vector<T>&&) = delete;  // gone at the end of the line: give the vector a name
+
+  // Pixels are integers, and a vector is given as it is, not by its address.
+  template <typename T, std::enable_if_t<!std::is_integral_v<T>, int> = 0>
+  Bytes(const std::vector<T>&) = delete;
+  template <typename T, std::enable_if_t<is_no_pixel<T>, int> = 0>
+  Bytes(const T* data) = delete;
+  template <typename T, std::enable_if_t<is_no_pixel<T>, int> = 0>
+  Bytes(const T* data, std::size_t size) = delete;
 
   const void* data() const { return data_; }
   std::size_t size() const { return size_; }  ///< 0 where it is not known
@@ -99,6 +110,8 @@ class Image {
     return encoded(file.data(), file.size());
   }
   static Image encoded(const std::vector<std::uint8_t>&&) = delete;  // give the file's bytes a name
+  template <typename T, std::enable_if_t<(sizeof(T) > 1), int> = 0>
+  static Image encoded(const T* file, std::size_t size) = delete;  // a file consists of bytes
 
   const tame_image& get() const& TAME_LIFETIMEBOUND { return image_; }
   tame_image get() && { return image_; }

@@ -38,7 +38,8 @@
  * array of tame_image, it is also the way from one picture to the next. Only `tame_score` stays as it
  * is.
  *
- * After fork(), only the process that opened a handle may use it.
+ * After fork(), only the process that opened a handle may use it: in a child, it is answered
+ * TAME_BACKEND_ERROR, and closing it does nothing.
  *
  * Tensors are dense, in row-major order: logits (N, C) float32, class_ids (N, K) int64, maps
  * (N, K, h, w) float32, in [0, 1] unless the artifact gives raw map logits (docs/artifact.md).
@@ -106,7 +107,8 @@ TAME_API const char* tame_last_error(void);
 /** What this thread's last call noticed and went on with, one line of UTF-8; "" if that is nothing.
  *
  * Today: a picture in 16-bit grey whose levels fill so little of their range that it comes out
- * nearly black (see `window_high` of tame_options). Of several pictures, the last such one.
+ * nearly black (see `window_high` of tame_options). Of several pictures, the last such one;
+ * tame_explain says its number, as in errors: "picture 2: ...".
  *
  * Valid until this thread's next call of a function that opens, or reads pictures: looking into an
  * explanation and freeing it keep it.

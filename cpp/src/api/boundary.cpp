@@ -40,20 +40,21 @@ std::string one_line(std::string text) {
 
 // The registries are never destroyed: threads may still be inside when the process ends.
 Handles<tame_explainer, const Explainer>& explainers() {
-  static auto& all =
-      *new Handles<tame_explainer, const Explainer>({"explainer", closed, closed_twice, 1});
-  return all;
+  using All = Handles<tame_explainer, const Explainer>;
+  static std::atomic<All*> all{new All({"explainer", closed, closed_twice, 1})};
+  return All::of_this_process(all);
 }
 
 Handles<tame_explanation, const Explanation>& explanations() {
-  static auto& all =
-      *new Handles<tame_explanation, const Explanation>({"explanation", freed, freed_twice, 2});
-  return all;
+  using All = Handles<tame_explanation, const Explanation>;
+  static std::atomic<All*> all{new All({"explanation", freed, freed_twice, 2})};
+  return All::of_this_process(all);
 }
 
 Handles<tame_stream, Stream>& streams() {
-  static auto& all = *new Handles<tame_stream, Stream>({"stream", closed, closed_twice, 3});
-  return all;
+  using All = Handles<tame_stream, Stream>;
+  static std::atomic<All*> all{new All({"stream", closed, closed_twice, 3})};
+  return All::of_this_process(all);
 }
 
 void set_last_error(const char* message) noexcept {

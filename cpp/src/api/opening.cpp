@@ -99,6 +99,7 @@ tame_status tame_close(tame_explainer* explainer) {
   return keeping_warning([&] {
     if (!explainer) return;
     const auto closed = explainers().take(explainer);
+    if (!closed) return;  // it is of the process before fork(), and so are its streams
     const auto with_it = streams().take_all(
         [&](const Stream& stream) { return stream.explainer() == closed.get(); });
     for (const auto& stream : with_it) stream->close();

@@ -75,7 +75,8 @@ std::unique_ptr<Backend> open_backend(const Artifact& artifact, const Options& o
   std::unique_ptr<Backend> opened =
       openvino ? open_openvino(artifact, options) : open_onnxruntime(artifact, options);
   if (!artifact.graph_is_checked) fail_foreign_graph(artifact);
-  hold_to_reference(*opened, artifact, options);
+  hold_to_reference(*opened, artifact,
+                    [&] { return computed_by_processor(*opened, artifact, options); });
   return opened;
 }
 

@@ -122,6 +122,7 @@ Explanation Explainer::explain(const tame_image* images, std::size_t count,
     } catch (const Failure& failure) {
       fail(failure.status(), "picture ", index, ": ", failure.what());
     }
+    if (last_warning[0] != '\0') warn(words("picture ", index, ": ", last_warning));
   });
   tensors.resize(product(bytes, preparing.places()));
   return run(count, asked, [&](std::size_t first, std::size_t) {

@@ -52,13 +52,11 @@ std::string kernels() {
 }
 
 /// All that the answer depends on.
-std::vector<std::string> question(const Backend& backend, const Artifact& artifact,
-                                  const Options& options) {
-  return {"graph " + listed_sha256(artifact.manifest, "model.onnx"),
+std::vector<std::string> question(const Artifact& artifact, const Computed& computed) {
+  return {"graph " + computed.graph,
           "reference " + listed_sha256(artifact.manifest, reference_name),
-          "library " + library_of(backend, options),
-          options.precision == "bf16" ? "arithmetic bf16" : "arithmetic own",
-          "kernels " + kernels()};
+          "library " + computed.library, "arithmetic " + computed.arithmetic,
+          "kernels " + computed.kernels};
 }
 
 /// The file that has the answer, once it is known; "" where nothing can be kept.
@@ -132,11 +130,11 @@ std::string percent(double share) {
 }
 
 /// What speaks against an answer; "" for nothing.
-std::string objection(const Verdict& verdict, const Artifact& artifact, const Options& options) {
+std::string objection(const Verdict& verdict, const Artifact& artifact, const Computed& computed) {
   if (!verdict.deviation) return verdict.fault + ". Run the float32 artifact, or quantize here";
   const Deviation& found = *verdict.deviation;
   const auto& recorded = artifact.manifest.recorded;
-  if (options.precision == "bf16" || !recorded) {
+  if (computed.arithmetic == "bf16" || !recorded) {
     if (found.logit_error <= rough_logits && found.map_correlation >= rough_maps) return "";
     return words("logits are off by ", percent(found.logit_error),
                  " of their range and maps correlate by ", std::fixed, std::setprecision(2),
@@ -159,7 +157,7 @@ fs::path cache_directory() {
     const char* found = std::getenv(name);
     return found == nullptr ? "" : found;
   };
-  if (const fs::path chosen = variable("TAME_DEPLOY_CACHE"); !chosen.empty()) return chosen;
+  if (fs::path chosen = variable("TAME_DEPLOY_CACHE"); !chosen.empty()) return chosen;
 #if defined(_WIN32)
   const fs::path home = variable("LOCALAPPDATA");
   return home.empty() ? home : home / "tame-deploy" / "Cache";
@@ -174,7 +172,20 @@ fs::path cache_directory() {
 #endif
 }
 
-void hold_to_reference(Backend& backend, const Artifact& artifact, const Options& options) {
+Computed computed_by_processor(const Backend& backend, const Artifact& artifact,
+                               const Options& options) {
+  Computed computed;
+  computed.graph = listed_sha256(artifact.manifest, "model.onnx");
+  computed.library = library_of(backend, options);
+  if (options.precision == "bf16") computed.arithmetic = "bf16";
+  computed.device = processor_and_sets();
+  computed.kernels = kernels();
+  computed.others = options.backend == "openvino" ? "onnxruntime" : "openvino";
+  return computed;
+}
+
+void hold_to_reference(Backend& backend, const Artifact& artifact,
+                       const std::function<Computed()>& computed) {
   const Manifest& manifest = artifact.manifest;
   if (manifest.precision == "fp32") return;
   if (listed_sha256(manifest, reference_name).empty()) {
@@ -183,19 +194,19 @@ void hold_to_reference(Backend& backend, const Artifact& artifact, const Options
                " graph as it was made cannot be checked: quantize again"));
     return;
   }
-  const std::vector<std::string> about = question(backend, artifact, options);
+  const Computed by = computed();
+  const std::vector<std::string> about = question(artifact, by);
   const fs::path path = place_of(about);
   std::optional<Verdict> verdict = known(path, about);
   if (!verdict) {
     verdict = measure(backend, artifact);
     if (!path.empty()) keep(path, about, *verdict);
   }
-  const std::string against = objection(*verdict, artifact, options);
+  const std::string against = objection(*verdict, artifact, by);
   if (against.empty()) return;
-  fail(TAME_PARITY_ERROR, artifact.path.string(), ": ", library_of(backend, options),
-       " computes this ", manifest.precision, " graph otherwise than it was made, on ",
-       processor_and_sets(), ": ", against, ", or use backend ",
-       options.backend == "openvino" ? "onnxruntime" : "openvino");
+  fail(TAME_PARITY_ERROR, artifact.path.string(), ": ", by.library, " computes this ",
+       manifest.precision, " graph otherwise than it was made, on ", by.device, ": ", against,
+       ", or use backend ", by.others);
 }
 
 }  // namespace libtame

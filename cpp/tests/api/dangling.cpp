@@ -1,5 +1,5 @@
-// Lines that would read freed memory, which tame.hpp does not let compile; beside each, the line that
-// says the same and does. CMakeLists.txt compiles this file once for each TAME_DANGLING, which must
+// Lines that would read freed memory, or take something else for pixels, which tame.hpp does not let
+// compile; beside each, the line that says the same and does. CMakeLists.txt compiles this file once for each TAME_DANGLING, which must
 // fail with the compiler's words for it, and once without, which must not fail.
 #include <string>
 #include <tame/tame.hpp>
@@ -108,5 +108,45 @@ tame::Image returned(const std::vector<std::uint8_t>& pixels) {
   return tame::Image::rgb(local, 2, 1);
 #else
   return tame::Image::rgb(pixels, 2, 1);
+#endif
+}
+
+void pixels(const std::vector<std::uint8_t>& bytes, const std::vector<float>& floats) {
+  (void)floats;
+#if TAME_DANGLING == 13
+  (void)tame::Image::gray(&bytes, 3, 2);
+#else
+  (void)tame::Image::gray(bytes, 3, 2);
+#endif
+#if TAME_DANGLING == 14
+  (void)tame::Image::gray({&bytes, 6}, 3, 2);
+#else
+  (void)tame::Image::gray({bytes.data(), 6}, 3, 2);
+#endif
+#if TAME_DANGLING == 15
+  (void)tame::Image::gray(floats, 3, 2);
+#else
+  const std::vector<std::uint16_t> deep(6);
+  (void)tame::Image::gray16(deep, 3, 2);
+#endif
+  const float some[6] = {};
+  (void)some;
+#if TAME_DANGLING == 16
+  (void)tame::Image::gray(some, 3, 2);
+#else
+  const std::uint8_t levels[6] = {};
+  (void)tame::Image::gray(levels, 3, 2);
+#endif
+#if TAME_DANGLING == 17
+  (void)tame::Image::encoded(floats.data(), floats.size());
+#else
+  (void)tame::Image::encoded(bytes.data(), bytes.size());
+#endif
+#if TAME_DANGLING == 18
+  (void)tame::Image::encoded(&bytes, bytes.size());
+#else
+  const void* const address = bytes.data();
+  (void)tame::Image::encoded(address, bytes.size());
+  (void)tame::Image::rgb(address, 2, 1);
 #endif
 }

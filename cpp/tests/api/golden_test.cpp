@@ -129,7 +129,13 @@ void replay_all(const tame::Options& options) {
   for (const json& asked : cases) replay(explainer, asked);
 }
 
-class Golden : public support::WithArtifact {};
+class Golden : public support::WithArtifact {
+ protected:
+  void SetUp() override {
+    support::WithArtifact::SetUp();
+    if (!support::decodes()) GTEST_SKIP() << "built with -DTAME_DECODE=OFF";
+  }
+};
 
 TEST_F(Golden, cases_on_onnxruntime) { replay_all({}); }
 

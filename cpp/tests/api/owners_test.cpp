@@ -1,8 +1,22 @@
 // tame.hpp: owners, views and what they say.
+#if !defined(_WIN32)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+#include <cstdio>
+#include <cstring>
 #include <numeric>
 #include <type_traits>
 
 #include "support.hpp"
+
+namespace {
+bool is_child = false;
+}
+
+// What threads of the parent had is lost in a child, and no leak.
+extern "C" int __lsan_is_turned_off() { return is_child ? 1 : 0; }
 
 namespace {
 
@@ -177,6 +191,16 @@ TEST_F(Owners, a_warning_outlives_the_explanation_that_it_is_of) {
   EXPECT_EQ(tame::last_warning(), "");
 }
 
+TEST_F(Owners, a_warning_says_which_picture_of_several_it_is_of) {
+  const tame::Explainer explainer(support::artifact());
+  const std::vector<std::uint16_t> levels = {0, 4095};
+  const tame::Picture plain{1, 1, {9, 9, 9}};
+  (void)explainer.explain({plain, plain, tame::Image::gray16(levels, 2, 1), plain});
+  EXPECT_EQ(tame::last_warning(),
+            "picture 2: picture has 16-bit pixels of at most 4095, which come out nearly black; "
+            "give it a window, such as 0,4095");
+}
+
 TEST_F(Owners, a_file_is_drawn_over_with_the_window_it_was_explained_with) {
   if (!support::decodes()) GTEST_SKIP() << "built with -DTAME_DECODE=OFF";
   tame::Options options;
@@ -249,6 +273,56 @@ TEST(StaticObjects, may_call_when_the_program_ends) {
   EXPECT_EQ(support::status_of([] { tame::Explainer it("nowhere, said at some length before"); }),
             TAME_ARTIFACT_ERROR);
 }
+
+#if !defined(_WIN32)
+/// The exit status of a child of fork(), which has twenty seconds; -1 where it did not end by itself.
+template <typename Work>
+int exit_status_of_child(Work&& work) {
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    is_child = true;
+    alarm(20);  // ends it by a signal
+    std::exit(work());
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+class Children : public support::WithArtifact {
+  // ONNX Runtime's own telemetry has a thread, and in a child waits for it for ever.
+  static inline const int quiet = setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+};
+
+TEST_F(Children, leave_though_static_owners_have_threads_that_they_do_not) {
+  tame::Options options;
+  options.threads = 2;
+  static tame::Explainer explainer(support::artifact(), options);
+  static tame::Stream stream(explainer);
+  const tame::Picture picture = support::pattern(40, 30);
+  static tame::Explanation found =
+      explainer.explain({picture, picture, picture});  // in two threads
+  EXPECT_EQ(exit_status_of_child([] { return 0; }), 0);
+  EXPECT_EQ(explainer.explain(picture).size(), 1U);  // here they are as they were
+}
+
+TEST_F(Children, are_refused_their_parents_handles_and_open_their_own) {
+  const tame::Explainer explainer(support::artifact());
+  EXPECT_EQ(exit_status_of_child([&] {
+              tame_info info{};
+              info.struct_size = sizeof info;
+              if (tame_get_info(explainer.get(), &info) != TAME_BACKEND_ERROR) return 1;
+              const char* expected =
+                  "this explainer is of the process before fork(); make another in this one";
+              if (std::strcmp(tame_last_error(), expected) != 0) return 2;
+              const tame::Explainer own(support::artifact());
+              return own.get() != explainer.get() && own.info().classes == 6 ? 0 : 3;
+            }),
+            0);
+  EXPECT_EQ(explainer.info().classes, 6);
+}
+#endif
 
 TEST(Files, that_are_folders_are_named) {
   EXPECT_EQ(support::status_of([] { tame::read_picture("/"); }), TAME_INPUT_ERROR);

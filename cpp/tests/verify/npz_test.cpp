@@ -7,6 +7,7 @@
 #include <iterator>
 #include <utility>
 
+#include "archive.hpp"
 #include "error.hpp"
 
 namespace libtame {
@@ -44,6 +45,14 @@ TEST(Npz, ArraysAreReadWithTypeAndShape) {
   EXPECT_EQ(arrays.at("images").shape, (std::vector<std::int64_t>{3, 32, 32, 3}));
   EXPECT_EQ(arrays.at("images").bytes.size(), 3U * 32 * 32 * 3);
   EXPECT_EQ(arrays.at("maps").shape, (std::vector<std::int64_t>{3, 2, 4, 4}));
+}
+
+TEST(Npz, StoredArraysAreReadAsPackedOnesAre) {
+  const auto arrays = read_npz(tests::zip({{"maps.npy", tests::npy("|u1", "(2, 3)", "abcdef")},
+                                           {"one.npy", tests::npy("<f4", "()", "abcd")}}));
+  EXPECT_EQ(arrays.at("maps").bytes, "abcdef");
+  EXPECT_EQ(arrays.at("maps").shape, (std::vector<std::int64_t>{2, 3}));
+  EXPECT_TRUE(arrays.at("one").shape.empty());
 }
 
 TEST(Npz, ATruncatedOneIsRefused) {

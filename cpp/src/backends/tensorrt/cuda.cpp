@@ -45,7 +45,9 @@ Device probe(int index) {
   }
   cudaDeviceProp facts{};
   check(cudaGetDeviceProperties(&facts, index), "cudaGetDeviceProperties");
-  return {index, facts.name, facts.major, facts.minor, facts.totalGlobalMem};
+  int driver = 0;
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  return {index, facts.name, facts.major, facts.minor, facts.totalGlobalMem, driver};
 }
 
 CurrentDevice::CurrentDevice(int index) {

@@ -18,6 +18,7 @@ struct Device {
   int major = 0;
   int minor = 0;
   std::size_t memory_bytes = 0;
+  int driver = 0;  // the CUDA version of the driver, such as 13050
 };
 
 /// A GPU that can be used. Throws Failure: TAME_DEVICE_ERROR without a driver, a GPU, or a GPU of

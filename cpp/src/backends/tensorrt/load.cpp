@@ -8,6 +8,7 @@
 #include "backends/library.hpp"
 #include "engines.hpp"
 #include "error.hpp"
+#include "verify/trust.hpp"
 
 namespace libtame {
 namespace {
@@ -66,6 +67,20 @@ Machine machine_of(const tame_plugin& plugin, const tame_plugin_device& device) 
   tame_plugin_error error{};
   check(plugin.version(version, sizeof version, &error), error);
   return {plugin.flavour, version, device.index, {device.major, device.minor}, device.name};
+}
+
+/// What an engine's answers depend on, in the words of tame_deploy/runtime/backends/tensorrt/cuda.py.
+Computed computed_by(const Machine& machine, const tame_plugin_device& device,
+                     const StoredEngine& engine) {
+  Computed computed;
+  computed.graph = engine.sidecar.plan_sha256;
+  computed.library = machine.flavour + " " + machine.version;
+  computed.device = words(device.name, " (compute capability ", device.major, ".", device.minor,
+                          ", ", device.memory_bytes >> 30U, " GiB)");
+  computed.kernels = words(computed.device, ", driver for CUDA ", device.driver / 1000, ".",
+                           device.driver % 1000 / 10);
+  computed.others = "onnxruntime or openvino";
+  return computed;
 }
 
 /// Names of the graph's free sizes.
@@ -245,7 +260,9 @@ std::unique_ptr<Backend> open_tensorrt(const Artifact& artifact, const Options& 
   std::string name =
       words(machine.flavour, " ", engine.sidecar.shown_precision(), " on ", machine.name);
   void* backend = open_engine(plugin, artifact, engine, options);
-  return std::make_unique<PluginBackend>(plugin, backend, std::move(name), machine.version);
+  auto opened = std::make_unique<PluginBackend>(plugin, backend, std::move(name), machine.version);
+  hold_to_reference(*opened, artifact, [&] { return computed_by(machine, device, engine); });
+  return opened;
 }
 
 }  // namespace libtame

@@ -41,7 +41,7 @@ tame_status guarded(tame_plugin_error* error, const Work& work) noexcept {
 tame_status probe_device(std::int32_t index, tame_plugin_device* device, tame_plugin_error* error) {
   return guarded(error, [&] {
     const Device found = probe(index);
-    *device = {found.index, found.major, found.minor, found.memory_bytes, {}};
+    *device = {found.index, found.major, found.minor, found.driver, found.memory_bytes, {}};
     std::snprintf(device->name, sizeof device->name, "%s", found.name.c_str());
   });
 }

@@ -15,7 +15,7 @@
 /// Version of libtame, and a number that changes with the structs below.
 #define TAME_PLUGIN_ABI                                                 \
   "libtame " TAME_PLUGIN_TEXT(TAME_VERSION_MAJOR) "." TAME_PLUGIN_TEXT( \
-      TAME_VERSION_MINOR) "." TAME_PLUGIN_TEXT(TAME_VERSION_PATCH) " tensorrt 1"
+      TAME_VERSION_MINOR) "." TAME_PLUGIN_TEXT(TAME_VERSION_PATCH) " tensorrt 2"
 
 /// The one symbol of a plugin.
 #define TAME_PLUGIN_SYMBOL "tame_tensorrt_plugin"
@@ -32,6 +32,7 @@ typedef struct tame_plugin_error {
 typedef struct tame_plugin_device {
   std::int32_t index;
   std::int32_t major, minor;  // compute capability
+  std::int32_t driver;        // the CUDA version of the driver, such as 13050
   std::uint64_t memory_bytes;
   char name[256];
 } tame_plugin_device;

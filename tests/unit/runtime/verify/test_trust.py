@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from tame_deploy.runtime.verify.trust import describe_here
 from tests.simulated.engines import simulate, write_engine
 
 ONE_THREAD = BackendOptions(threads=1)
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture
@@ -210,6 +213,19 @@ def test_engines_are_held_by_their_plan(half, backends, monkeypatch):
     backends.change = upside_down
     with pytest.raises(ParityError, match=r"tensorrt .* fp16 .* on Simulated \(compute cap"):
         open_backend(half, "tensorrt", BackendOptions(engine=folder.name), anew=True)
+
+
+def test_the_verdict_of_an_engine_is_the_file_that_libtame_keeps(half, kept, monkeypatch):
+    simulate(monkeypatch)
+    folder = write_engine(half.path, precision="fp16", batches=((1, 2, 4),))
+    monkeypatch.setattr(table, "first_version", lambda *_: "10.13.2.6")
+    open_backend(half, "tensorrt").close()
+    about = json.loads((GOLDEN / "engine_verdict.json").read_text())["about"]
+    about[0] += json.loads((folder / "engine.json").read_text())["plan_sha256"]
+    about[1] += half.manifest.files["parity.npz"]
+    (path,) = kept.iterdir()
+    assert json.loads(path.read_text())["about"] == about
+    assert path.stem == hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
 def test_auto_leaves_out_what_computes_it_wrongly(half, backends, monkeypatch, caplog):
