@@ -32,7 +32,8 @@ PATHS = {
     "no-token": ("POST", INFER, {}, 401),
     "no-token-explain": ("POST", EXPLAIN, {}, 401),
     "no-token-index": ("POST", "/v2/repository/index", {}, 401),
-    "unknown-path": ("POST", "/nowhere", {}, 404),
+    "unknown-path": ("POST", "/nowhere", _TOKEN, 404),
+    "unknown-path-no-token": ("POST", "/nowhere", {}, 401),
     "unknown-model": ("POST", "/v2/models/other/infer", _TOKEN, 404),
     "wrong-method": ("PUT", INFER, _TOKEN, 405),
     "unimplemented": ("POST", "/v2/logging", _TOKEN, 501),
@@ -177,7 +178,7 @@ def encrypted(serve, certificates, token_file):
                  "--no-grpc")  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "status"), [(INFER, 401), ("/nowhere", 404)])
+@pytest.mark.parametrize(("path", "status"), [(INFER, 401), ("/nowhere", 401)])
 def test_a_slow_body_over_tls_ends_with_its_connection(encrypted, certificates, path, status):
     context = ssl.create_default_context(cafile=certificates["ca"])
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
@@ -76,8 +77,9 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> A
     routes += [route(path, _unimplemented, "GET", "POST") for path in _UNIMPLEMENTED]
     if options.page:
         routes += page_routes()
-    handlers: Any = {HTTPException: _http_exception}
+    handlers: Any = {HTTPException: partial(_no_such_route, tokens)}
     starlette = Starlette(routes=routes, exception_handlers=handlers)
+    starlette.router.redirect_slashes = False
     is_answered = host_check(options.host, options.allowed_hosts)
     return _Outermost(starlette, repository, is_answered)
 
@@ -177,5 +179,10 @@ def _refusal(error: RequestError) -> Response:
     return JSONResponse({"error": words}, error.fault.status, headers)
 
 
-def _http_exception(_request: Request, error: HTTPException) -> Response:
+def _no_such_route(tokens: Tokens, request: Request, error: HTTPException) -> Response:
+    """Say what is wrong with a path or its method, but to nobody who may not know what there is."""
+    try:
+        tokens.check(request.headers.get("authorization"))
+    except RequestError as refused:
+        return _refusal(refused)
     return JSONResponse({"error": error.detail.lower()}, error.status_code, error.headers)
