@@ -7,7 +7,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -232,32 +232,6 @@ def test_an_error_that_read_the_body_keeps_the_connection(server):
             assert answer is not None
             assert answer.status == 400
             assert "connection" not in answer.headers
-
-
-def _requests_without_end() -> Iterator[bytes]:
-    while True:
-        yield b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000
-
-
-def test_requests_sent_ahead_take_no_memory(impatient):
-    before = impatient.peak_mib
-    with socket.create_connection(impatient.address, FOR_EVER_S) as connection:
-        connection.setblocking(False)
-        sent, over = 0, time.monotonic() + FOR_EVER_S
-        with contextlib.suppress(ConnectionError):
-            for some in _requests_without_end():
-                rest = some
-                while rest and time.monotonic() < over:
-                    readable, writable, _ = select.select([connection], [connection], [], 1)
-                    if readable and not connection.recv(2**20):
-                        rest = b""
-                        over = 0
-                    if rest and writable:
-                        rest = rest[connection.send(rest) :]
-                sent += len(some)
-                if sent > 30 * _MIB or time.monotonic() >= over:
-                    break
-    assert impatient.peak_mib - before < 64
 
 
 @pytest.mark.parametrize(
