@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hmac
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ __all__ = ["Tokens", "host_check"]
 
 _SHORTEST = 16
 _SCHEME = "bearer "
+_HOST = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def host_check(host: str, allowed: Sequence[str]) -> Callable[[str | None], bool
 
     @functools.lru_cache(maxsize=256)
     def is_answered(told: str | None) -> bool:
-        name = _without_port(told or "localhost")
-        return name in known or _is_address(name)
+        name = _name_of(told or "localhost")
+        return name is not None and (name in known or _is_address(name))
 
     return is_answered
 
@@ -96,8 +100,10 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _without_port(told: str) -> str:
-    """Return the name of a Host header, in small letters; an IPv6 address without its brackets."""
-    if told.startswith("["):
-        return told[1:].partition("]")[0]
-    return told.partition(":")[0].lower().rstrip(".")
+def _name_of(told: str) -> str | None:
+    """Return the name of a Host header, in small letters; None if it is not written as one is.
+
+    An IPv6 address stands in brackets, which nothing but a port may follow.
+    """
+    found = _HOST.fullmatch(told)
+    return found and (found["ipv6"] or found["name"]).lower().rstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 from collections.abc import Mapping
@@ -57,7 +58,25 @@ def exchange(
         return read_answer(connection)
 
 
-def read_answer(connection: socket.socket) -> Answer | None:
+class _Kept(io.BufferedReader):
+    """A connection's bytes, kept from one answer to the next."""
+
+    def makefile(self, *_: object) -> _Kept:
+        return self
+
+    def close(self) -> None:
+        pass  # which whoever has read an answer would do
+
+
+def read_answers(connection: socket.socket) -> list[Answer]:
+    """Return all answers until the server ends the connection."""
+    found, kept = [], _Kept(socket.SocketIO(connection, "r"))
+    while (answer := read_answer(kept)) is not None:
+        found.append(answer)
+    return found
+
+
+def read_answer(connection: socket.socket | _Kept) -> Answer | None:
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()

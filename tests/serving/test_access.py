@@ -42,6 +42,30 @@ def test_grpc_asks_for_a_token(guarded):
         assert infer(infer_request(), metadata=METADATA).outputs
 
 
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [("GET", "/nowhere"), ("POST", "/v2/logging"), ("PUT", "/v2/models/demo/infer"),
+     ("GET", "/v2/models/demo/infer"), ("GET", "/v2/models/demo/"), ("GET", "/v2/"),
+     ("GET", "/v2/models/other"), ("GET", "/v2/models/demo/versions/2")],
+)  # fmt: skip
+def test_who_has_no_token_does_not_learn_which_paths_there_are(guarded, verb, path):
+    found = httpx.request(verb, guarded.http + path)
+    assert found.status_code == 401
+    assert found.headers["www-authenticate"] == "Bearer"
+    assert "bearer token" in found.json()["error"]
+    assert httpx.request(verb, guarded.http + path, headers=BEARER).status_code in (404, 405, 501)
+
+
+@pytest.mark.parametrize("path", [f"/{SERVICE}/Unknown", "/unknown.Service/Unknown", "/unknown"])
+def test_who_has_no_token_does_not_learn_which_grpc_methods_there_are(guarded, path):
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        call = channel.unary_unary(path)
+        for metadata, code in (((), "UNAUTHENTICATED"), (METADATA, "UNIMPLEMENTED")):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", metadata=metadata, timeout=20)
+            assert caught.value.code().name == code
+
+
 def test_health_needs_no_token(guarded):
     assert httpx.get(f"{guarded.http}/v2/health/ready").json() == {"ready": True}
     with grpc.insecure_channel(guarded.grpc) as channel:

@@ -93,6 +93,34 @@ def test_a_small_message_that_unpacks_to_much_is_refused(server, unharmed, compr
     assert server.peak_mib - before < 128
 
 
+def test_more_fields_than_any_request_has_are_refused_before_they_are_read(unharmed):
+    request = good_request()
+    for number in range(200_000):
+        request.inputs[0].parameters[str(number)].bool_param = True
+    error = failure(lambda: unharmed.unary_unary(_INFER)(request.SerializeToString(), timeout=20))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "more than 10000 fields" in error.details()
+
+
+_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+_OTHERS = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ModelReady", f"/{_HEALTH}/Check",
+           f"/{_HEALTH}/Watch", f"/{_REFLECTION}/ServerReflectionInfo")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", _OTHERS)
+@pytest.mark.parametrize(
+    ("data", "code", "says"),
+    [(b"\xff", INVALID, "cut off"), (b"\x78\x01" * 40_000, "RESOURCE_EXHAUSTED", "80000 bytes")],
+    ids=["broken", "many-fields"],
+)
+def test_messages_without_tensors_are_refused_where_they_are_broken_or_large(
+    unharmed, path, data, code, says
+):
+    error = failure(lambda: list(unharmed.stream_stream(path)(iter([data]), timeout=20)))
+    assert error.code().name == code
+    assert says in error.details()
+
+
 def test_a_deadline_that_is_over_at_once_is_told(unharmed):
     data = good_request().SerializeToString()
     error = failure(lambda: unharmed.unary_unary(_INFER)(data, timeout=1e-4))

@@ -184,6 +184,14 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(unharme
     assert "larger" in answer.error
 
 
+def test_an_unknown_encoding_is_refused_before_the_body_is_sent(unharmed):
+    answer = exchange(unharmed.address, sending(content_length=len(GOOD), content_encoding="br"))
+    assert answer is not None
+    assert answer.status == 415
+    assert answer.headers["connection"] == "close"
+    assert "content-encoding is br; expected gzip or deflate" in answer.error
+
+
 def test_a_time_that_is_over_at_once_is_a_timeout(unharmed):
     probe = behind("now", IMAGES, parameters={"timeout": 1})
     answer = exchange(unharmed.address, whole("POST", INFER, probe.body, probe.headers))

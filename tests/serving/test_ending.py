@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import grpc
@@ -13,7 +15,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tame_deploy.serving.grpc.schema import SERVICE
-from tests.serving.clients import explain, infer_request, method
+from tests.serving.clients import PICTURE, explain, infer_request, method
+from tests.serving.http_probes import EXPLAIN
+from tests.serving.raw_http import Answer, head, read_answer, read_answers, whole
 from tests.serving.running import PLAIN, eventually, running
 
 #: Longer than any test waits for the end: a server that waits for so long does not end in time.
@@ -31,6 +35,7 @@ class Ended:
     watched: int
     status: int
     address: str
+    pipelined: list[Answer]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ def ended(demo_export, tmp_path_factory):
         httpx.Client(base_url=server.http) as client,
         grpc.insecure_channel(server.grpc) as channel,
         ThreadPoolExecutor(12) as pool,
+        ExitStack() as stack,
     ):
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
@@ -52,7 +58,9 @@ def ended(demo_export, tmp_path_factory):
         explained = [pool.submit(explain, server.http, timeout=30) for _ in range(6)]
         infer = method(channel)
         inferred = [pool.submit(infer, infer_request(), timeout=30) for _ in range(6)]
-        eventually(lambda: server.accepted == 12, "all requests")
+        pipelined = stack.enter_context(socket.create_connection(server.address, PATIENCE_S))
+        pipelined.sendall(whole("POST", EXPLAIN, PICTURE) + head("GET", "/v2", {}) * 300)
+        eventually(lambda: server.accepted == 13, "all requests")
         server.process.send_signal(signal.SIGTERM)
         ready = eventually(lambda: _unready(client), "not being ready")
         status = server.process.wait(PATIENCE_S)
@@ -66,6 +74,7 @@ def ended(demo_export, tmp_path_factory):
             watched=watched,
             status=status,
             address=server.http,
+            pipelined=read_answers(pipelined),
         )
 
 
@@ -77,6 +86,24 @@ def _unready(client):
 def test_what_was_accepted_is_answered_on_both_transports(ended):
     assert {one.json()["classes"][0]["name"] for one in ended.explained} == {"ring"}
     assert {len(one.outputs) for one in ended.inferred} == {3}
+
+
+def test_requests_that_were_sent_ahead_are_answered_before_their_connection_ends(ended):
+    answers = ended.pipelined
+    assert [one.status for one in answers] == [200] * 301
+    assert [one.headers.get("connection") for one in answers] == [None] * 300 + ["close"]
+
+
+def test_requests_that_are_not_answered_in_time_are_dropped_in_one_line_each(demo_export, tmp_path):
+    delaying = ("--max-queue-delay-ms", 10_000, "--drain-s", 0.1, "--no-grpc")
+    with running(tmp_path, f"demo={demo_export}", *PLAIN, *delaying) as server:
+        with socket.create_connection(server.address, PATIENCE_S) as connection:
+            connection.sendall(whole("POST", EXPLAIN, PICTURE) + head("GET", "/v2", {}))
+            eventually(lambda: server.accepted == 1, "the request")
+            assert server.end() == 0
+            assert read_answer(connection) is None
+        assert "Traceback" not in server.said
+        assert server.said.count(f"http POST {EXPLAIN} 503 ") == 1
 
 
 def test_open_connections_hear_that_it_is_not_ready(ended):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tame_deploy
 from tame_deploy.serving.grpc.schema import message
 from tame_deploy.serving.tensors import raw_bytes
 from tests.serving.clients import method
@@ -38,6 +39,13 @@ def test_a_file_is_explained(client):
     )  # fmt: skip
     assert drawn.headers["content-type"] == "image/png"
     assert drawn.content.startswith(b"\x89PNG")
+
+
+def test_maps_of_a_file_are_written_so_that_they_read_as_the_same_float32(client, demo_export):
+    told = client.post("/v2/models/demo/explain", content=PICTURE.read_bytes()).json()
+    read = np.array(told["explained"][0]["map"]["data"], np.float32)
+    with tame_deploy.load(demo_export, backend="onnxruntime", threads=1) as explainer:
+        np.testing.assert_array_equal(read, explainer.explain(PICTURE).maps[0, 0])
 
 
 def test_json_in_and_out(client):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.grpc import wire
 from tame_deploy.serving.grpc.codec import receive
 from tame_deploy.serving.grpc.schema import message
@@ -52,7 +54,7 @@ def by_protobuf(data):
 
 def same(data):
     expected, found = by_protobuf(data), receive(data)
-    assert (found is None) == (expected is None)
+    assert isinstance(found, RequestError) == (expected is None)
     if expected is not None:
         assert [bytes(raw) for raw in found.raw] == list(expected.raw_input_contents)
         expected.ClearField("raw_input_contents")
@@ -96,7 +98,49 @@ def test_lengths_of_every_width_are_written_and_read(size):
     same(b"".join(wire.field(7, [bytes(size)])))
 
 
-def test_fields_without_end_are_not_read():
-    with pytest.raises(wire.TooManyFieldsError):
-        wire.split(b"\x3a\x00" * 4_000_000, 7)
-    assert receive(b"\x3a\x00" * 4_000_000) is None
+def one(number, data):
+    """Return a field of bytes."""
+    return b"".join(wire.field(number, [data]))
+
+
+INPUT, PARAMETERS, CONTENTS, STRINGS, RAW = 5, 4, 5, 8, 7
+#: Each is two fields, in the entry of the map and in the message around it.
+NAMED = [one(PARAMETERS, one(1, b"%06d" % number)) for number in range(250_000)]
+MANY = {
+    "raw-inputs": b"\x3a\x00" * 4_000_000,
+    "parameters": b"".join(NAMED),
+    "parameters-of-an-input": one(INPUT, b"".join(NAMED)),
+    "fields-of-one-parameter": one(PARAMETERS, one(2, b"\x10\x01" * 500_000)),
+    "fields-that-nobody-knows": one(INPUT, b"\x78\x01" * 500_000),
+    "groups-that-nobody-knows": b"\x7b\x7c" * 500_000,
+    "fixed-numbers": one(INPUT, (b"\x79" + bytes(8) + b"\x7d" + bytes(4)) * 250_000),
+    "strings": one(INPUT, one(CONTENTS, one(STRINGS, b"") * 500_000)),
+    "numbers-one-by-one": one(INPUT, one(CONTENTS, b"\x20\x01" * 500_000)),
+    "behind-a-tag-that-is-too-long": b"\xfa\x80\x00\x00" + b"".join(NAMED),
+    "inside-of-a-tag-that-is-too-long": b"\xaa\x80\x00" + one(INPUT, b"".join(NAMED))[1:],
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_fields_without_end_are_not_read(name):
+    found = receive(MANY[name])
+    assert isinstance(found, RequestError)
+    assert "more than 10000 fields" in str(found)
+
+
+def test_so_many_fields_and_no_more_are_read():
+    most = one(INPUT, b"".join(NAMED[: wire.MOST_FIELDS // 2 - 1]) + one(1, b"images"))
+    assert len(receive(most).message.inputs[0].parameters) == wire.MOST_FIELDS // 2 - 1
+    assert isinstance(receive(most + one(RAW, b"")), RequestError) is False
+    assert isinstance(receive(most + one(1, b"demo")), RequestError)
+
+
+@pytest.mark.parametrize("many", [b"\x7f" * 20_000, b"\x2a\x7f" + b"\xff" * 20_000])
+def test_what_is_broken_among_the_first_fields_is_called_broken(many):
+    assert "cut off" in str(receive(many))
+
+
+def test_numbers_in_one_field_are_one_however_many():
+    values = np.zeros(1_000_000, "<f4").tobytes()
+    found = receive(one(INPUT, one(CONTENTS, one(6, values))))
+    assert len(found.message.inputs[0].contents.fp32_contents) == 1_000_000

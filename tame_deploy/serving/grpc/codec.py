@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,14 @@ from tame_deploy.serving.tensors import (
     raw_bytes,
 )
 
-__all__ = ["Received", "decode_request", "encode_response", "encode_streamed", "receive"]
+__all__ = [
+    "Received",
+    "decode_request",
+    "encode_response",
+    "encode_streamed",
+    "receive",
+    "small_message",
+]
 
 _Request = schema.message("ModelInferRequest")
 _Response = schema.message("ModelInferResponse")
@@ -32,6 +39,9 @@ _RAW_INPUTS = _Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUTS = _Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _STREAMED_RESPONSE = _Streamed.DESCRIPTOR.fields_by_name["infer_response"].number
 _SHARED_MEMORY = "shared_memory_region"
+#: Bytes of any message that has no tensors.
+_SMALL = 64 * 1024
+_BROKEN = "the message is cut off, or of another kind"
 
 #: Where typed contents are. FP16 has no place of its own: it comes as raw bytes alone.
 _CONTENTS = {
@@ -71,16 +81,47 @@ class Received:
     raw: Sequence[memoryview | bytes]
 
 
-def receive(data: bytes) -> Received | None:
-    """Return a ModelInferRequest; None if it is broken, or has fields without end."""
+def _nested(kind: Any) -> wire.Nested:
+    return {one.number: _nested(one.message_type) for one in kind.fields if one.message_type}
+
+
+_NESTED = _nested(_Request.DESCRIPTOR)
+
+
+def receive(data: bytes) -> Received | RequestError:
+    """Return a ModelInferRequest, or what is wrong with one that is broken or has too many fields.
+
+    gRPC reads messages by it, and cannot be told of an error otherwise.
+    """
     try:
         found = wire.split(data, _RAW_INPUTS)
+        wire.check_fields(data if found is None else found[0], _NESTED)
         if found is not None:
             return Received(_Request.FromString(found[0]), found[1])
         message = _Request.FromString(data)
         return Received(message, message.raw_input_contents)
-    except (DecodeError, wire.TooManyFieldsError):
-        return None
+    except DecodeError:
+        return RequestError(_BROKEN)
+    except wire.TooManyFieldsError:
+        return RequestError(
+            f"the message has more than {wire.MOST_FIELDS} fields, parameters and strings in all; "
+            "send numbers packed or raw"
+        )
+
+
+def small_message(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return what reads messages as `read` does; for one that is broken or large, what is wrong."""
+
+    def bounded(data: bytes) -> Any:
+        if len(data) > _SMALL:
+            words = f"the message has {len(data)} bytes; expected at most {_SMALL}"
+            return RequestError(words, Fault.TOO_LARGE)
+        try:
+            return read(data)
+        except DecodeError:
+            return RequestError(_BROKEN)
+
+    return bounded
 
 
 def decode_request(received: Received) -> InferRequest:
@@ -117,7 +158,7 @@ def _input(tensor: Any, raw: memoryview | bytes | None) -> InputTensor:
     name = tensor.name
     if _SHARED_MEMORY in tensor.parameters:
         raise RequestError("shared memory is not implemented", Fault.UNIMPLEMENTED)
-    shape = check_shape(name, list(tensor.shape))
+    shape = check_shape(name, tensor.shape[:_MOST])  # a list of millions would take a second
     if raw is None:
         return InputTensor(name, tensor.datatype, _typed(tensor, shape))
     if tensor.HasField("contents"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.faults import Fault, RequestError
+from tame_deploy.serving.grpc.codec import small_message
 from tame_deploy.serving.grpc.schema import SERVICE
 from tame_deploy.serving.logs import access
 
@@ -58,7 +59,7 @@ class GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
         if service == HEALTH_SERVICE and method == "Watch":
             return self._watched(handler)
-        return handler
+        return handler if service == SERVICE else _reading(handler)
 
     def _watched(self, handler: Any) -> Any:
         """Bound how many watch; otherwise a few clients could take every place there is."""
@@ -66,6 +67,7 @@ class GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             return _refusing(RequestError("too many watch", Fault.UNAVAILABLE))
 
         async def watch(request: Any, context: Any) -> None:
+            await _check(request, context)
             self._watchers += 1
             try:
                 await handler.unary_stream(request, context)
@@ -73,8 +75,36 @@ class GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
                 self._watchers -= 1
 
         return grpc.unary_stream_rpc_method_handler(
-            watch, handler.request_deserializer, handler.response_serializer
+            watch, small_message(handler.request_deserializer), handler.response_serializer
         )
+
+
+def _reading(handler: Any) -> Any:
+    """Return a handler of services that are not ours, which would fail on a broken message."""
+    how = small_message(handler.request_deserializer), handler.response_serializer
+
+    async def answer(request: Any, context: Any) -> Any:
+        await _check(request, context)
+        return await handler.unary_unary(request, context)
+
+    async def answer_each(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def checked() -> AsyncIterator[Any]:
+            async for request in requests:
+                await _check(request, context)
+                yield request
+
+        async for one in handler.stream_stream(checked(), context):
+            yield one
+
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(answer_each, *how)
+    return grpc.unary_unary_rpc_method_handler(answer, *how)
+
+
+async def _check(request: Any, context: Any) -> None:
+    """End a call whose message could not be read."""
+    if isinstance(request, RequestError):
+        await context.abort(grpc.StatusCode[request.fault.code], str(request))
 
 
 def _refusing(error: RequestError) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import DecodeError
 
 from tame_deploy import __version__
 from tame_deploy.errors import TameError
@@ -22,6 +21,7 @@ from tame_deploy.serving.grpc.codec import (
     encode_response,
     encode_streamed,
     receive,
+    small_message,
 )
 from tame_deploy.serving.grpc.schema import METHODS, SERVICE, message
 from tame_deploy.serving.logs import access, request_id, usable_id
@@ -38,7 +38,6 @@ _T = TypeVar("_T")
 _log = logging.getLogger("tame_deploy.serving")
 #: Below this, reading numbers in the loop takes less time than handing them to a thread.
 _SMALL = 64 * 1024
-_BROKEN = "the message is cut off, or of another kind"
 #: Requests of one stream that are answered at a time.
 _SIDE_BY_SIDE = 16
 _Streamed = message("ModelStreamInferResponse")
@@ -62,7 +61,9 @@ class InferenceService:
                 found[name] = grpc.unary_unary_rpc_method_handler(method, receive)
             else:
                 found[name] = grpc.unary_unary_rpc_method_handler(
-                    method, _reader(request), lambda answer: answer.SerializeToString()
+                    method,
+                    small_message(request.FromString),
+                    lambda answer: answer.SerializeToString(),
                 )
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
@@ -79,8 +80,8 @@ class InferenceService:
             token = request_id.set(usable_id(told))
             try:
                 with span(f"{SERVICE}/{name}", metadata):
-                    if request is None:
-                        raise RequestError(_BROKEN)
+                    if isinstance(request, RequestError):
+                        raise request
                     found = await method(request)
                 code = "OK"
                 return found
@@ -176,14 +177,14 @@ class InferenceService:
             for task in tuple(tasks):
                 task.cancel()
 
-    async def _streamed(self, request: Received | None, client: str) -> bytes:
+    async def _streamed(self, request: Received | RequestError, client: str) -> bytes:
         """Return the answer to one request of a stream; an error ends nothing but that request."""
         started, code = time.perf_counter(), "OK"
-        message = None if request is None else request.message
+        message = request.message if isinstance(request, Received) else None
         request_id.set(usable_id(message.id if message else ""))  # of this task alone
         try:
-            if request is None:
-                raise RequestError(_BROKEN)
+            if isinstance(request, RequestError):
+                raise request
             return encode_streamed(await self._model_infer(request))
         except RequestError as error:
             code, words = error.fault.code, str(error)
@@ -206,18 +207,6 @@ class InferenceService:
         ms = (time.perf_counter() - started) * 1e3
         path = f"/{SERVICE}/{name}"
         access(transport="grpc", method=method, path=path, status=code, ms=ms, client=client)
-
-
-def _reader(kind: Any) -> Callable[[bytes], Any]:
-    """Return what reads messages of a kind; those that are broken become None."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return kind.FromString(data)
-        except DecodeError:
-            return None
-
-    return read
 
 
 def _metadata(context: Context) -> dict[str, str]:

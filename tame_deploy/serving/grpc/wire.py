@@ -8,17 +8,22 @@ decides what is valid. Whatever is not plain here goes to it whole. (Protocol Bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
-__all__ = ["TooManyFieldsError", "field", "split"]
+__all__ = ["MOST_FIELDS", "Nested", "TooManyFieldsError", "check_fields", "field", "split"]
+
+#: The fields of a message that are messages, by number, with theirs.
+Nested: TypeAlias = "Mapping[int, Nested]"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_BEGIN_GROUP, _END_GROUP = 3, 4
 #: Of a varint: a tag of 32 bits, and a length of less than 2 GiB.
 _LONGEST = 5
-
-
-#: Of a message's top: requests have few, and each costs time.
-_MOST_FIELDS = 1000
+#: Of any varint.
+_LONGEST_EVER = 10
+#: Of a message with those in it: requests have some dozens, and each costs time.
+MOST_FIELDS = 10_000
 
 
 class TooManyFieldsError(Exception):
@@ -49,7 +54,7 @@ def split(data: bytes, number: int) -> tuple[bytes, list[memoryview]] | None:
     try:
         while place < len(data):
             start, fields = place, fields + 1
-            if fields > _MOST_FIELDS:
+            if fields > MOST_FIELDS:
                 raise TooManyFieldsError
             tag, place = _varint(data, place)
             kind = tag & 7
@@ -73,6 +78,55 @@ def split(data: bytes, number: int) -> tuple[bytes, list[memoryview]] | None:
         return None
     rest.append(view[kept:])
     return b"".join(rest), values
+
+
+def check_fields(data: bytes, nested: Nested) -> None:
+    """Count the fields of a message and of those in it, before a parser makes something of each.
+
+    What a parser will refuse is counted up to there.
+
+    Raises:
+        TooManyFieldsError: for more fields than any request has.
+    """
+    if len(data) <= MOST_FIELDS:
+        return
+    place, fields, open_messages = 0, 0, [(len(data), nested)]
+    try:
+        while open_messages:
+            end, inside = open_messages[-1]
+            if place >= end:
+                open_messages.pop()
+                continue
+            fields += 1
+            if fields > MOST_FIELDS:
+                raise TooManyFieldsError
+            tag, place = _any_varint(data, place)
+            kind, number = tag & 7, (tag & 0xFFFFFFFF) >> 3
+            if kind == _VARINT:
+                place = _any_varint(data, place)[1]
+            elif kind == _BYTES:
+                size, place = _any_varint(data, place)
+                if number in inside:
+                    open_messages.append((place + size, inside[number]))
+                else:
+                    place += size
+            elif kind in (_FIXED32, _FIXED64):
+                place += 4 if kind == _FIXED32 else 8
+            elif kind not in (_BEGIN_GROUP, _END_GROUP):
+                return
+    except IndexError:
+        return
+
+
+def _any_varint(data: bytes, place: int) -> tuple[int, int]:
+    """Return a number of at most 70 bits, however it is written, and its end."""
+    value = 0
+    for index in range(_LONGEST_EVER):
+        byte = data[place + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, place + index + 1
+    raise IndexError
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

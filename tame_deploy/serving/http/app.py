@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
@@ -21,6 +23,7 @@ from tame_deploy.serving.faults import Fault, RequestError
 from tame_deploy.serving.http.bodies import discard_rest, is_unread
 from tame_deploy.serving.http.handlers import Handlers
 from tame_deploy.serving.http.page import page_routes
+from tame_deploy.serving.http.protocol import CONNECTION
 from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
@@ -76,8 +79,9 @@ def make_app(repository: Repository, options: ServeOptions, tokens: Tokens) -> A
     routes += [route(path, _unimplemented, "GET", "POST") for path in _UNIMPLEMENTED]
     if options.page:
         routes += page_routes()
-    handlers: Any = {HTTPException: _http_exception}
+    handlers: Any = {HTTPException: partial(_no_such_route, tokens)}
     starlette = Starlette(routes=routes, exception_handlers=handlers)
+    starlette.router.redirect_slashes = False
     is_answered = host_check(options.host, options.allowed_hosts)
     return _Outermost(starlette, repository, is_answered)
 
@@ -104,7 +108,7 @@ class _Outermost:
         self._app, self._repository, self._is_answered = app, repository, is_answered
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = Headers(scope=scope)
+        headers, connection = Headers(scope=scope), scope[CONNECTION]
         app = self._app if self._is_answered(headers.get("host")) else _misdirected
         token = request_id.set(usable_id(headers.get("x-request-id", "")))
         started, status, size, is_early = time.perf_counter(), 499, 0, False
@@ -117,7 +121,7 @@ class _Outermost:
                 answered = MutableHeaders(scope=event)
                 answered["x-request-id"] = request_id.get()
                 is_early = is_unread(scope, headers)
-                if self._repository.draining or is_early:
+                if is_early or (self._repository.draining and connection.is_last):
                     answered["connection"] = "close"
                 size = int(answered.get("content-length", 0))
             elif is_early and not event.get("more_body"):
@@ -130,7 +134,12 @@ class _Outermost:
         try:
             with span(f"{scope['method']} {scope['path']}", headers) as traced:
                 await app(scope, receive, send_with_id)
+                if connection.is_lost:
+                    status = Fault.CANCELLED.status
                 note_status(traced, status, failed=status >= Fault.INTERNAL.status)
+        except asyncio.CancelledError:  # the server ends, and its time is over
+            connection.give_up()
+            status = Fault.UNAVAILABLE.status
         finally:
             self._repository.metrics.responses.labels("http", str(status)).inc()
             client = scope.get("client")
@@ -177,5 +186,10 @@ def _refusal(error: RequestError) -> Response:
     return JSONResponse({"error": words}, error.fault.status, headers)
 
 
-def _http_exception(_request: Request, error: HTTPException) -> Response:
+def _no_such_route(tokens: Tokens, request: Request, error: HTTPException) -> Response:
+    """Say what is wrong with a path or its method, but to nobody who may not know what there is."""
+    try:
+        tokens.check(request.headers.get("authorization"))
+    except RequestError as refused:
+        return _refusal(refused)
     return JSONResponse({"error": error.detail.lower()}, error.status_code, error.headers)

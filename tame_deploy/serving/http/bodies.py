@@ -41,19 +41,19 @@ async def read_body(
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower() or "identity"
+    if encoding != "identity" and encoding not in _WINDOWS:
+        raise RequestError(
+            f"content-encoding is {encoding:.40}; expected gzip or deflate", Fault.UNKNOWN_ENCODING
+        )
     try:
         body = await within(_read(request, limit, hold), timeout_s)
     except asyncio.TimeoutError:
         raise RequestError(f"the body took over {timeout_s:g} s", Fault.SLOW) from None
     except ClientDisconnect:
         raise RequestError("the client went away", Fault.CANCELLED) from None
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("identity", ""):
+    if encoding == "identity":
         return body
-    if encoding not in _WINDOWS:
-        raise RequestError(
-            f"content-encoding is {encoding:.40}; expected gzip or deflate", Fault.UNKNOWN_ENCODING
-        )
     found = await asyncio.to_thread(_unpack, body, encoding, limit)
     hold(len(found))
     return found

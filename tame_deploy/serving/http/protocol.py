@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httptools
@@ -16,13 +18,19 @@ from tame_deploy.serving.faults import Fault
 from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.statistics import Metrics
 
-__all__ = ["Protocol"]
+__all__ = ["CONNECTION", "Protocol"]
+
+#: Where a request's scope has the connection that it came over.
+CONNECTION = "tame_deploy.connection"
 
 #: Bytes of a request line with its headers, and of what else is neither of a body nor an end.
 _MOST_OF_HEAD = 64 * 1024
 _HEAD_TOO_LARGE = 431
-#: Requests that one client may have sent ahead of their answers.
+#: Requests that wait for the answers before theirs; a client that sends more waits to be read.
 _MOST_AHEAD = 128
+_END_OF_HEAD = b"\r\n\r\n"
+#: Of a body in chunks, what is parsed at least at a time.
+_PIECE = 1024
 #: An answer that comes sooner needs no proof that its half-closed client is still there.
 _PROBE_S = 0.1
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -47,9 +55,10 @@ class _Flow(FlowControl):
 class Protocol(HttpToolsProtocol):
     """uvicorn's, which by itself waits for ever for a whole head, and for answers to be read.
 
-    And it closes connections whose client says that it sends no more, without the answer. A
-    connection is always waited for by one of these: a head's timer, a request's own time, the timer
-    of keeping it alive, or that of an answer that is to be taken.
+    And it closes connections whose client says that it sends no more, without the answer. Requests
+    that are sent ahead of their answers are parsed one by one, and left unparsed and unread beyond
+    a number. A connection is always waited for by one of these: a head's timer, a request's own
+    time, the timer of keeping it alive, or that of an answer that is to be taken.
     """
 
     head_timeout_s = 30.0
@@ -65,32 +74,74 @@ class Protocol(HttpToolsProtocol):
         self._answer_timer: asyncio.TimerHandle | None = None
         self._head_size = 0  # of what is parsed
         self._idle_size = 0  # of what came since the last head, piece of a body, or end
+        self._body_left = 0  # of a body whose length was told
+        self._unparsed = b""  # while so many wait
+        self._is_over = False  # nothing more is parsed
+        self._answering: Any = None  # the request whose turn it is; `cycle` is the newest
+        self._refusal: Callable[[], None] | None = None  # comes behind the answers
         if len(self.connections) > self.most_connections:
             words = "too many connections; try again later"
             self._refuse(Fault.UNAVAILABLE.status, words, b"retry-after: 1\r\n")
         else:
             self._wait_for_head()
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no request that was received waits behind the one whose turn it is."""
+        return not self.pipeline and not self._unparsed
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the request whose turn it is gets no answer any more, or not all of it."""
+        return self._answering is not None and self._answering.disconnected
+
+    def give_up(self) -> None:
+        """End the connection at once, whatever is unanswered."""
+        self._tell_lost()
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
-        if self.cycle is not None and self.parser.should_upgrade():
-            return
-        self._unset_keepalive_if_required()
-        self._idle_size += len(data)
+        if not self._is_over:
+            self._unset_keepalive_if_required()
+            self._unparsed += data
+            self._parse()
+
+    def _parse(self) -> None:
+        """Parse what was received until it ends, or too many requests wait for their turn."""
+        data, place = self._unparsed, 0
+        view = memoryview(data)
+        while place < len(data) and len(self.pipeline) < _MOST_AHEAD and not self._is_over:
+            end = self._end_of_piece(data, place)
+            self._feed(view[place:end])
+            place = end
+        self._unparsed = b"" if self._is_over else data[place:]
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_head()  # line ends before a request are no request yet
+
+    def _end_of_piece(self, data: bytes, place: int) -> int:
+        """Return the end of what is parsed next, so that few requests begin or end before it."""
+        if self._body_left:
+            return min(place + self._body_left, len(data))
+        in_chunks = self.cycle is not None and self.cycle.more_body
+        found = data.find(_END_OF_HEAD, place + (_PIECE if in_chunks else 0))
+        return len(data) if found < 0 else found + len(_END_OF_HEAD)
+
+    def _feed(self, piece: memoryview) -> None:
+        self._idle_size += len(piece)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            pass  # it is answered as if it had not been asked, and the connection ends
+            self._is_over = True  # it is answered as if it had not been asked, and is the last
         except httptools.HttpParserCallbackError:
             self._refuse(Fault.INVALID.status, "the request is not valid HTTP")
         except httptools.HttpParserError as error:
             self._refuse(Fault.INVALID.status, f"the request is not valid HTTP: {error!s:.200}")
         if self._idle_size > _MOST_OF_HEAD:
             self._refuse_head()
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait_for_head()  # line ends before a request are no request yet
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
         self._head_size = 0
         if self._head_timer is None:
             self._wait_for_head()
@@ -112,22 +163,23 @@ class Protocol(HttpToolsProtocol):
         if self._head_size > _MOST_OF_HEAD:
             self._refuse_head()
             raise _RefusedError
-        if len(self.pipeline) >= _MOST_AHEAD:
-            self._refuse(Fault.UNAVAILABLE.status, "too many requests ahead of their answers")
-            raise _RefusedError
         if self.parser.should_upgrade() and _has_body(self.headers):
             words = "an Upgrade beside a body is not taken; with curl, leave out --http2"
             self._refuse(Fault.INVALID.status, words)
             raise _RefusedError
         self._forget_head_timer()
         super().on_headers_complete()
+        self._body_left = int(dict(self.headers).get(b"content-length", b"0"))
+        if not self.pipeline:
+            self._answering = self.cycle
         if self.parser.should_upgrade():  # which is not done, but httptools reads no further
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._idle_size = 0
+        told, self._body_left = self._body_left, max(0, self._body_left - len(body))
         request = self.cycle
-        if request.body or request.response_complete:
+        if not told or request.body or request.response_complete:
             super().on_body(body)
             return
         request.body = body  # type: ignore[assignment]  # uvicorn would copy it in, and out again
@@ -139,10 +191,26 @@ class Protocol(HttpToolsProtocol):
         self._idle_size = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        following = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if following is not None:
+            self._answering = following
+            self._parse()
+        elif self._refusal is not None:
+            self._refusal()
+
+    def shutdown(self) -> None:
+        """Close, but not before what was received is answered."""
+        if not self._unparsed:  # otherwise who answers the last of it closes
+            super().shutdown()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         # A client that takes its answer no faster is gone, or wants us to hold it.
-        self._answer_timer = self.loop.call_later(self.answer_timeout_s, self.transport.abort)
+        self._answer_timer = self.loop.call_later(self.answer_timeout_s, self.give_up)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -153,6 +221,8 @@ class Protocol(HttpToolsProtocol):
 
         TLS knows no such half: who ends it is gone.
         """
+        if self._refusal is not None and self.scheme != "https":
+            return True
         request = self.cycle  # the newest; those before it are whole
         whole = self._head_timer is None and request is not None and not request.more_body
         if not whole or request.response_complete or self.scheme == "https":
@@ -169,7 +239,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.transport.abort()
+            self.give_up()
             return
         alone = not self.pipeline and not self.cycle.response_started
         if not sent and alone and self.cycle.scope["http_version"] == "1.1":
@@ -180,14 +250,25 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head_timer()
         self._forget_answer_timer()
+        self._tell_lost()
+        self._unparsed = b""
         super().connection_lost(exc)
+
+    def _tell_lost(self) -> None:
+        """Tell the request whose turn it is; uvicorn tells none but the newest."""
+        request = self._answering
+        if request is not None and not request.response_complete:
+            request.disconnected = True
+            request.message_event.set()
 
     def _wait_for_head(self) -> None:
         if not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up_head)
 
     def _give_up_head(self) -> None:
-        if self._idle_size:
+        if self.flow.read_paused:
+            self._wait_for_head()  # it may be there
+        elif self._idle_size:
             words = f"the request's head took over {self.head_timeout_s:g} s"
             self._refuse(Fault.SLOW.status, words)
         else:
@@ -208,12 +289,26 @@ class Protocol(HttpToolsProtocol):
         self._refuse(_HEAD_TOO_LARGE, words)
 
     def _refuse(self, status: int, words: str, more: bytes = b"") -> None:
-        """End a connection for what never comes to the application, with an answer like its own."""
-        if self.transport.is_closing():
+        """End a connection for what never comes to the application, with an answer like its own.
+
+        That comes behind the answers to the requests before.
+        """
+        if self._is_over or self.transport.is_closing():
             return
+        self._is_over = True
+        self._forget_head_timer()
+        if self.pipeline and self.cycle.more_body:  # what is refused belongs to this one
+            self.pipeline.popleft()
+        self._refusal = partial(self._end, status, words, more)
+        request = self._answering
+        if request is None or request.response_complete or request.more_body:
+            self._refusal()
+
+    def _end(self, status: int, words: str, more: bytes) -> None:
+        request = self._answering
         token = request_id.set(usable_id(""))
         body = json.dumps({"error": words}).encode()
-        if self._may_answer():
+        if request is None or request.response_complete or not request.response_started:
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
             named = b"x-request-id: %b\r\n\r\n" % request_id.get().encode()
             self.transport.write(STATUS_LINE[status] + head % len(body) + more + named + body)
@@ -223,13 +318,6 @@ class Protocol(HttpToolsProtocol):
         access(transport="http", method="-", path="-", status=status, ms=0.0, client=client,
                size=len(body), error=words)  # fmt: skip
         request_id.reset(token)
-
-    def _may_answer(self) -> bool:
-        """Whether an answer now would not be taken for that of a request before."""
-        request = self.cycle  # the newest
-        if request is None or request.response_complete:
-            return True
-        return request.more_body and not request.response_started and not self.pipeline
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
