@@ -8,7 +8,8 @@ ONNX Runtime's own tools: `quantize_static` as it comes and with `reduce_range`,
 its documentation gives for TensorRT, and `convert_float_to_float16`. Graphs for CPUs are judged on
 few of the pictures in exact arithmetic as well, and in that of processors without VNNI, whose sums
 saturate. Speed is this machine's, on ONNX Runtime, and only where the graph is meant for it.
-EfficientNet-Lite0 has a random head, ResNet-50 is random altogether: its speed alone is measured.
+EfficientNet-Lite0 has a random head. The networks of `untrained.py` are random altogether and show
+speed, and what of a network runs on integers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from rich.console import Console
+from untrained import UNTRAINED, quantize_untrained
 
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.calibration.arithmetic.integer_layers import overflowing_layers
@@ -78,7 +80,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "layers": ("blocks.2", "blocks.4", "blocks.6"),
         "image": {"image_size": (224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
     },
-    "resnet50": {"backbone": "resnet50", "weights": None},
 }
 TENSORRT = {
     "ActivationSymmetric": True,
@@ -128,7 +129,7 @@ def export(name: str, shared: Path, folder: Path) -> Artifact:
     network = NETWORKS[name]
     request = BackboneRequest(
         network["backbone"],
-        str(shared / "data" / network["weights"]) if network["weights"] else "random",
+        str(shared / "data" / network["weights"]),
         **network.get("image", {}),
     )
     head = str(shared / "data" / network["head"]) if network.get("head") else "random"
@@ -271,25 +272,11 @@ def ours(
     return rows, models, made.record.held_out
 
 
-def resnet(shared: Path, folder: Path) -> dict[str, float]:
-    artifact = export("resnet50", shared, folder / "resnet50")
-    pictures = open_pictures(PictureSource(str(shared / "data/imagenet-sample")), 1000)
-    source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
-    options = QuantizeOptions(
-        calibration_size=16,
-        held_out_size=32,
-        recovery=("equalize",),
-        budget_s=0,
-        allow_low_fidelity=True,
-    )
-    made = quantize_artifact(artifact, source, folder / "resnet50-int8", options)
-    return {f"speedup_batch_{k}": v["speedup"] for k, v in made.record.times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared", type=Path, help="folder with data/ (see CONTRIBUTING.md)")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    every = [*NETWORKS, *UNTRAINED]
+    parser.add_argument("--networks", nargs="+", choices=every, default=every)
     parser.add_argument(
         "--smoke", action="store_true", help="few pictures and no trials: only that it works"
     )
@@ -303,8 +290,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.networks:
-            if name == "resnet50":
-                results[name] = resnet(asked.shared, Path(folder))
+            if name in UNTRAINED:
+                photographs = asked.shared / "data/imagenet-sample"
+                results[name] = quantize_untrained(name, photographs, Path(folder), console.print)
             else:
                 results[name] = compared(name, asked.shared, Path(folder), size, console.print)
             console.print(name, rounded(results[name]))

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
 
-__all__ = ["PIXELS", "fold_pixels", "pixel_means"]
+__all__ = ["PIXELS", "fold_pixels", "normalise_rows", "pixel_means"]
 
 #: The value that the first convolution then takes.
 PIXELS = "pixels"
@@ -51,6 +51,56 @@ def fold_pixels(graph: Graph) -> tuple[Graph, Range] | None:
     return folded_graph, (-zero / 255, (255 - zero) / 255)
 
 
+def normalise_rows(graph: Graph) -> Graph:
+    """Return the graph with normalisation done on rows of pixels, before they are transposed.
+
+    ONNX Runtime lays activations of integer convolutions out with channels last, and moves the
+    transposition of the pictures behind their normalisation. That then multiplies three numbers at
+    a time, which takes as long as several convolutions. A row of all colours is one vector.
+    """
+    steps = _steps(graph)
+    if steps is None:
+        return graph
+    cast, transpose, *arithmetic = steps
+    scale, shift = (_by_channel(graph, step) for step in arithmetic)
+    _, height, width, colours = graph.shapes.get(str(cast.output[0]), (None,) * 4)
+    if scale is None or shift is None or not height or not width or colours != len(scale):
+        return graph
+    constants = {
+        "pixels/rows": np.array([0, height, width * colours]),
+        "pixels/places": np.array([0, height, width, colours]),
+        "pixels/scale": np.tile(scale, width).astype(np.float32),
+        "pixels/shift": np.tile(shift, width).astype(np.float32),
+    }
+    operations = (
+        ("Reshape", "pixels/rows"),
+        ("Mul", "pixels/scale"),
+        ("Add", "pixels/shift"),
+        ("Reshape", "pixels/places"),
+    )
+    value, made = str(cast.output[0]), []
+    for kind, constant in operations:
+        given, value = value, f"{constant}/done"
+        name = f"preprocess/{constant}"
+        made.append(onnx.helper.make_node(kind, [given, constant], [value], name))
+    last = onnx.helper.make_node(
+        "Transpose", [value], [steps[-1].output[0]], str(transpose.name), perm=[0, 3, 1, 2]
+    )
+    gone = {str(step.name) for step in steps[1:]}
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.node[:]
+    for node in graph.nodes:
+        if node.name not in gone:
+            model.graph.node.append(node)
+        if node.name == cast.name:
+            model.graph.node.extend([*made, last])
+    model.graph.initializer.extend(
+        numpy_helper.from_array(values, name) for name, values in constants.items()
+    )
+    return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+
+
 def pixel_means(graph: Graph, means: Mapping[str, Sequence[float]]) -> NDArray[np.float64] | None:
     """Return the mean of each colour as the folded graph sees it, of the normalised pictures'."""
     found = _pattern(graph)
@@ -80,16 +130,10 @@ _Found: TypeAlias = tuple[
 
 def _pattern(graph: Graph) -> _Found | None:
     """Return the steps, the convolution, scale and shift by colour, and the level of zero."""
-    value, steps = "images", []
-    for kind in _STEPS:
-        after = graph.consumers.get(value, [])
-        if value == "images":  # the batch size is read off them as well
-            after = [node for node in after if node.op_type != "Shape"]
-        if len(after) != 1 or after[0].op_type != kind:
-            return None
-        steps.append(after[0])
-        value = str(after[0].output[0])
-    convs = graph.consumers.get(value, [])
+    steps = _steps(graph)
+    if steps is None:
+        return None
+    convs = graph.consumers.get(str(steps[-1].output[0]), [])
     if len(convs) != 1 or convs[0].op_type != "Conv" or len(convs[0].input) != 3:
         return None
     settings = {item.name: item for item in convs[0].attribute}
@@ -105,6 +149,20 @@ def _pattern(graph: Graph) -> _Found | None:
         return None
     zero = _zero_level(scale, shift, padded)
     return None if zero is None else (steps, convs[0], scale, shift, zero)
+
+
+def _steps(graph: Graph) -> list[onnx.NodeProto] | None:
+    """Return the nodes images -> Cast -> Transpose -> Mul -> Add, or None where others are."""
+    value, steps = "images", []
+    for kind in _STEPS:
+        after = graph.consumers.get(value, [])
+        if value == "images":  # the batch size is read off them as well
+            after = [node for node in after if node.op_type != "Shape"]
+        if len(after) != 1 or after[0].op_type != kind:
+            return None
+        steps.append(after[0])
+        value = str(after[0].output[0])
+    return steps
 
 
 def _by_channel(graph: Graph, step: onnx.NodeProto) -> NDArray[np.float64] | None:

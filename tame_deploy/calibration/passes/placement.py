@@ -22,6 +22,13 @@ from onnxruntime.quantization import (
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import Range
 from tame_deploy.calibration.passes.bounds import drop_least, fuse_bounds, within_bounds
+from tame_deploy.calibration.passes.gates import (
+    is_hard_gate,
+    rescale_hard_sigmoids,
+    spell_gates,
+    spell_hard_sigmoids,
+)
+from tame_deploy.calibration.passes.pixels import normalise_rows
 from tame_deploy.calibration.passes.weights import step_overrides
 from tame_deploy.errors import BuildError
 
@@ -32,7 +39,9 @@ Target = Literal["cpu", "cpu-vnni", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 #: Operations that an eight-bit kernel does on the codes themselves.
-_PASSING = frozenset({"MaxPool", "Concat", "Add", "AveragePool", "GlobalAveragePool", "LeakyRelu"})
+_PASSING = frozenset(
+    {"MaxPool", "Concat", "Add", "Mul", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"}
+)
 #: Of those, the ones that only pick values: one range for inputs and output loses nothing.
 _PICKING = frozenset({"MaxPool", "Concat"})
 
@@ -72,8 +81,10 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
         untouched.CopyFrom(graph.model)
         return untouched
     if placement.target != "tensorrt":
+        graph, known = spell_gates(normalise_rows(graph), placement.ranges)
         nodes = _integer_nodes(graph, placement.excluded)
-        ranges = _shared_ranges(graph, placement.ranges, set(nodes))
+        graph, known, gates = spell_hard_sigmoids(graph, known, nodes)
+        ranges = _shared_ranges(graph, known, set(nodes))
         fused, nodes = fuse_bounds(graph, ranges, nodes)
         options: dict[str, Any] = {
             "OpTypesToExcludeOutputQuantization": sorted(_FLOAT_OUTPUT),
@@ -82,6 +93,7 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
             else {},
         }
         model = _insert(fused, ranges, nodes, sorted(_PASSING), QuantType.QUInt8, options)
+        rescale_hard_sigmoids(model, gates)
         _shield(model, placement.excluded)
     else:
         nodes = [str(layer.name) for layer in graph.layers if layer.name not in placement.excluded]
@@ -106,7 +118,8 @@ def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
     passing = [
         node
         for node in graph.nodes
-        if (node.op_type in _PASSING or graph.bounds(node)) and node.output[0] in activations
+        if (_passes_codes(graph, node) and activations.issuperset((*node.input, *node.output)))
+        or (graph.bounds(node) and node.output[0] in activations)
     ]
     given: set[str] = {str(node.output[0]) for node in graph.nodes if node.name in layers}
     for node in passing:
@@ -122,6 +135,10 @@ def _integer_nodes(graph: Graph, excluded: frozenset[str]) -> list[str]:
         if given.intersection(node.input) and (node.output[0] in wanted or graph.bounds(node))
     }
     return [str(node.name) for node in graph.nodes if node.name in layers | between]
+
+
+def _passes_codes(graph: Graph, node: onnx.NodeProto) -> bool:
+    return node.op_type in _PASSING or is_hard_gate(graph, node)
 
 
 def _shared_ranges(graph: Graph, ranges: Mapping[str, Range], nodes: set[str]) -> dict[str, Range]:

@@ -11,7 +11,7 @@ from tame_deploy.calibration.observing.ranges import ranges_of
 from tame_deploy.calibration.passes.equalization import ChannelGroups, equalize
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tests.unit.calibration.blocks import SHAPE, block, block_pictures
-from tests.unit.calibration.graphs import run_model, watch
+from tests.unit.calibration.graphs import optimised, run_model, watch
 
 SIX = {"low": np.float32(0), "high": np.float32(6)}
 
@@ -62,23 +62,24 @@ CASES = {
     ),
     "LeakyReLU": between("a = LeakyRelu<alpha=0.1>(h)", {}, {"LeakyRelu"}, 4, 2),
     "PReLU": between("a = PRelu(h, s)", {"s": np.full((8, 1, 1), 0.2)}, {"PRelu"}, 4, 2),
-    "HardSwish": between("a = HardSwish(h)", {}, {"HardSwish"}, 4, 2),
+    "HardSwish": between("a = HardSwish(h)", {}, {"Add", "Mul"}, 5, 2),
     "HardSigmoid": between("a = HardSigmoid(h)", {}, {"HardSigmoid"}, 4, 2),
-    "SiLU": between("s = Sigmoid(h) a = Mul(h, s)", {}, {"Sigmoid", "Mul"}, 4, 2),
+    "SiLU": between("s = Sigmoid(h) a = Mul(h, s)", {}, {"Sigmoid", "Mul"}, 5, 2),
+    "layer scale": between("a = Mul(h, gamma)", {"gamma": (8, 1, 1)}, {"Mul"}, 4, 2),
     "GELU": between("a = Gelu(h)", {}, {"Gelu"}, 4, 2),
     "GELU in parts": between(GELU, ONES, {"Div", "Erf", "Add", "Mul"}, 4, 2),
     "squeeze and excite": Case(
         FIRST + "i = Relu(h) p = ReduceMean<keepdims=1>(i, axes) " + GATED,
         WEIGHTS | GATE,
-        {"ReduceMean", "HardSigmoid", "Mul"},
-        7,
+        {"GlobalAveragePool", "Add", "Mul"},
+        8,
         4,
     ),
     "squeeze and excite after HardSwish": Case(
         FIRST + "i = HardSwish(h) p = GlobalAveragePool(i) " + GATED,
         WEIGHTS | GATE,
-        {"HardSwish", "GlobalAveragePool", "HardSigmoid", "Mul"},
-        7,
+        {"GlobalAveragePool", "Add", "Mul"},
+        10,
         4,
     ),
     "depthwise convolution": Case(
@@ -181,6 +182,22 @@ def test_a_block_in_eight_bits_is_close_to_float32(name, target):
     exact = run_model(graph.model, shown, ["y"], optimized=False)[0]
     found = run_model(model, shown, ["y"], optimized=False)[0]
     assert ((exact - found) ** 2).sum() < 1e-3 * ((exact - exact.mean()) ** 2).sum()
+
+
+GATES = (
+    "HardSwish",
+    "SiLU",
+    "squeeze and excite",
+    "squeeze and excite after HardSwish",
+)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_run_on_integers_from_one_convolution_to_the_next(name, tmp_path):
+    model = quantized(CASES[name], "cpu")[2]
+    kinds = Counter(node.op_type for node in optimised(model, tmp_path / "optimised.onnx").node)
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (1, 1)
+    assert not {"Add", "Mul", "Sigmoid", "HardSigmoid", "ReduceMean"} & kinds.keys()
 
 
 def uneven(**constants):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -13,7 +12,7 @@ from tame_deploy.calibration.passes.equalization import ChannelGroups, equalize
 from tame_deploy.calibration.passes.half import at_least_opset, halve
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.errors import BuildError
-from tests.unit.calibration.graphs import pictures, run_model, small_graph, watch
+from tests.unit.calibration.graphs import optimised, pictures, run_model, small_graph, watch
 
 
 def spans(graph, shown, method="minmax"):
@@ -145,16 +144,6 @@ def test_tensorrt_can_fuse_layers_with_their_relu_and_addition():
     assert "conv3" in addition.input
     zero_points = [t for t in model.graph.initializer if t.name.endswith("zero_point")]
     assert all(not numpy_helper.to_array(tensor).any() for tensor in zero_points)
-
-
-def optimised(model, path):
-    """Return the graph that ONNX Runtime makes of a model, but for layouts of this processor."""
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    settings.optimized_model_filepath = str(path)
-    ort.InferenceSession(model.SerializeToString(), settings)
-    return onnx.load(path).graph
 
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])

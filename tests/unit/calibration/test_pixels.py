@@ -4,7 +4,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.passes.pixels import PIXELS, fold_pixels, pixel_means
+from tame_deploy.calibration.passes.pixels import (
+    PIXELS,
+    fold_pixels,
+    normalise_rows,
+    pixel_means,
+)
 
 
 def first_layer(pads, mean=(0.485, 0.456, 0.406), deviation=(0.23, 0.22, 0.24)):
@@ -70,3 +75,17 @@ def test_the_means_of_colours_are_those_before_normalisation():
     found = pixel_means(graph, {"normal": tuple(255 * colours * scale + shift)})
     assert found == pytest.approx(colours, rel=1e-5)
     assert PIXELS in fold_pixels(graph)[0].shapes
+
+
+def test_rows_of_pixels_are_normalised_before_they_are_transposed():
+    graph = first_layer([1, 1, 1, 1])
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
+    found = normalise_rows(graph)
+    kinds = [node.op_type for node in found.nodes]
+    assert kinds == ["Cast", "Reshape", "Mul", "Add", "Reshape", "Transpose", "Conv"]
+    np.testing.assert_array_equal(run(found, pixels), run(graph, pixels))
+
+
+def test_a_graph_whose_normalisation_is_folded_is_left_alone():
+    folded = fold_pixels(first_layer([0, 0, 0, 0]))[0]
+    assert normalise_rows(folded) is folded
