@@ -91,7 +91,7 @@ TENSORRT = {
 #: Our rows: what is asked of `tame-deploy quantize`.
 OURS: dict[str, dict[str, Any]] = {
     "cpu int8": {"floor": Floor(0.94, 0.94, 0.996)},
-    "cpu int8, no layers excluded": {"recovery": ("equalize", "rounding", "ranges", "bias")},
+    "cpu int8, no layers excluded": {"recovery": ("rounding", "equalize", "ranges", "bias")},
     "cpu int8, floor of 0.96": {"floor": Floor(0.96, 0.96, 0.998)},
     "cpu int8, no recovery": {"recovery": ()},
     "cpu-vnni int8": {"target": "cpu-vnni", "floor": Floor(0.94, 0.94, 0.996)},
@@ -99,12 +99,12 @@ OURS: dict[str, dict[str, Any]] = {
     "tensorrt int8": {"target": "tensorrt", "floor": Floor(0.93, 0.90, 0.985)},
     "tensorrt int8, no layers excluded": {
         "target": "tensorrt",
-        "recovery": ("equalize", "rounding", "ranges", "bias"),
+        "recovery": ("rounding", "equalize", "ranges", "bias"),
     },
     "tensorrt int8+fp16": {
         "target": "tensorrt",
         "precision": "int8+fp16",
-        "recovery": ("equalize", "rounding", "bias"),
+        "recovery": ("rounding", "equalize", "bias"),
     },
     "tensorrt fp16": {"target": "tensorrt", "precision": "fp16"},
 }

@@ -102,7 +102,7 @@ def quantize(
     recovery: Annotated[
         str,
         typer.Option(
-            help="Accuracy recovery: all, none, or some of equalize,rounding,ranges,bias,layers."
+            help="Accuracy recovery: all, none, or some of rounding,equalize,ranges,bias,layers."
         ),
     ] = "all",
     ranges: Annotated[

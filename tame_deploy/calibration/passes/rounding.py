@@ -23,7 +23,7 @@ from tame_deploy.calibration.passes.weights import layer_steps, output_axis
 __all__ = ["RoundedLayer", "round_layer", "with_rounded"]
 
 #: Added to the second moments, as a share of their mean: what is rare is not trusted.
-_DAMPING = 0.01
+_DAMPING = 0.1
 #: So many weights of a row are rounded before the others of the row learn of it.
 _BLOCK = 128
 

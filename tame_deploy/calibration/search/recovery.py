@@ -20,10 +20,10 @@ __all__ = [
     "recover_accuracy",
 ]
 
-#: Cross-layer equalization, weights rounded together, a search of ranges, bias correction, and
-#: excluded layers. Ranges come after weights, whose rounding would hide which of them is better;
-#: the last is in sensitivity.py, because it costs speed.
-RecoveryMethod = Literal["equalize", "rounding", "ranges", "bias", "layers"]
+#: Weights rounded together, cross-layer equalization, a search of ranges, bias correction, and
+#: excluded layers. Rounding comes first, because coarse weights hide what the others gain; the last
+#: is in sensitivity.py, because it costs speed.
+RecoveryMethod = Literal["rounding", "equalize", "ranges", "bias", "layers"]
 RECOVERY_METHODS: tuple[RecoveryMethod, ...] = get_args(RecoveryMethod)
 
 #: Tried in turn until one is worse than the one before: for each, activations are observed anew.

@@ -24,6 +24,8 @@ MAX_EXCLUDED_SHARE = 0.35
 MAX_POINTS = 10
 #: A module of more layers is no single choice.
 _MAX_GROUP = 8
+#: So many layers in a row are a choice, too: between two that stay in eight bits, one gains little.
+_RUN = 3
 #: What even a tiny layer costs, as a share of the multiply-adds: a change of precision.
 _LEAST_COST = 0.005
 
@@ -108,9 +110,9 @@ def measure_sensitivity(
 
 
 def _groups(trials: Trials) -> dict[str, frozenset[str]]:
-    """Return what may be excluded: each layer, and the layers of each small module."""
+    """Return what may be excluded: each layer, small modules, and some layers in a row."""
     graph = trials.graph
-    groups = {graph.layer_name(layer): frozenset({str(layer.name)}) for layer in graph.layers}
+    groups = {graph.layer_name(one): frozenset({str(one.name)}) for one in graph.layers}
     modules: dict[str, set[str]] = defaultdict(set)
     for layer in graph.layers:
         module = graph.layer_name(layer).rpartition(".")[0]
@@ -118,6 +120,11 @@ def _groups(trials: Trials) -> dict[str, frozenset[str]]:
     for module, layers in modules.items():
         if module and 1 < len(layers) <= _MAX_GROUP:
             groups[f"{module}.*"] = frozenset(layers)
+    for start in range(len(graph.layers) - _RUN + 1):
+        run = graph.layers[start : start + _RUN]
+        joined = frozenset(str(layer.name) for layer in run)
+        if joined not in groups.values() and len({graph.stage(layer) for layer in run}) == 1:
+            groups[f"{graph.layer_name(run[0])} to {graph.layer_name(run[-1])}"] = joined
     return groups
 
 
