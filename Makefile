@@ -89,7 +89,7 @@ asan: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
 
 fuzz: cpp-build
-	cpp/fuzz/fuzz.sh build/cpp-asan 3
+	cpp/fuzz/fuzz.sh build/cpp-asan 2
 
 tsan: cpp-build $(CPP_READY)
 	$(CPP_TEST) build/cpp-tsan -L threads

@@ -24,7 +24,7 @@ def read_records(folder):
 
 def test_from_backbone_to_explained_pictures(tmp_path):
     """The README's first commands, in their order."""
-    done = run("export", "--backbone", "demo", cwd=tmp_path, anew=True)
+    done = run("export", "--backbone", "demo", cwd=tmp_path)
     assert "made build/demo" in done.stdout
     assert "top-1 agreement" in done.stdout
     done = run("verify", "build/demo", cwd=tmp_path)

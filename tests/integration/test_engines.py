@@ -89,8 +89,29 @@ class LargeMatrices(nn.Module):
         return self.matrices(features.flatten(1))
 
 
-LARGE_MATRICES = "tests.integration.test_engines:LargeMatrices"
-LAYERS = {"resnet18": ("layer2", "layer3", "layer4"), LARGE_MATRICES: ("first", "last")}
+class Residual(nn.Module):
+    """A classifier with additions as ResNets have them: of a shortcut, and of a strided one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 7, stride=4, padding=3)
+        self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.third = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.fourth = nn.Conv2d(32, 32, 3, padding=1)
+        self.shortcut = nn.Conv2d(16, 32, 1, stride=2)
+        self.classifier = nn.Linear(32, 9)
+
+    def forward(self, images: Tensor) -> Tensor:
+        start = torch.relu(self.stem(images))
+        plain = torch.relu(start + self.second(torch.relu(self.first(start))))
+        inner = self.fourth(torch.relu(self.third(plain)))
+        return self.classifier(torch.relu(inner + self.shortcut(plain)).mean((2, 3)))
+
+
+RESIDUAL, LARGE_MATRICES = (
+    f"tests.integration.test_engines:{name}" for name in ("Residual", "LargeMatrices")
+)
+LAYERS = {RESIDUAL: ("second", "third", "fourth"), LARGE_MATRICES: ("first", "last")}
 
 # Builds
 
@@ -116,7 +137,7 @@ def artifact(request, demo_export, tmp_path_factory):
 @pytest.mark.parametrize(
     ("artifact", "precision"),
     [
-        *((name, bits) for name in ("demo", "resnet18") for bits in ("fp32", "fp16", "int8")),
+        *((name, bits) for name in ("demo", RESIDUAL) for bits in ("fp32", "fp16", "int8")),
         (LARGE_MATRICES, "int8"),  # int8 asks most of them
     ], indirect=["artifact"], scope="module")  # fmt: skip
 def test_fused_graphs_compile_with_two_profiles(artifact, library, tmp_path, precision):

@@ -148,6 +148,7 @@ def test_what_a_processor_without_vnni_would_spoil_is_refused_on_any(
     demo_export, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tame_deploy.calibration.passes.placement.step_overrides", lambda *_: {})
+    monkeypatch.setattr("tame_deploy.calibration.quantize._BLAME_S", 0.0)
     artifact = open_artifact(demo_export)
     options = QuantizeOptions(**QUICK, recovery=(), floor=Floor(0.5, 0.5, SPOILT))
     with pytest.raises(FidelityError, match="int8 for cpu is below the floor"):
