@@ -83,7 +83,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         # A network that is hard on eight bits: what is asked of it takes a longer search.
         "floor": Floor(0.95, 0.92, 0.98),
         "size": {
-            "budget_s": 150.0,
+            "budget_s": 300.0,
             "referred": 24,
             "variants": ("cpu int8", "cpu int8, no recovery"),
         },
