@@ -66,35 +66,42 @@ class InputMoments:
 
 
 def input_moments(
-    graph: Graph, pictures: EvaluationSet, seed: int = 0
+    graph: Graph, pictures: EvaluationSet
 ) -> Iterator[tuple[onnx.NodeProto, InputMoments]]:
     """Yield layers with the moments of their inputs, on some places of every picture.
 
-    Left out are layers with very long rows, and those that meet fewer places than a row has
-    weights, as the classifier does: what correlates there is chance.
+    Left out are layers with very long rows, convolutions that are not of pictures, and layers that
+    meet fewer places than a row has weights, as the classifier does: what correlates there is
+    chance.
 
     Args:
         graph: the graph before Q/DQ pairs are inserted.
         pictures: what it runs on.
-        seed: of the choice of places.
 
     Raises:
         BackendError: if the graph cannot be run.
     """
-    layers = [layer for layer in graph.layers if _row(graph, layer)[1] <= LONGEST_ROW]
+    layers = [layer for layer in graph.layers if _is_known(graph, layer)]
     while layers:
         taken, size = 0, 0
         while taken < len(layers) and (not taken or size < _MAX_BYTES):
             groups, length = _row(graph, layers[taken])
             size += 4 * groups * length**2
             taken += 1
-        found = _moments_of(graph, layers[:taken], pictures, np.random.default_rng(seed))
+        found = _moments_of(graph, layers[:taken], pictures, np.random.default_rng(0))
         yield from (
             (layer, moments)
             for layer, moments in zip(layers[:taken], found, strict=True)
             if moments.count >= moments.total.shape[1]
         )
         layers = layers[taken:]
+
+
+def _is_known(graph: Graph, layer: onnx.NodeProto) -> bool:
+    """Whether a layer's input has a shape, in two dimensions of space if it is a convolution."""
+    rank = len(graph.initializers[layer.input[1]].dims)
+    flat = layer.op_type != "Conv" or rank == 4
+    return flat and layer.input[0] in graph.shapes and _row(graph, layer)[1] <= LONGEST_ROW
 
 
 def _row(graph: Graph, layer: onnx.NodeProto) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Accuracy recovery that costs no speed: equalized channels, ranges, rounding, biases."""
+"""Accuracy recovery that costs no speed: rounding, equalized channels, ranges, biases."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def recover_accuracy(
         BuildError: if a plan cannot be built.
     """
     known: dict[RecoveryMethod, Callable[[Trials, Plan, float, Report], Plan]] = {
+        "rounding": lambda _trials, before, *_: replace(before, rounded=True),
         "equalize": _equalized,
         "ranges": _with_best_ranges,
-        "rounding": lambda _trials, before, *_: replace(before, rounded=True),
         "bias": lambda _trials, before, *_: replace(before, corrected=True),
     }
     steps = [RecoveryStep("plain", trials.validate(plan), True, 0.0)]

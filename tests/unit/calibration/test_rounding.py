@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tame_deploy.calibration.graph import Graph
-from tame_deploy.calibration.observing.moments import InputMoments, _windows
+from tame_deploy.calibration.observing.moments import InputMoments, _is_known, _windows
 from tame_deploy.calibration.passes.rounding import round_layer, with_rounded
 from tame_deploy.calibration.passes.weights import layer_steps, output_axis
+from tests.unit.calibration.graphs import small_graph
 
 LAYERS = {
     "pointwise": ("Conv", (16, 24, 1, 1), {}),
@@ -126,3 +127,15 @@ def test_windows_are_what_the_convolution_meets(kernel, strides, dilations, pads
     found = met.reshape(len(met), -1) @ weight.reshape(5, -1).T
     by_place = expected.transpose(0, 2, 3, 1).reshape(-1, 5)
     np.testing.assert_allclose(found, by_place, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_cannot_be_watched_are_passed_over():
+    graph, layer, _, _ = a_layer("pointwise")
+    assert _is_known(graph, layer)
+    graph.shapes.pop("images")
+    assert not _is_known(graph, layer)
+    small = small_graph()
+    assert all(_is_known(small, one) for one in small.layers)
+    sequence = numpy_helper.from_array(np.ones((4, 3, 3), np.float32), "backbone.c1.weight")
+    small.initializers["backbone.c1.weight"].CopyFrom(sequence)
+    assert not _is_known(Graph(small.model), small.layers[0])
