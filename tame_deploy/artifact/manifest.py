@@ -14,6 +14,7 @@ from tame_deploy.artifact.types import (
     HeadConfig,
     ImageSpec,
     MapKind,
+    Task,
     TensorSpec,
 )
 from tame_deploy.errors import IncompatibleArtifactError, ManifestError
@@ -30,7 +31,7 @@ __all__ = [
     "WeightsSource",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 
@@ -160,6 +161,7 @@ class GraphIdentity:
     precision: Precision = "fp32"
     target: Literal["cpu", "cpu-vnni", "tensorrt"] | None = None
     parents: tuple[str, ...] = ()
+    task: Task = "multiclass"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,13 @@ __all__ = [
     "MAX_UNREADABLE",
     "VARIANTS",
     "Activation",
+    "Crop",
     "ExplainMode",
     "HeadConfig",
     "ImageSpec",
     "InputKind",
     "MapKind",
+    "Task",
     "TensorSpec",
     "TokenUse",
     "Width",
@@ -27,8 +29,10 @@ __all__ = [
 ]
 
 ExplainMode = Literal["selectable", "predicted", "all"]
-InputKind = Literal["uint8", "float32"]
+InputKind = Literal["uint8", "uint16", "float32"]
 MapKind = Literal["minmax", "sigmoid", "logits"]
+Task = Literal["multiclass", "multilabel", "binary"]
+Crop = Literal["center", "none", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Width = Literal["channels", "classes"]
 Activation = Literal["relu", "sigmoid"]
@@ -39,6 +43,7 @@ MAX_SIDE = 8192
 #: A map whose range is below this share of its magnitude is flat: it shows rounding, not attention.
 FLAT_RANGE = 1e-3
 MAX_COUNT = 1_000_000
+MAX_CHANNELS = 1024
 
 #: Share of a data set that may be missing or unreadable before it is taken for a mistake.
 MAX_UNREADABLE = 0.05
@@ -82,52 +87,80 @@ class ImageSpec:
 
     `crop="center"` resizes the short side to `resize` pixels and cuts the central height x width
     (torchvision's Resize + CenterCrop); `crop="none"` squeezes the whole picture into height x
-    width and ignores `resize`. `mean` and `std` are for pixels in [0, 1], RGB. With
-    `normalise="graph"` the network takes uint8 NHWC and normalises itself; with `"caller"` it
-    takes normalised float32 NCHW.
+    width; `crop="pad"` shrinks or grows it until it fits into them, and fills the rest on both
+    sides with `pad_level` (letterbox). The latter two ignore `resize`.
+
+    `mean` and `std` have one number a channel, for levels as shares of the full range, in [0, 1]:
+    one for grey, three for RGB in this order, any number for pictures of other channels.
+
+    With `normalise="graph"` the network takes uint8 or uint16 NHWC and normalises itself; with
+    `"caller"` it takes normalised float32 NCHW. `window` is of uint16 alone: the levels that count
+    as 0 and 1, or None for the least and the greatest level of what the network sees.
 
     Raises:
-        InputError: for sizes, means or deviations outside their range.
+        InputError: for sizes, levels, means or deviations outside their range.
     """
 
     height: int = 224
     width: int = 224
     resize: int = 256
-    crop: Literal["center", "none"] = "center"
+    crop: Crop = "center"
     interpolation: Interpolation = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     layout: Literal["NHWC", "NCHW"] = "NHWC"
     dtype: InputKind = "uint8"
     normalise: Literal["graph", "caller"] = "graph"
+    pad_level: int = 0
+    window: tuple[int, int] | None = (0, 65535)
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIDE:
                 raise InputError(f"image {name} is {value}; expected 1 to {MAX_SIDE} pixels")
-        if not all(math.isfinite(value) for value in self.mean):
-            raise InputError(f"image mean is {self.mean}; expected three finite numbers")
-        if not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise InputError(f"image std is {self.std}; expected three positive numbers")
-        expected = ("NHWC", "graph") if self.dtype == "uint8" else ("NCHW", "caller")
+        self._check_channels()
+        expected = ("NCHW", "caller") if self.dtype == "float32" else ("NHWC", "graph")
         if (self.layout, self.normalise) != expected:
             raise InputError(
                 f"image input is {self.dtype} {self.layout} normalised by the {self.normalise}; "
                 f"expected {expected[0]} normalised by the {expected[1]} for {self.dtype}"
             )
+        if not 0 <= self.pad_level <= 255:
+            raise InputError(f"image pad_level is {self.pad_level}; expected a level, 0 to 255")
+        low, high = self.window or (0, 65535)
+        if not 0 <= low < high <= 65535:
+            raise InputError(
+                f"image window is {low} to {high}; expected two levels of 16 bits, the lower first"
+            )
+
+    def _check_channels(self) -> None:
+        if not 1 <= len(self.mean) <= MAX_CHANNELS or len(self.std) != len(self.mean):
+            raise InputError(
+                f"image has {len(self.mean)} means and {len(self.std)} standard deviations; "
+                f"expected one of each a channel, and 1 to {MAX_CHANNELS} channels"
+            )
+        if not all(math.isfinite(value) for value in self.mean):
+            raise InputError(f"image mean is {self.mean}; expected finite numbers")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise InputError(f"image std is {self.std}; expected positive numbers")
+
+    @property
+    def channels(self) -> int:
+        """How many channels a picture has: 1 is grey, 3 is RGB."""
+        return len(self.mean)
 
     def for_input(self, kind: InputKind) -> ImageSpec:
         """Return the same preprocessing for a graph that takes `kind`."""
-        if kind == "uint8":
-            return replace(self, dtype="uint8", layout="NHWC", normalise="graph")
-        return replace(self, dtype="float32", layout="NCHW", normalise="caller")
+        if kind == "float32":
+            return replace(self, dtype="float32", layout="NCHW", normalise="caller")
+        return replace(self, dtype=kind, layout="NHWC", normalise="graph")
 
     def input_shape(self, batch: int | str) -> tuple[int | str, ...]:
         """Return the shape of the `images` tensor."""
         if self.layout == "NHWC":
-            return (batch, self.height, self.width, 3)
-        return (batch, 3, self.height, self.width)
+            return (batch, self.height, self.width, self.channels)
+        return (batch, self.channels, self.height, self.width)
 
 
 @dataclass(frozen=True)

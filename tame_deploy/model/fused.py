@@ -25,8 +25,8 @@ class Preprocess(nn.Module):
         super().__init__()
         mean = torch.tensor(image.mean, dtype=torch.float64)
         std = torch.tensor(image.std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * std)).float().view(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return float32 (B, 3, H, W) of uint8 (B, H, W, 3)."""

@@ -34,7 +34,8 @@ def stored_identity(path: Path) -> str:
 
 
 def test_there_is_one_of_every_schema():
-    assert [path.name for path in ARTIFACTS] == ["schema-1", "schema-1-int8", "schema-2"]
+    names = [path.name for path in ARTIFACTS]
+    assert names == ["schema-1", "schema-1-int8", "schema-2", "schema-3"]
 
 
 @whatever_schema
@@ -47,7 +48,7 @@ def test_it_opens_and_its_graph_is_its_own(path):
         Predictor.of(artifact.manifest, backend).warm_up(2)
 
 
-@pytest.mark.parametrize("name", ["schema-1", "schema-2"])
+@pytest.mark.parametrize("name", ["schema-1", "schema-2", "schema-3"])
 def test_it_answers_as_pytorch_did(name):
     artifact = open_artifact(ARTIFACTS[0].parent / name)
     with open_backend(artifact, "onnxruntime") as backend:

@@ -125,14 +125,16 @@ ImageSpec image_of(const Value& image) {
   spec.height = image["height"];
   spec.width = image["width"];
   spec.resize = image["resize"];
-  spec.crop = choice<Crop>(image["crop"], {"center", "none"});
+  spec.crop = choice<Crop>(image["crop"], {"center", "none", "pad"});
   spec.interpolation =
       choice<Interpolation>(image["interpolation"], {"nearest", "bilinear", "bicubic", "lanczos"});
-  for (std::size_t channel = 0; channel < 3; ++channel) {
-    spec.mean[channel] = image["mean"][channel];
-    spec.std[channel] = image["std"][channel];
-  }
-  spec.dtype = choice<InputType>(image["dtype"], {"uint8", "float32"});
+  spec.mean = image["mean"].get<std::vector<double>>();
+  spec.std = image["std"].get<std::vector<double>>();
+  spec.dtype = choice<InputType>(image["dtype"], {"uint8", "uint16", "float32"});
+  spec.pad_level = image["pad_level"];
+  const Value& window = image["window"];
+  spec.window.reset();
+  if (!window.is_null()) spec.window = {window[0].get<int>(), window[1].get<int>()};
   return spec;
 }
 
@@ -163,6 +165,7 @@ Manifest manifest_of(const Value& from) {
   to.explain = choice<ExplainMode>(from["graph"]["explain"], {"selectable", "predicted", "all"});
   to.ranks = from["graph"]["ranks"];
   to.maps = choice<MapKind>(from["graph"]["maps"], {"minmax", "sigmoid", "logits"});
+  to.task = choice<Task>(from["task"], {"multiclass", "multilabel", "binary"});
   to.precision = str(from["precision"]);
   to.target = from["target"].is_null() ? "" : str(from["target"]);
   to.labels = str(from["labels"]);

@@ -15,11 +15,12 @@
 
 namespace libtame {
 
-enum class Crop { center, none };
+enum class Crop { center, none, pad };
 enum class Interpolation { nearest, bilinear, bicubic, lanczos };
 enum class ExplainMode { selectable, predicted, all };
 enum class MapKind { minmax, sigmoid, logits };
-enum class InputType { uint8, float32 };
+enum class InputType { uint8, uint16, float32 };
+enum class Task { multiclass, multilabel, binary };
 
 inline constexpr int max_side = 8192;
 
@@ -30,14 +31,19 @@ struct ImageSpec {
   int resize = 256;  // the short side, where the crop is central
   Crop crop = Crop::center;
   Interpolation interpolation = Interpolation::bilinear;
-  std::array<double, 3> mean{0.485, 0.456, 0.406};
-  std::array<double, 3> std{0.229, 0.224, 0.225};
+  std::vector<double> mean{0.485, 0.456, 0.406};  // one a channel
+  std::vector<double> std{0.229, 0.224, 0.225};
   InputType dtype = InputType::uint8;  // float32 is NCHW and normalised here
+  int pad_level = 0;                   // what is filled in, where the crop is pad
+  std::optional<std::array<int, 2>> window = {{0, 65535}};  // of uint16; none: the picture's own
+
+  int channels() const { return static_cast<int>(mean.size()); }
 
   /// Bytes of one picture of the `images` tensor.
   std::size_t input_bytes() const {
-    const std::size_t values = std::size_t{3} * height * width;
-    return dtype == InputType::uint8 ? values : values * sizeof(float);
+    const std::size_t values = mean.size() * height * width;
+    if (dtype == InputType::uint8) return values;
+    return values * (dtype == InputType::uint16 ? sizeof(std::uint16_t) : sizeof(float));
   }
 };
 
@@ -58,6 +64,7 @@ struct Manifest {
   ExplainMode explain = ExplainMode::selectable;
   std::int64_t ranks = 0;  // how many of the likeliest classes -1 may stand for
   MapKind maps = MapKind::minmax;
+  Task task = Task::multiclass;
   std::string precision;
   std::string target;                                      // "" where it is for all
   std::string labels;                                      // file name

@@ -11,6 +11,7 @@ namespace libtame {
 namespace {
 
 constexpr std::int64_t max_count = 1'000'000;
+constexpr std::size_t max_channels = 1024;
 
 Value text(const char* value) { return Value(value); }
 Value whole(int value) { return Value(std::int64_t{value}); }
@@ -21,7 +22,38 @@ bool lies_within(const Value& value, std::int64_t low, std::int64_t high) {
   return low <= number && number <= high;
 }
 
-/// ImageSpec.__post_init__. JSON has only finite numbers: the means need no look.
+/// ImageSpec._check_channels. JSON has only finite numbers: the means need no look.
+std::string check_channels(const Value& image) {
+  const std::size_t means = image["mean"].size();
+  const Value& deviations = image["std"];
+  if (means < 1 || means > max_channels || deviations.size() != means) {
+    return words("image has ", means, " means and ", deviations.size(),
+                 " standard deviations; expected one of each a channel, and 1 to ", max_channels,
+                 " channels");
+  }
+  const auto is_positive = [](const Value& value) { return value.get<double>() > 0; };
+  if (!std::all_of(deviations.begin(), deviations.end(), is_positive)) {
+    return words("image std is ", shown(deviations), "; expected positive numbers");
+  }
+  return "";
+}
+
+std::string check_levels(const Value& image) {
+  if (!lies_within(image["pad_level"], 0, 255)) {
+    return words("image pad_level is ", shown(image["pad_level"]), "; expected a level, 0 to 255");
+  }
+  const Value& window = image["window"];
+  if (window.is_null()) return "";
+  const auto low = window[0].get<std::int64_t>();
+  const auto high = window[1].get<std::int64_t>();
+  if (low < 0 || low >= high || high > 65535) {
+    return words("image window is ", low, " to ", high,
+                 "; expected two levels of 16 bits, the lower first");
+  }
+  return "";
+}
+
+/// ImageSpec.__post_init__.
 std::string check_image(const Value& image) {
   for (const char* name : {"height", "width", "resize"}) {
     if (!lies_within(image[name], 1, max_side)) {
@@ -29,20 +61,16 @@ std::string check_image(const Value& image) {
                    " pixels");
     }
   }
-  const Value& deviations = image["std"];
-  const auto is_positive = [](const Value& value) { return value.get<double>() > 0; };
-  if (!std::all_of(deviations.begin(), deviations.end(), is_positive)) {
-    return words("image std is ", shown(deviations), "; expected three positive numbers");
-  }
+  if (std::string fault = check_channels(image); !fault.empty()) return fault;
   const std::string dtype = image["dtype"];
-  const std::string layout = dtype == "uint8" ? "NHWC" : "NCHW";
-  const std::string normalise = dtype == "uint8" ? "graph" : "caller";
+  const std::string layout = dtype == "float32" ? "NCHW" : "NHWC";
+  const std::string normalise = dtype == "float32" ? "caller" : "graph";
   if (image["layout"] != layout || image["normalise"] != normalise) {
     return words("image input is ", dtype, " ", image["layout"].get<std::string>(),
                  " normalised by the ", image["normalise"].get<std::string>(), "; expected ",
                  layout, " normalised by the ", normalise, " for ", dtype);
   }
-  return "";
+  return check_levels(image);
 }
 
 /// HeadConfig.__post_init__.
@@ -71,14 +99,16 @@ Decoder image_decoder() {
       {{"height", decode_int(), whole(224)},
        {"width", decode_int(), whole(224)},
        {"resize", decode_int(), whole(256)},
-       {"crop", decode_choice({"center", "none"}), text("center")},
+       {"crop", decode_choice({"center", "none", "pad"}), text("center")},
        {"interpolation", decode_choice({"nearest", "bilinear", "bicubic", "lanczos"}),
         text("bilinear")},
-       {"mean", decode_array(decode_float(), 3), triple(0.485, 0.456, 0.406)},
-       {"std", decode_array(decode_float(), 3), triple(0.229, 0.224, 0.225)},
+       {"mean", decode_list(decode_float()), triple(0.485, 0.456, 0.406)},
+       {"std", decode_list(decode_float()), triple(0.229, 0.224, 0.225)},
        {"layout", decode_choice({"NHWC", "NCHW"}), text("NHWC")},
-       {"dtype", decode_choice({"uint8", "float32"}), text("uint8")},
-       {"normalise", decode_choice({"graph", "caller"}), text("graph")}},
+       {"dtype", decode_choice({"uint8", "uint16", "float32"}), text("uint8")},
+       {"normalise", decode_choice({"graph", "caller"}), text("graph")},
+       {"pad_level", decode_int(), whole(0)},
+       {"window", decode_optional(decode_array(decode_int(), 2)), Value::array({0, 65535})}},
       check_image);
 }
 
@@ -168,7 +198,8 @@ std::vector<Field> identity_fields() {
           {"kind", decode_choice({"explainer"}), text("explainer")},
           {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
           {"target", decode_optional(decode_choice({"cpu", "cpu-vnni", "tensorrt"})), nothing()},
-          {"parents", decode_list(decode_str()), Value::array()}};
+          {"parents", decode_list(decode_str()), Value::array()},
+          {"task", decode_choice({"multiclass", "multilabel", "binary"}), text("multiclass")}};
 }
 
 /// Those without a fallback stand nowhere else: who deletes one is told.

@@ -5,7 +5,7 @@
 
 namespace libtame {
 
-constexpr int schema_version = 2;
+constexpr int schema_version = 3;
 
 /// GraphIdentity(…): the fields that fix what the graph means.
 const Decoder& identity_decoder();

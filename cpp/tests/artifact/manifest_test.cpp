@@ -59,7 +59,7 @@ TEST(Manifest, IdentityOfSchema1IsThatOfWhatItSays) {
   EXPECT_EQ(parsed(spoiled("/tool_versions", {{"torch", "2"}})).identity, expected);
   EXPECT_NE(parsed(spoiled("/image/resize", 255)).identity, expected);
   EXPECT_EQ(refusal(spoiled("/identity_text", "{}")),
-            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 2. "
+            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 3. "
             "Undo the edit, or export the artifact again");
 }
 
@@ -102,10 +102,10 @@ TEST(Manifest, WhatStandsNowhereElseCannotBeLeftOut) {
 }
 
 TEST(Manifest, NewerOnesSayUpgrade) {
-  EXPECT_EQ(refusal(spoiled("/schema_version", 3), TAME_INCOMPATIBLE_ERROR),
-            "artifact has schema version 3; this tame-deploy reads up to 2. Upgrade: pip install "
+  EXPECT_EQ(refusal(spoiled("/schema_version", 4), TAME_INCOMPATIBLE_ERROR),
+            "artifact has schema version 4; this tame-deploy reads up to 3. Upgrade: pip install "
             "-U tame-deploy");
-  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 2");
+  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 3");
   EXPECT_EQ(refusal(spoiled("/schema_version", "2")),
             "manifest.schema_version is \"2\"; expected a whole number");
 }
@@ -125,7 +125,7 @@ TEST(Manifest, WhatIsWrongIsNamed) {
   EXPECT_EQ(refusal(spoiled("/image/height", 8193)),
             "manifest.image: image height is 8193; expected 1 to 8192 pixels");
   EXPECT_EQ(refusal(spoiled("/image/std/1", -1)),
-            "manifest.image: image std is [1.0,-1.0,1.0]; expected three positive numbers");
+            "manifest.image: image std is [1.0,-1.0,1.0]; expected positive numbers");
   EXPECT_EQ(refusal(spoiled("/image/layout", "NCHW")),
             "manifest.image: image input is uint8 NCHW normalised by the graph; expected NHWC "
             "normalised by the graph for uint8");
