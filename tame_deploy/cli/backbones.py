@@ -92,8 +92,8 @@ def import_checkpoint(
     """Turn a published head into safetensors that say what they are; no code in it is run."""
     require_extra("export", "torch", "torchvision", "safetensors")
     from tame_deploy.model.backbones import load_backbone, shape_request
-    from tame_deploy.model.checkpoint import HeadCheckpoint, read_head, write_head
     from tame_deploy.model.features import FeatureTap, probe_layers
+    from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head, write_head
     from tame_deploy.model.network import check_head, choose_layers
 
     checkpoint = read_head(file, variant=variant, tokens=tokens)

@@ -15,10 +15,10 @@ from tame_deploy.artifact.types import HeadConfig, TokenUse, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
-from tame_deploy.model.checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
 from tame_deploy.model.head import AttentionHead
+from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.pretrained import HEAD_LICENCE, PUBLIC_HEADS, fetch_head
 
 __all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]

@@ -17,7 +17,7 @@ import torch
 from tame_deploy.artifact.decoding import read_toml
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.files import replaced_file
-from tame_deploy.model.checkpoint import HeadCheckpoint, write_head
+from tame_deploy.model.head_checkpoint import HeadCheckpoint, write_head
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.recipe import (
     Recipe,

@@ -8,7 +8,7 @@ from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures
 from tame_deploy.evaluation.baselines import make_baseline
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.metrics.evaluated_model import evaluated_network
-from tame_deploy.model.checkpoint import read_head
+from tame_deploy.model.head_checkpoint import read_head
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.find_lr import find_lr

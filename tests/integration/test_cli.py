@@ -171,7 +171,7 @@ def test_layers_lists_and_proposes():
 
 def test_import_checkpoint_and_export_with_it(tmp_path):
     from tame_deploy.model import demo
-    from tame_deploy.model.checkpoint import read_head
+    from tame_deploy.model.head_checkpoint import read_head
 
     state = read_head(demo.HEAD_FILE).head.state_dict()
     published = {f"attn.{name}": tensor for name, tensor in state.items()}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tame_deploy.errors import InputError, TrainingError
-from tame_deploy.model.checkpoint import read_head
+from tame_deploy.model.head_checkpoint import read_head
 from tame_deploy.training.data import open_training_data
 from tame_deploy.training.device import open_fabric
 from tame_deploy.training.find_lr import find_lr

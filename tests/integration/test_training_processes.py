@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tame_deploy.model.checkpoint import read_head
+from tame_deploy.model.head_checkpoint import read_head
 from tame_deploy.training.recipe import write_toml
 from tame_deploy.training.train_head import train_head
 from tests.command_line import run, run_together, signal_when

@@ -8,7 +8,7 @@ import torch
 
 from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
-from tame_deploy.model.checkpoint import read_head
+from tame_deploy.model.head_checkpoint import read_head
 from tame_deploy.model.network import HeadRequest, build_network
 from tame_deploy.training.checkpoints import MetricsFile, RunFolder, TrainingState
 from tame_deploy.training.recipe import decode_recipe
