@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from tame_deploy.artifact.types import HeadConfig, TokenUse, Width, variant_config
 from tame_deploy.errors import InputError
-from tame_deploy.model.checkpoint import read_state
+from tame_deploy.model.checkpoint import find_tensors, load_checkpoint
 from tame_deploy.model.head import AttentionHead
 
 __all__ = ["HeadCheckpoint", "read_head", "write_head"]
@@ -32,17 +34,43 @@ HEAD_PREFIXES = (
     "generic.attn_mech.1.",
 )
 
+#: The variants by T-TAME's names, which its Lightning checkpoints keep as `attention_version`.
+#: TTAME is TAME with a transformer's patch tokens multiplied by the class token.
+ATTENTION_VERSIONS = {
+    "TAME": "tame",
+    "TTAME": "tame",
+    "NoskipNobatchnorm": "no-skip-no-batchnorm",
+    "Sigmoidinfeaturebranch": "sigmoid-branch",
+    "Noskipconnection": "no-skip",
+}
+
+#: What a layer or a backbone may be called; anything else would garble messages.
+_PLAIN_NAME = re.compile(r"[\w./:-]{1,200}")
+
 
 @dataclass(frozen=True)
 class HeadCheckpoint:
     """A trained head: its weights, switches, and the backbone and layers it was trained on.
 
-    `backbone` and `layers` are None where the file does not say.
+    `backbone` and `layers` are None where the file does not say. `says_tokens`: whether it says
+    what the head makes of a transformer's class token.
     """
 
     head: AttentionHead
     backbone: str | None
     layers: tuple[str, ...] | None
+    says_tokens: bool = True
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a file says of its head, and in which words; None where it says nothing."""
+
+    variant: str | None = None
+    tokens: TokenUse | None = None
+    backbone: str | None = None
+    layers: tuple[str, ...] | None = None
+    words: str = ""
 
 
 def read_head(
@@ -50,33 +78,40 @@ def read_head(
 ) -> HeadCheckpoint:
     """Read a head from safetensors, a TAME `.pt` or a T-TAME Lightning `.ckpt`.
 
-    A file of tame-deploy says which variant it is. In others ReLU and sigmoid branches look
-    alike: without `variant`, `tame` is taken where the shapes fit it.
+    Files of tame-deploy and Lightning checkpoints of T-TAME say which variant they are. In others
+    ReLU and sigmoid branches look alike: without `variant`, `tame` is taken where the shapes fit.
 
     Raises:
-        InputError: if the file is no head, or the variant asked for is not the file's.
+        InputError: if the file is no head, or not the one that `variant` and `tokens` ask for.
     """
-    tensors, metadata = read_state(path)
-    state = _strip_prefix(tensors, Path(path))
-    described = _described(metadata, Path(path))
-    if described is None:
-        config = _infer_config(state, variant, tokens or "patch", Path(path))
-        backbone, layers = None, None
-    else:
-        config, backbone, layers = described
-        if variant not in (None, config.variant) or tokens not in (None, config.tokens):
+    path = Path(path)
+    loaded, metadata = load_checkpoint(path)
+    prefix, state = _strip_prefix(find_tensors(loaded, path), path)
+    config, described = _read_metadata(metadata, path)
+    if config is None:
+        described = _read_hyper_parameters(loaded, prefix, variant, path)
+    for option, asked in (("variant", variant), ("tokens", tokens)):
+        said = getattr(described, option)
+        if None not in (asked, said) and asked != said:
             raise InputError(
-                f"{path} is a {config.variant} head with tokens {config.tokens!r}, "
-                f"not {variant or config.variant} with {tokens or config.tokens!r}"
+                f"{path} holds a head of --{option} {said}{described.words}, not {asked}; "
+                f"leave --{option} out"
             )
-    return HeadCheckpoint(_load(config, state, Path(path)), backbone, layers)
+    if config is None:
+        asked_tokens = tokens or described.tokens or "patch"
+        config = _infer_config(state, variant or described.variant, asked_tokens, path)
+    head = _load(config, state, path)
+    return HeadCheckpoint(
+        head, described.backbone, described.layers, says_tokens=described.tokens is not None
+    )
 
 
-def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Return what the head's names begin with, and its tensors without that."""
     for prefix in sorted(HEAD_PREFIXES, key=len, reverse=True):
         if f"{prefix}fuser.weight" in tensors and f"{prefix}convs.0.weight" in tensors:
             parts = tuple(f"{prefix}{part}." for part in ("convs", "bns", "fuser"))
-            return {
+            return prefix, {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(parts)
@@ -90,22 +125,56 @@ def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor
     )
 
 
-def _described(
-    metadata: Mapping[str, str], path: Path
-) -> tuple[HeadConfig, str, tuple[str, ...]] | None:
+def _read_metadata(metadata: Mapping[str, str], path: Path) -> tuple[HeadConfig | None, _Described]:
+    """Return what a file of tame-deploy says; None for others."""
     if METADATA_KEY not in metadata:
-        return None
+        return None, _Described()
     try:
         raw = json.loads(metadata[METADATA_KEY])
         channels = tuple(int(count) for count in raw["channels"])
         switches = {k: raw[k] for k in ("width", "batch_norm", "skip", "activation", "tokens")}
         config = HeadConfig(channels, int(raw["classes"]), **switches)
-        return config, str(raw["backbone"]), tuple(str(layer) for layer in raw["layers"])
+        layers = tuple(str(layer) for layer in raw["layers"])
+        return config, _Described(config.variant, config.tokens, str(raw["backbone"]), layers)
     except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
         raise InputError(
             f"{path}: its head metadata cannot be read ({error!r:.80}). "
             "Make it again: tame-deploy import-checkpoint"
         ) from None
+
+
+def _read_hyper_parameters(loaded: Any, prefix: str, variant: str | None, path: Path) -> _Described:
+    """Return what a Lightning checkpoint of T-TAME says of its head; nothing for other files."""
+    values = loaded.get("hyper_parameters") if isinstance(loaded, Mapping) else None
+    version = values.get("attention_version") if isinstance(values, Mapping) else None
+    if not isinstance(values, Mapping) or not isinstance(version, str):
+        return _Described()
+    if version not in ATTENTION_VERSIONS and variant is None:
+        raise InputError(
+            f"{path} was trained with attention_version {version!r:.60}; known are "
+            f"{', '.join(ATTENTION_VERSIONS)}. If it is one of these, say which with --variant"
+        )
+    # The class token is multiplied in by a module before the head, which only transformers have.
+    times_class = version == "TTAME" and prefix.endswith(".1.")
+    tokens: TokenUse = "patch-times-class" if times_class else "patch"
+    backbone, layers = values.get("model_name"), values.get("layers")
+    return _Described(
+        ATTENTION_VERSIONS.get(version),
+        tokens if version in ATTENTION_VERSIONS else None,
+        _plain_names([backbone], path)[0] if isinstance(backbone, str) else None,
+        _plain_names(layers, path) if layers and isinstance(layers, (list, tuple)) else None,
+        words=f" (its attention_version is {version!r:.60})",
+    )
+
+
+def _plain_names(names: Sequence[Any], path: Path) -> tuple[str, ...]:
+    for name in names:
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+            raise InputError(
+                f"{path}: its hyper_parameters hold {name!r:.60}; expected a layer's or a "
+                "backbone's name"
+            )
+    return tuple(names)
 
 
 def _infer_config(

@@ -183,7 +183,7 @@ def check_head(
             f"the head is for layers of {', '.join(map(str, config.channels))} channels; "
             f"{backbone} has {'; '.join(map(str, features))}. Name the right ones with --layers"
         )
-    _check_tokens(tokens, features, described=checkpoint.backbone is not None)
+    _check_tokens(tokens, features, described=checkpoint.says_tokens)
     if config.classes != classes:
         raise InputError(f"the head explains {config.classes} classes; {backbone} has {classes}")
 

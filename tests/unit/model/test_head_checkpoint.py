@@ -61,7 +61,7 @@ def test_published_forms(tmp_path, prefix, kind):
     assert not checkpoint.head.training
 
 
-def lightning_checkpoint(state):
+def lightning_checkpoint(state, **hyper_parameters):
     """Return what Lightning stores, with the classes that it pickles beside the weights."""
 
     class AttributeDict(dict):
@@ -83,10 +83,84 @@ def lightning_checkpoint(state):
         "epoch": 7,
         "pytorch-lightning_version": "2.0.0",
         "state_dict": collections.OrderedDict(state),
-        "hyper_parameters": AttributeDict(lr=0.1, model="vgg16"),
+        "hyper_parameters": AttributeDict(lr=0.1, epochs=8, **hyper_parameters),
         "callbacks": {"best": pathlib.PosixPath("/tmp/best.ckpt")},
         "arguments": argparse.Namespace(layers=["a", "b"]),
     }
+
+
+def save_t_tame(path, prefix="generic.attn_mech.", kind=None, **hyper_parameters):
+    """Save a head as T-TAME does, with what it was trained with beside."""
+    state = {prefix + name: tensor for name, tensor in head_of(kind or "tame").state_dict().items()}
+    saved = lightning_checkpoint(state, train_method="new", **hyper_parameters)
+    torch.save(saved, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "variant", "tokens"),
+    [
+        ("TAME", "tame", "patch"),
+        ("TTAME", "tame", "patch-times-class"),
+        ("Noskipconnection", "no-skip", "patch"),
+        ("NoskipNobatchnorm", "no-skip-no-batchnorm", "patch"),
+        ("Sigmoidinfeaturebranch", "sigmoid-branch", "patch"),
+    ],
+)
+def test_hyper_parameters_of_lightning_say_what_a_head_is(tmp_path, version, variant, tokens):
+    path = save_t_tame(
+        tmp_path / "misleading_TTAME.ckpt", "generic.attn_mech.1.", variant,
+        model_name="vit_b_16", layers=["encoder.9", "encoder.10"], attention_version=version,
+    )  # fmt: skip
+    checkpoint = read_head(path)
+    assert checkpoint.head.config == variant_config(variant, (4, 6), 7, tokens)
+    assert checkpoint.backbone == "vit_b_16"
+    assert checkpoint.layers == ("encoder.9", "encoder.10")
+    assert checkpoint.says_tokens
+
+
+def test_class_tokens_are_not_multiplied_where_the_network_has_none(tmp_path):
+    path = save_t_tame(tmp_path / "h.ckpt", attention_version="TTAME", model_name="vgg16")
+    checkpoint = read_head(path)
+    assert (checkpoint.head.config.tokens, checkpoint.layers) == ("patch", None)
+
+
+def test_options_that_contradict_hyper_parameters_are_refused(tmp_path):
+    path = save_t_tame(tmp_path / "h.ckpt", attention_version="TAME")
+    with pytest.raises(
+        InputError, match=r"--tokens patch \(its attention_version is 'TAME'\), not"
+    ):
+        read_head(path, tokens="patch-times-class")
+    with pytest.raises(InputError, match="--variant tame .*not no-skip; leave --variant out"):
+        read_head(path, variant="no-skip")
+    assert read_head(path, variant="tame", tokens="patch").says_tokens
+
+
+def test_an_unknown_version_must_be_named(tmp_path):
+    path = save_t_tame(tmp_path / "h.ckpt", attention_version="TAttentionV3")
+    with pytest.raises(InputError, match="'TAttentionV3'; known are TAME, TTAME,.* --variant"):
+        read_head(path)
+    checkpoint = read_head(path, variant="tame")
+    assert (checkpoint.head.config.variant, checkpoint.says_tokens) == ("tame", False)
+
+
+@pytest.mark.parametrize("forged", ["\x1b[2J", "two\nlines", "x" * 300, 3])
+def test_forged_names_in_hyper_parameters_are_refused(tmp_path, forged):
+    path = save_t_tame(tmp_path / "h.ckpt", attention_version="TAME", layers=["a", forged])
+    with pytest.raises(InputError, match="hyper_parameters hold .*expected a layer's") as caught:
+        read_head(path)
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_other_hyper_parameters_say_nothing(tmp_path):
+    said = {"attention_version": 3, "layers": 4, "model_name": argparse.Namespace()}
+    checkpoint = read_head(save_t_tame(tmp_path / "h.ckpt", **said))
+    assert (checkpoint.backbone, checkpoint.layers) == (None, None)
+    assert not checkpoint.says_tokens
+    said["attention_version"] = "TAME"
+    checkpoint = read_head(save_t_tame(tmp_path / "h.ckpt", **said))
+    assert (checkpoint.backbone, checkpoint.layers) == (None, None)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -109,7 +183,9 @@ def test_a_variant_that_shapes_cannot_tell_must_be_named(tmp_path):
 
 def test_another_variant_than_the_files_is_refused(tmp_path):
     path = write_head(HeadCheckpoint(head_of(), "vgg16", ("a", "b")), tmp_path / "h.safetensors")
-    with pytest.raises(InputError, match="is a tame head .* not no-skip"):
+    with pytest.raises(
+        InputError, match="head of --variant tame, not no-skip; leave --variant out"
+    ):
         read_head(path, variant="no-skip")
     torch.save(head_of("no-skip").state_dict(), tmp_path / "h.pt")
     with pytest.raises(InputError, match="no tame head .*shape: bns.0"):
