@@ -28,7 +28,6 @@ from tame_deploy.cli.options import (
 from tame_deploy.cli.screen import (
     console,
     download_bar,
-    notes,
     show_parity,
     step_spinner,
     warn_speed_only,
@@ -46,7 +45,10 @@ def export(
     backbone: BackboneOption,
     weights: WeightsOption = "default",
     head: Annotated[
-        str, typer.Option(help="default (public T-TAME), random (speed only), or a file.")
+        str,
+        typer.Option(
+            help="default (the public one), tame, t-tame, random (speed only), or a file."
+        ),
     ] = "default",
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Artifact directory; build/BACKBONE.")
@@ -116,15 +118,11 @@ def _load_network(
 ) -> ExplainedNetwork:
     from tame_deploy.model.backbones import load_backbone
     from tame_deploy.model.network import build_network
-    from tame_deploy.model.pretrained import HEAD_LICENCE
 
     with download_bar(f"{backbone.name} weights") as progress:
         loaded = load_backbone(backbone, progress)
     with download_bar(f"{backbone.name} head") as progress:
-        network = build_network(loaded, head, layers, progress)
-    if network.head_source.licence == HEAD_LICENCE:
-        notes.print(f"[yellow]head:[/] {HEAD_LICENCE}")
-    return network
+        return build_network(loaded, head, layers, progress)
 
 
 def _show(artifact: Artifact) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -99,11 +99,13 @@ def download_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
-        tasks: list[Any] = []
+    progress = Progress(*columns, console=notes, disable=not notes.is_terminal)
+    tasks: list[Any] = []
+    with ExitStack() as shown:
 
         def update(done: int, total: int | None) -> None:
-            if not tasks:
+            if not tasks:  # not before: other libraries draw bars of their own
+                shown.enter_context(progress)
                 tasks.append(progress.add_task(f"Downloading {what}"))
             progress.update(tasks[0], completed=done, total=total)
 

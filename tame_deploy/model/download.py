@@ -11,12 +11,16 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.errors import DownloadError
 
-__all__ = ["Progress", "download", "fetch_text"]
+__all__ = ["Check", "Progress", "begins_with_sha256", "download", "fetch_text", "git_blob_id"]
 
 #: Called with (bytes so far, bytes in all or None).
 Progress = Callable[[int, "int | None"], None]
+
+#: Told the whole file; returns what it is and what was expected, or None if it is the right one.
+Check = Callable[[Path], "str | None"]
 
 TIMEOUT_S = 30
 MAX_TEXT_BYTES = 65536
@@ -35,7 +39,30 @@ def fetch_text(url: str) -> str:
         raise DownloadError(f"cannot download {url}: {_reason(error)}") from None
 
 
-def download(url: str, target: Path, sha256: str, progress: Progress | None = None) -> Path:
+def begins_with_sha256(expected: str) -> Check:
+    """Return a check of a file's sha256 in hexadecimal, whole or its first eight digits or more."""
+    if not re.fullmatch("[0-9a-f]{8,64}", expected):
+        raise ValueError(f"sha256 is {expected!r}; expected at least 8 hexadecimal digits")
+
+    def complaint(file: Path) -> str | None:
+        found = file_sha256(file)
+        if found.startswith(expected):
+            return None
+        return f"sha256 {found[:16]}…, expected {expected[:16]}…"
+
+    return complaint
+
+
+def git_blob_id(file: Path) -> str:
+    """Return the SHA-1 by which git, and so GitHub, knows a file's bytes."""
+    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download(url: str, target: Path, check: Check, progress: Progress | None = None) -> Path:
     """Download `url` to `target`, unless it is already there.
 
     What an interrupted download left in `target`.part is resumed.
@@ -43,30 +70,21 @@ def download(url: str, target: Path, sha256: str, progress: Progress | None = No
     Args:
         url: http or https address.
         target: where the file goes; appears only when complete and checked.
-        sha256: the expected digest in hexadecimal, whole or its first eight digits or more.
+        check: whether it is the right file.
         progress: told how far it is.
 
     Raises:
         DownloadError: if the server cannot be reached, answers an error, or sends other bytes.
     """
-    if not re.fullmatch("[0-9a-f]{8,64}", sha256):
-        raise ValueError(f"sha256 is {sha256!r}; expected at least 8 hexadecimal digits")
     if target.is_file():
         return target
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _receive(url, part, progress)
-        digest = hashlib.sha256()
-        with part.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-        if not digest.hexdigest().startswith(sha256):
+        if complaint := check(part):
             part.unlink()
-            raise DownloadError(
-                f"{url} arrived with sha256 {digest.hexdigest()[:16]}…, expected {sha256[:16]}…; "
-                "it was thrown away. Try again"
-            )
+            raise DownloadError(f"{url} arrived with {complaint}; it was thrown away. Try again")
         part.replace(target)
     except (OSError, HTTPException) as error:
         kept = f"; {part.stat().st_size >> 20} MiB kept to resume from" if part.is_file() else ""

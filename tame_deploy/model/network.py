@@ -19,14 +19,17 @@ from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
-from tame_deploy.model.pretrained import HEAD_LICENCE, PUBLIC_HEADS, fetch_head
+from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
 
 __all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
 
 
 @dataclass(frozen=True)
 class HeadRequest:
-    """Which head: "default" (public), "random" or a file; what is None is read off the file."""
+    """Which head: a public one ("default", "tame", "t-tame"), "random" or a file.
+
+    What is None is read off the file.
+    """
 
     head: str = "default"
     _: KW_ONLY
@@ -115,8 +118,7 @@ def build_network(
     if checkpoint is None:
         checkpoint = _random_head(request, features, classes)
     else:
-        published = PUBLIC_HEADS.get(backbone.name) if request.head == "default" else None
-        check_head(checkpoint, backbone.name, features, classes, request.tokens or published)
+        check_head(checkpoint, backbone.name, features, classes, request.tokens)
     if backbone.labels is not None and len(backbone.labels) != classes:
         raise InputError(
             f"found {len(backbone.labels)} labels for {classes} classes; expected one for each"
@@ -132,11 +134,9 @@ def _load_checkpoint(
     if request.head == "default" and backbone.name == demo.NAME:
         bundled = read_head(demo.HEAD_FILE, variant=request.variant, tokens=request.tokens)
         return bundled, WeightsSource("bundled demo", licence="Apache-2.0")
-    if request.head == "default":
-        path = fetch_head(backbone.name, progress)
-        tokens = request.tokens or PUBLIC_HEADS[backbone.name]
-        source = WeightsSource(f"T-TAME {path.name}", False, file_sha256(path), HEAD_LICENCE)
-        return read_head(path, variant=request.variant, tokens=tokens), source
+    if request.head in PUBLIC_HEADS:
+        path, source = fetch_head(backbone.name, request.head, progress)
+        return read_head(path, variant=request.variant, tokens=request.tokens), source
     checkpoint = read_head(request.head, variant=request.variant, tokens=request.tokens)
     path = Path(request.head)
     return checkpoint, WeightsSource(path.name, sha256=file_sha256(path))

@@ -7,13 +7,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from tame_deploy.errors import DownloadError, InputError
+from tame_deploy.errors import DownloadError
 from tame_deploy.files import cache_directory
 from tame_deploy.model import pretrained
-from tame_deploy.model.download import download, fetch_text
+from tame_deploy.model.download import begins_with_sha256, download, fetch_text, git_blob_id
 
 DATA = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(DATA).hexdigest()
+WHOLE = begins_with_sha256(DIGEST)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -23,9 +24,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers.get("Range")))
         if self.path == "/missing":
             self.send_error(404)
-            return
-        if self.path.endswith(".ckpt") and "/raw/" in self.path:
-            self.answer(f"version x\noid sha256:{DIGEST}\nsize {len(DATA)}\n".encode())
             return
         start = 0
         if (asked := self.headers.get("Range")) and self.path != "/noranges":
@@ -38,12 +36,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[:1000] if self.path == "/cut" else body)
-
-    def answer(self, body):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -64,7 +56,7 @@ def server():
 def test_a_whole_file_with_progress(server, tmp_path):
     seen = []
     target = download(
-        f"{server.url}/file", tmp_path / "a" / "file", DIGEST, lambda *p: seen.append(p)
+        f"{server.url}/file", tmp_path / "a" / "file", WHOLE, lambda *p: seen.append(p)
     )
     assert target.read_bytes() == DATA
     assert seen[-1] == (len(DATA), len(DATA))
@@ -73,28 +65,31 @@ def test_a_whole_file_with_progress(server, tmp_path):
 
 def test_what_is_there_is_not_fetched_again(server, tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
-    download(f"{server.url}/file", tmp_path / "file", DIGEST)
+    download(f"{server.url}/file", tmp_path / "file", WHOLE)
     assert server.requests == []
 
 
 @pytest.mark.parametrize("path", ["/file", "/noranges"])
 def test_an_interrupted_download_is_resumed(server, tmp_path, path):
     (tmp_path / "file.part").write_bytes(DATA[:5000])
-    assert download(server.url + path, tmp_path / "file", DIGEST[:8]).read_bytes() == DATA
+    assert (
+        download(server.url + path, tmp_path / "file", begins_with_sha256(DIGEST[:8])).read_bytes()
+        == DATA
+    )
     assert server.requests == [(path, "bytes=5000-")]
 
 
 def test_a_cut_connection_keeps_what_came(server, tmp_path):
     with pytest.raises(DownloadError, match="kept to resume from"):
-        download(f"{server.url}/cut", tmp_path / "file", DIGEST)
+        download(f"{server.url}/cut", tmp_path / "file", WHOLE)
     assert (tmp_path / "file.part").read_bytes() == DATA[:1000]
     assert not (tmp_path / "file").exists()
-    assert download(f"{server.url}/file", tmp_path / "file", DIGEST).read_bytes() == DATA
+    assert download(f"{server.url}/file", tmp_path / "file", WHOLE).read_bytes() == DATA
 
 
 def test_a_part_that_is_already_whole_counts(server, tmp_path):
     (tmp_path / "file.part").write_bytes(DATA)
-    assert download(f"{server.url}/file", tmp_path / "file", DIGEST).read_bytes() == DATA
+    assert download(f"{server.url}/file", tmp_path / "file", WHOLE).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("start", [b"", b"x" * 100])
@@ -102,7 +97,7 @@ def test_other_bytes_are_thrown_away(server, tmp_path, start):
     (tmp_path / "file.part").write_bytes(start)
     expected = "0" * 64 if not start else DIGEST
     with pytest.raises(DownloadError, match="expected .*thrown away"):
-        download(f"{server.url}/file", tmp_path / "file", expected)
+        download(f"{server.url}/file", tmp_path / "file", begins_with_sha256(expected))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,23 +112,10 @@ def test_other_bytes_are_thrown_away(server, tmp_path, start):
 def test_failures_say_why(server, tmp_path, url, message):
     url = server.url + url if url.startswith("/") else url
     with pytest.raises(DownloadError, match=message) as caught:
-        download(url, tmp_path / "file", DIGEST)
+        download(url, tmp_path / "file", WHOLE)
     assert "\n" not in str(caught.value)
     with pytest.raises(DownloadError, match=message):
         fetch_text(url)
-
-
-def test_the_public_head_is_checked_against_the_hubs_own_checksum(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("TAME_DEPLOY_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    path = pretrained.fetch_head("vgg16")
-    assert path.read_bytes() == DATA
-    assert [request[0] for request in server.requests] == [
-        "/IDT-ITI/T-TAME-models/raw/main/vgg16_TTAME.ckpt",
-        "/IDT-ITI/T-TAME-models/resolve/main/vgg16_TTAME.ckpt",
-    ]
-    assert pretrained.fetch_head("vgg16") == path
-    assert len(server.requests) == 2
 
 
 def test_torchvision_weights_go_where_torch_looks_for_them(server, tmp_path, monkeypatch):
@@ -146,12 +128,17 @@ def test_torchvision_weights_go_where_torch_looks_for_them(server, tmp_path, mon
 
 
 def test_offline_says_what_to_pass_instead(tmp_path, monkeypatch):
-    monkeypatch.setenv("TAME_DEPLOY_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match="Without a network: pass --head PATH"):
-        pretrained.fetch_head("resnet50")
-    with pytest.raises(InputError, match="no public head for squeezenet1_1.*--head PATH"):
-        pretrained.fetch_head("squeezenet1_1")
+    class Weights:
+        url = f"http://127.0.0.1:9/net-{DIGEST[:8]}.pth"
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(DownloadError, match="Without a network: pass --weights PATH"):
+        pretrained.fetch_torchvision(Weights)
+
+
+def test_blob_ids_are_gits(tmp_path):
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    assert git_blob_id(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_the_cache_can_be_moved(monkeypatch, tmp_path):
