@@ -7,7 +7,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.artifact.manifest import WeightsSource
@@ -99,49 +99,55 @@ def _listed_blob_id(mirror: str, name: str) -> str | None:
 def _fetch_t_tame(backbone: str) -> tuple[Path, WeightsSource]:
     """Have the hub's own library bring a checkpoint: its cache, tokens, mirrors, offline mode."""
     name, known = f"{backbone}_TTAME.ckpt", T_TAME_CHECKPOINTS[backbone]
-    folder = _fetch_from_hub(name)
-    digests = {path: file_sha256(path) for path in sorted(folder.rglob(name))}
-    if not digests:
+    found = _fetch_from_hub(name)
+    if not found:
         raise DownloadError(
-            f"{HUB_REPOSITORY} has no {name} on the Hugging Face hub, or in this machine's cache "
-            "where the hub cannot be asked; look for the file there, and pass --head PATH"
+            f"{HUB_REPOSITORY} has no {name} on the Hugging Face hub; look for it there, "
+            "and pass --head PATH"
         )
-    path = min(digests, key=lambda path: digests[path] != known)
+    digests = {path: file_sha256(path) for path in found.values()}
+    inside, path = min(found.items(), key=lambda item: digests[item[1]] != known)
     if digests[path] != known and not _is_vouched_for(path, digests[path]):
         raise DownloadError(
             f"{HUB_REPOSITORY}/{name} arrived with sha256 {digests[path][:16]}…, which is neither "
             f"the known {known[:16]}… nor what the hub announced{_throw_away(path)}. "
             f"Try again; or download it yourself and pass --head PATH"
         )
-    inside = path.relative_to(folder).as_posix()
     return path, _source("T-TAME", path, inside, known_file=digests[path] == known)
 
 
-def _fetch_from_hub(name: str) -> Path:
-    """Return the folder that has the repository's files of a name, in whichever folders of it."""
+def _fetch_from_hub(name: str) -> dict[str, Path]:
+    """Return the repository's files of a name by where they are in it, in whichever folders."""
     require_extra("export", "huggingface_hub")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Bar(tqdm):
-        """The library's bar; one of them would be drawn where there is no terminal, too."""
-
-        def __init__(self, *values: Any, **options: Any) -> None:
-            super().__init__(*values, **{"disable": None, **options})  # type: ignore[no-untyped-call]
+    from huggingface_hub import HfApi, hf_hub_download
 
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    patterns = [name, f"*/{name}"]
     try:
-        return Path(
-            snapshot_download(HUB_REPOSITORY, allow_patterns=patterns, endpoint=hub, tqdm_class=Bar)
-        )
+        # `list_repo_files` would try again for half a minute where there is no network.
+        listed = HfApi(endpoint=hub).model_info(HUB_REPOSITORY).siblings or []
+        places = [file.rfilename for file in listed if file.rfilename.split("/")[-1] == name]
+        return {
+            place: Path(hf_hub_download(HUB_REPOSITORY, place, endpoint=hub)) for place in places
+        }
     # The library lets errors of its own, of the system and of its transport through.
     except Exception as error:
+        if cached := _cached_from_hub(name):
+            return cached
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise DownloadError(
             f"cannot download {name} of {HUB_REPOSITORY} from {hub}: "
             f"{reason.rstrip('.'):.200}. {INSTEAD}"
         ) from None
+
+
+def _cached_from_hub(name: str) -> dict[str, Path]:
+    """Return what the library's cache has of the files of a name, without asking the hub."""
+    from huggingface_hub import snapshot_download
+
+    with suppress(OSError):
+        folder = Path(snapshot_download(HUB_REPOSITORY, allow_patterns=[], local_files_only=True))
+        return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob(name))}
+    return {}
 
 
 def _is_vouched_for(path: Path, sha256: str) -> bool:

@@ -41,15 +41,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         site, path = self.server.site, urlparse(self.path).path
         self.server.requests.append((self.command, path, self.headers.get("Range")))
-        api = f"/api/models/{HUB_REPOSITORY}"
-        if path.startswith(f"{api}/revision/") and site.hub:
-            self.answer_json(
-                {"id": HUB_REPOSITORY, "sha": site.commit, "siblings": self.siblings()}
-            )
-        elif path == f"{api}/tree/{site.commit}":
-            self.answer_json([self.listed(name) for name in site.hub])
-        elif path.startswith(f"/{HUB_REPOSITORY}/resolve/{site.commit}/"):
-            name = path.split(f"/{site.commit}/")[1]
+        if path == f"/api/models/{HUB_REPOSITORY}" and site.hub:
+            files = [{"rfilename": name} for name in site.hub]
+            self.answer_json({"id": HUB_REPOSITORY, "sha": site.commit, "siblings": files})
+        elif path.startswith(f"/{HUB_REPOSITORY}/resolve/"):
+            name = path.split("/resolve/")[1].partition("/")[2]
             etag = {"X-Linked-Etag": f'"{self.announced(name)}"', "X-Repo-Commit": site.commit}
             self.answer(site.hub[name], {"ETag": f'"{self.announced(name)}"', **etag})
         elif path.removeprefix("/bmezaris/TAME/main/") in site.github:
@@ -64,14 +60,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def announced(self, name):
         return self.server.site.announced.get(name) or sha256(self.server.site.hub[name])
-
-    def siblings(self):
-        return [{"rfilename": name} for name in self.server.site.hub]
-
-    def listed(self, name):
-        size = len(self.server.site.hub[name])
-        lfs = {"oid": self.announced(name), "size": size, "pointerSize": 134}
-        return {"type": "file", "path": name, "size": size, "oid": "0" * 40, "lfs": lfs}
 
     def answer_json(self, value):
         self.answer(json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -248,10 +236,8 @@ def test_the_hub_is_not_needed_for_what_is_cached(server, known, monkeypatch):
     assert fetch_head("vit_b_16", "t-tame") == (path, source)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch_head("vit_b_16", "t-tame") == (path, source)
-    with pytest.raises(DownloadError, match="resnet50_TTAME.ckpt .*(HF_HUB_OFFLINE|--head PATH)"):
+    with pytest.raises(DownloadError, match="resnet50_TTAME.ckpt .*HF_HUB_OFFLINE.*--head PATH"):
         fetch_head("resnet50", "t-tame")
-    with pytest.raises(DownloadError, match="no vgg16_TTAME.ckpt .*cannot be asked.*--head PATH"):
-        fetch_head("vgg16", "t-tame")
 
 
 @pytest.mark.parametrize("paper", ["tame", "t-tame"])
