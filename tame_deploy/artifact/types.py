@@ -36,6 +36,7 @@ Crop = Literal["center", "none", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Width = Literal["channels", "classes"]
 Activation = Literal["relu", "sigmoid"]
+Branch = Literal["attention", "identity"]
 TokenUse = Literal["patch", "patch-times-class"]
 
 MAX_SIDE = 8192
@@ -168,10 +169,13 @@ class HeadConfig:
     """The attention head's switches (TAME, section III; the ablations of its table V).
 
     `width`: branches keep their C_i channels or project to one channel a class. `tokens`: what a
-    transformer's tokens become (T-TAME): the patch tokens, or those times the class token.
+    transformer's tokens become (T-TAME): the patch tokens, or those times the class token. `branch`
+    "identity" has no branches: the fuser reads the features as they are (CAM, Zhou et al. 2016),
+    and `activation` has no meaning.
 
     Raises:
-        InputError: for counts below one, or a skip connection over a branch that changes width.
+        InputError: for counts below one, a skip connection over a branch that changes width, or
+            switches of branches where there are none.
     """
 
     channels: tuple[int, ...]
@@ -181,6 +185,7 @@ class HeadConfig:
     skip: bool = True
     activation: Activation = "relu"
     tokens: TokenUse = "patch"
+    branch: Branch = "attention"
 
     def __post_init__(self) -> None:
         counts = (*self.channels, self.classes)
@@ -189,7 +194,12 @@ class HeadConfig:
                 f"head has channels {list(self.channels)} and {self.classes} classes; "
                 f"expected at least one layer, and 1 to {MAX_COUNT} of each"
             )
-        for name, known in (("width", Width), ("activation", Activation), ("tokens", TokenUse)):
+        for name, known in (
+            ("width", Width),
+            ("activation", Activation),
+            ("tokens", TokenUse),
+            ("branch", Branch),
+        ):
             if getattr(self, name) not in get_args(known):
                 raise InputError(
                     f"head {name} is {getattr(self, name)!r}; "
@@ -197,10 +207,16 @@ class HeadConfig:
                 )
         if self.skip and self.width == "classes":
             raise InputError("a head whose branches are one channel a class has no skip connection")
+        if self.branch == "identity" and (self.width, self.batch_norm, self.skip) != _NO_BRANCHES:
+            raise InputError(
+                "a head without branches has channels width, no batch norm and no skip"
+            )
 
     @property
     def variant(self) -> str:
-        """Name of the published variant with these switches, or "custom"."""
+        """Name of the published variant with these switches, "cam", or "custom"."""
+        if self.branch == "identity":
+            return "cam"
         switches = (self.width, self.batch_norm, self.skip, self.activation)
         return next((name for name, known in VARIANTS.items() if known == switches), "custom")
 
@@ -208,6 +224,9 @@ class HeadConfig:
         """Return how many channels the branch of one layer gives out."""
         return self.channels[layer] if self.width == "channels" else self.classes
 
+
+#: Width, batch norm and skip of a head without branches.
+_NO_BRANCHES = ("channels", False, False)
 
 #: The published variants: width, batch norm, skip, activation.
 VARIANTS: dict[str, tuple[Width, bool, bool, Activation]] = {

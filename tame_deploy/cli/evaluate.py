@@ -49,7 +49,7 @@ TorchBackboneOption = Annotated[
     typer.Option("--backbone", "-b", help="A PyTorch backbone, as of export."),
 ]
 HeadOption = Annotated[
-    str, typer.Option(help="As of export: default, tame, t-tame, random, or a file.")
+    str, typer.Option(help="As of export: default, cam, tame, t-tame, random, or a file.")
 ]
 LabelsOption = Annotated[str | None, typer.Option(help="As of export.")]
 DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where PyTorch runs.")]

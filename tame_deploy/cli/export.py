@@ -47,7 +47,8 @@ def export(
     head: Annotated[
         str,
         typer.Option(
-            help="default (the public one), tame, t-tame, random (speed only), or a file."
+            help="default (the public one), cam (no training), tame, t-tame, random (speed only), "
+            "or a file."
         ),
     ] = "default",
     output: Annotated[

@@ -23,12 +23,13 @@ class FoldedBranches(nn.Module):
     def __init__(self, head: AttentionHead) -> None:
         super().__init__()
         self.activation = head.config.activation
-        self.convs = nn.ModuleList(
-            _folded_convolution(head, layer) for layer in range(len(head.config.channels))
-        )
+        layers = range(len(head.config.channels)) if head.config.branch == "attention" else ()
+        self.convs = nn.ModuleList(_folded_convolution(head, layer) for layer in layers)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Return the branches at their native resolution, float (B, width_i, h_i, w_i)."""
+        if not self.convs:
+            return features
         activate = torch.relu if self.activation == "relu" else torch.sigmoid
         return [activate(conv(feature)) for conv, feature in zip(self.convs, features, strict=True)]
 

@@ -35,7 +35,8 @@ class AttentionHead(nn.Module):
 
     Each layer has a branch (1x1 convolution, batch norm, skip connection, activation, resize);
     the branches are concatenated and a 1x1 convolution fuses them (TAME, section III, figure 2).
-    State keys are those of the published checkpoints: `convs.i`, `bns.i`, `fuser`.
+    State keys are those of the published checkpoints: `convs.i`, `bns.i`, `fuser`. With branches
+    that are the identity there is the fuser alone, which is CAM (`model/cam.py`).
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -43,7 +44,8 @@ class AttentionHead(nn.Module):
         self.config = config
         widths = [config.branch_width(layer) for layer in range(len(config.channels))]
         pairs = list(zip(config.channels, widths, strict=True))
-        self.convs = nn.ModuleList(nn.Conv2d(given, width, 1) for given, width in pairs)
+        if config.branch == "attention":
+            self.convs = nn.ModuleList(nn.Conv2d(given, width, 1) for given, width in pairs)
         if config.batch_norm:
             self.bns = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.fuser = nn.Conv2d(sum(widths), config.classes, 1)
@@ -92,6 +94,8 @@ class AttentionHead(nn.Module):
 
     def branch(self, layer: int, feature: Tensor) -> Tensor:
         """Return one layer's branch before it is resized, float (B, width_i, h_i, w_i)."""
+        if self.config.branch == "identity":
+            return feature
         out: Tensor = self.convs[layer](feature)
         if self.config.batch_norm:
             out = self.bns[layer](out)

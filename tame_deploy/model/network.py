@@ -15,6 +15,7 @@ from tame_deploy.artifact.types import HeadConfig, TokenUse, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
+from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
 from tame_deploy.model.head import AttentionHead
@@ -26,7 +27,7 @@ __all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "ch
 
 @dataclass(frozen=True)
 class HeadRequest:
-    """Which head: a public one ("default", "tame", "t-tame"), "random" or a file.
+    """Which head: public ("default", "tame", "t-tame"), "cam", "random", or a file.
 
     What is None is read off the file.
     """
@@ -105,6 +106,8 @@ def build_network(
             layers, another variant or another number of classes.
         DownloadError: if a default head is neither cached nor to be had.
     """
+    if request.head == "cam":
+        return _cam_network(backbone, request, layers)
     checkpoint, source = _load_checkpoint(backbone, request, progress)
     if checkpoint is not None and checkpoint.backbone not in (None, backbone.name):
         raise InputError(f"the head was trained on {checkpoint.backbone}, not on {backbone.name}")
@@ -119,11 +122,39 @@ def build_network(
         checkpoint = _random_head(request, features, classes)
     else:
         check_head(checkpoint, backbone.name, features, classes, request.tokens)
+    _check_labels(backbone, classes)
+    return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
+
+
+def _cam_network(
+    backbone: Backbone, request: HeadRequest, layers: Sequence[str] | None
+) -> ExplainedNetwork:
+    """Join a backbone and the head that its own classifier is."""
+    if request.variant or request.tokens:
+        raise InputError("--variant and --tokens have no meaning with --head cam; leave them out")
+    found = find_class_activation(backbone)
+    if layers and tuple(layers) != (found.layer,):
+        raise InputError(
+            f"--head cam reads {found.layer}, which the classifier pools, and not "
+            f"{', '.join(layers)}; leave --layers out"
+        )
+    _check_labels(backbone, found.head.config.classes)
+    tap = FeatureTap(backbone.module, [found.layer]).eval()
+    features = probe_layers(tap, backbone.example)
+    source = WeightsSource(
+        "CAM: the classifier's own weights",
+        backbone.source.random,
+        backbone.source.sha256,
+        backbone.source.licence,
+    )
+    return ExplainedNetwork(backbone, tap, features, found.head, source)
+
+
+def _check_labels(backbone: Backbone, classes: int) -> None:
     if backbone.labels is not None and len(backbone.labels) != classes:
         raise InputError(
             f"found {len(backbone.labels)} labels for {classes} classes; expected one for each"
         )
-    return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
 
 
 def _load_checkpoint(

@@ -87,6 +87,11 @@ std::string check_head(const Value& head) {
   if (head["skip"].get<bool>() && head["width"] == "classes") {
     return "a head whose branches are one channel a class has no skip connection";
   }
+  const bool has_switches =
+      head["width"] != "channels" || head["batch_norm"].get<bool>() || head["skip"].get<bool>();
+  if (head["branch"] == "identity" && has_switches) {
+    return "a head without branches has channels width, no batch norm and no skip";
+  }
   return "";
 }
 
@@ -119,7 +124,8 @@ Decoder head_decoder() {
                         {"batch_norm", decode_bool(), Value(true)},
                         {"skip", decode_bool(), Value(true)},
                         {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},
-                        {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")}},
+                        {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")},
+                        {"branch", decode_choice({"attention", "identity"}), text("attention")}},
                        check_head);
 }
 
