@@ -60,7 +60,7 @@ def fetch_head(
     other = "pass --head t-tame" if has_t_tame else "pass --head PATH"
     raise InputError(
         f"there is no {name} head for {backbone} (only for {', '.join(known)}); "
-        f"{other}, or --head random to measure speed only"
+        f"{other}, --head cam for maps without training, or --head random to measure speed only"
     )
 
 
