@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
+from tame_deploy.model.outputs import read_layer, read_logits
 
 __all__ = [
     "FeatureMap",
@@ -69,10 +70,11 @@ class FeatureTap(nn.Module):
         """Return logits (B, classes) and the layers' raw outputs, in the order asked for."""
         if not self.hooked:
             outputs = self.backbone(images)
-            return outputs["logits"], [outputs[str(i)] for i in range(len(self.layers))]
+            layers = [read_layer(outputs[str(i)]) for i in range(len(self.layers))]
+            return read_logits(outputs["logits"]), layers
         found: dict[str, Any] = {}
         with _recording(self.backbone, self.layers, found):
-            logits = self.backbone(images)
+            logits = read_logits(self.backbone(images))
         missed = [layer for layer in self.layers if layer not in found]
         if missed:
             raise InputError(f"layer {missed[0]} is not used when the backbone classifies")
@@ -86,7 +88,7 @@ def _recording(backbone: nn.Module, layers: Sequence[str], found: dict[str, Any]
     def record(layer: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             found.pop(layer, None)  # a module used twice keeps its last output and its last place
-            found[layer] = output
+            found[layer] = read_layer(output)
 
         return hook
 
@@ -123,6 +125,8 @@ def _node_extractor(backbone: nn.Module, layers: list[str]) -> nn.Module:
         )
     named = {layer: str(index) for index, layer in enumerate(layers)}
     extractor: nn.Module = create_feature_extractor(backbone, {**named, nodes[-1]: "logits"})
+    for hook in backbone._forward_pre_hooks.values():  # such as one that turns RGB into BGR
+        extractor.register_forward_pre_hook(hook)
     return extractor
 
 
@@ -152,9 +156,9 @@ def probe_layers(tap: FeatureTap, images: Tensor) -> tuple[FeatureMap, ...]:
             layer gives out no feature map.
     """
     logits, outputs = _run(tap, images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"the backbone returns {found}; expected logits of shape (batch, classes)")
+    if logits.ndim != 2:
+        shape = tuple(logits.shape)
+        raise InputError(f"the backbone returns {shape}; expected logits of shape (batch, classes)")
     described = []
     for layer, output in zip(tap.layers, outputs, strict=True):
         feature = _describe(layer, output, images)
@@ -224,7 +228,7 @@ def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
         if name and not isinstance(module, _UNNAMED)
     ]
     with _recording(backbone, names, found):
-        logits = _run(backbone, images)
+        logits = read_logits(_run(backbone, images))
     aliases: dict[int, list[FeatureMap]] = {}  # inner modules first
     for layer, output in found.items():
         feature = _describe(layer, output, images)

@@ -1,0 +1,51 @@
+"""What classifiers and layers return is understood, or refused by what was found."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+
+from tame_deploy.errors import InputError
+from tame_deploy.model.outputs import read_layer, read_logits
+
+LOGITS, OTHER = torch.zeros(2, 3), torch.ones(2, 5, 5)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        (LOGITS, OTHER),
+        [None, LOGITS],
+        {"features": OTHER, "logits": LOGITS},
+        {"out": LOGITS, "name": "x"},
+        namedtuple("Output", ["aux", "logits"])(OTHER, LOGITS),
+    ],
+)
+def test_logits_are_found(output):
+    assert read_logits(output) is LOGITS
+
+
+def test_a_model_output_of_transformers_is_understood():
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    assert read_logits(outputs.ImageClassifierOutput(loss=OTHER, logits=LOGITS)) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (None, "returns NoneType"),
+        (("a", 1), "returns a tuple of str, int"),
+        ([], "a list of nothing"),
+        ({"a": LOGITS, "b": OTHER}, "a mapping of a, b; expected an entry named logits"),
+    ],
+)
+def test_what_holds_no_logits_is_said(output, found):
+    with pytest.raises(InputError, match=found):
+        read_logits(output)
+
+
+def test_of_a_layer_the_first_tensor_counts():
+    for output in (OTHER, (OTHER, None), [None, OTHER], {"hidden": OTHER, "other": LOGITS}):
+        assert read_layer(output) is OTHER
+    assert read_layer((1, 2)) == (1, 2)
