@@ -134,5 +134,5 @@ clean:
 	touch $@
 
 .venv/test-installed: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --no-compile --editable '.[cpu,openvino,export,train,evaluate,quantize,tensorrt-rtx,video,parquet,serve,client,traces,dev]'
+	$(BIN)/pip install --no-compile --editable '.[cpu,openvino,export,timm,transformers,train,evaluate,quantize,tensorrt-rtx,video,parquet,serve,client,traces,dev]'
 	touch $@

@@ -19,6 +19,7 @@ __all__ = [
     "HeadConfig",
     "ImageSpec",
     "InputKind",
+    "Interpolation",
     "MapKind",
     "Task",
     "TensorSpec",

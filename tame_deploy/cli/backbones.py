@@ -16,6 +16,7 @@ from tame_deploy.cli.options import (
     ImageSizeOption,
     LayersOption,
     TokensOption,
+    TrustOption,
     VariantOption,
     parse_size,
     split_layers,
@@ -31,6 +32,7 @@ def layers(
     model: Annotated[str, typer.Argument(help="As --backbone of export.")],
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    trust_remote_code: TrustOption = False,
     every: Annotated[
         bool, typer.Option("--all", help="Every feature map, not the last of each resolution.")
     ] = False,
@@ -47,7 +49,9 @@ def layers(
         propose,
     )
 
-    backbone = load_backbone(shape_request(model, parse_size(image_size), classes))
+    size = parse_size(image_size)
+    request = shape_request(model, size, classes, trust_remote_code=trust_remote_code)
+    backbone = load_backbone(request)
     candidates = list_feature_maps(backbone.module, backbone.example)
     if model in PAPER_LAYERS:
         tap = FeatureTap(backbone.module, PAPER_LAYERS[model]).eval()
@@ -99,14 +103,15 @@ def import_checkpoint(
     checkpoint = read_head(file, variant=variant, tokens=tokens)
     config = checkpoint.head.config
     # A callable need not take a number of classes, and the layers do not depend on it.
-    classes = None if ":" in backbone or backbone == "demo" else config.classes
+    named = ":" not in backbone or backbone.startswith(("timm:", "hf:"))
+    classes = config.classes if named and backbone != "demo" else None
     loaded = load_backbone(shape_request(backbone, parse_size(image_size), classes))
     chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
     tap = FeatureTap(loaded.module, chosen).eval()
     features = probe_layers(tap, loaded.example)
-    check_head(checkpoint, backbone, features, config.classes, tokens)
+    check_head(checkpoint, loaded.name, features, config.classes, tokens)
     written = write_head(
-        HeadCheckpoint(checkpoint.head, backbone, chosen), output, overwrite=overwrite
+        HeadCheckpoint(checkpoint.head, loaded.name, chosen), output, overwrite=overwrite
     )
     parameters = sum(parameter.numel() for parameter in checkpoint.head.parameters())
     console.print(

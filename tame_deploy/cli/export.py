@@ -9,26 +9,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from tame_deploy.cli.backbone_options import BackboneOptions, folder_name
 from tame_deploy.cli.options import (
     BackboneOption,
+    ChannelOrderOption,
     ClassesOption,
     CropOption,
     ImageSizeOption,
+    InterpolationOption,
     LayersOption,
     MeanOption,
+    PreprocessingOption,
+    RescaleOption,
+    ResizeOption,
     StdOption,
     TokensOption,
+    TransformInputOption,
+    TrustOption,
     VariantOption,
     WeightsOption,
     given_options,
-    parse_size,
-    parse_triple,
     split_layers,
 )
 from tame_deploy.cli.screen import (
     console,
     download_bar,
     show_parity,
+    show_remarks,
     step_spinner,
     warn_speed_only,
 )
@@ -62,9 +69,16 @@ def export(
         str | None, typer.Option(help="Class names: a file, imagenet, or numbers; the weights'.")
     ] = None,
     image_size: ImageSizeOption = None,
+    resize: ResizeOption = None,
     crop: CropOption = None,
+    interpolation: InterpolationOption = None,
+    rescale: RescaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    channel_order: ChannelOrderOption = None,
+    preprocessing: PreprocessingOption = None,
+    transform_input: TransformInputOption = None,
+    trust_remote_code: TrustOption = False,
     explain: Annotated[
         Literal["selectable", "predicted", "all"],
         typer.Option(help="Which classes the graph can explain."),
@@ -88,24 +102,18 @@ def export(
     from tame_deploy.artifact.directory import check_output
     from tame_deploy.export.artifact_export import export_artifact
     from tame_deploy.export.options import ExportOptions
-    from tame_deploy.model.backbones import BackboneRequest
     from tame_deploy.model.network import HeadRequest
 
     if "seed" in given_options(context) and "random" not in (weights, head):
         raise InputError("--seed has no meaning without random weights or a random head")
-    target = output or str(Path("build") / backbone.replace(":", "-"))
+    target = output or str(Path("build") / folder_name(backbone))
     check_output(target, overwrite=overwrite)
-    request = BackboneRequest(
-        backbone,
-        weights,
-        classes=classes,
-        image_size=parse_size(image_size),
-        crop=crop,
-        mean=parse_triple("mean", mean),
-        std=parse_triple("std", std),
-        labels=labels,
-        seed=seed,
-    )
+    request = BackboneOptions(
+        backbone=backbone, weights=weights, classes=classes, labels=labels, image_size=image_size,
+        resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
+        channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
+        trust_remote_code=trust_remote_code,
+    ).request(seed)  # fmt: skip
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
     options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)
     network = _load_network(request, head_request, split_layers(layers))
@@ -122,6 +130,7 @@ def _load_network(
 
     with download_bar(f"{backbone.name} weights") as progress:
         loaded = load_backbone(backbone, progress)
+    show_remarks(loaded)
     with download_bar(f"{backbone.name} head") as progress:
         return build_network(loaded, head, layers, progress)
 

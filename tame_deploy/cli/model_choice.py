@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from tame_deploy.artifact.types import TokenUse
-from tame_deploy.cli.options import parse_size, parse_triple, split_layers
-from tame_deploy.cli.screen import download_bar, notes
+from tame_deploy.cli.backbone_options import BackboneOptions
+from tame_deploy.cli.options import split_layers
+from tame_deploy.cli.screen import download_bar, notes, show_remarks
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
@@ -25,22 +26,14 @@ _FOR_ARTIFACT = ("threads", "provider", "backend", "engine", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelChoice:
+class ModelChoice(BackboneOptions):
     """The options that name what is evaluated; `given` has the names of those that the user set."""
 
     artifact: str | None
-    backbone: str | None
-    weights: str
     head: str
     layers: str | None
     variant: str | None
     tokens: TokenUse | None
-    classes: int | None
-    image_size: str | None
-    crop: str | None
-    mean: str | None
-    std: str | None
-    labels: str | None
     device: str
     threads: int | None
     provider: list[str] | None
@@ -85,7 +78,8 @@ class ModelChoice:
         """Refuse options that would be ignored."""
         if self.artifact is None and self.backbone is None:
             raise InputError("found neither an artifact nor --backbone; expected one of them")
-        names = [field.name for field in fields(self)[2:] if field.name in self.given]
+        named = {field.name for field in fields(self)} - {"artifact", "backbone"}
+        names = sorted(named & self.given)
         for name in names:
             option = f"--{name.replace('_', '-')}"
             if name in _FOR_ARTIFACT and self.artifact is None:
@@ -116,26 +110,19 @@ class ModelChoice:
         random unless the user names it: nobody asks for its maps.
         """
         require_extra("train", "torch", "torchvision", "safetensors")
-        from tame_deploy.model.backbones import BackboneRequest, load_backbone
+        from tame_deploy.model.backbones import load_backbone
         from tame_deploy.model.network import HeadRequest, build_network
 
-        request = BackboneRequest(
-            str(self.backbone),
-            weights=self.weights,
-            classes=self.classes,
-            image_size=parse_size(self.image_size),
-            crop=self.crop,
-            mean=parse_triple("mean", self.mean),
-            std=parse_triple("std", self.std),
-            labels=self.labels,
-        )
         layers = split_layers(self.layers)
         head = HeadRequest(self.head, variant=self.variant, tokens=self.tokens)
         if artifact is not None and not self.knows_head:
             layers = layers or artifact.manifest.feature_layers
             head = HeadRequest("random", variant=self.variant, tokens=self.tokens or "patch")
         with download_bar(f"{self.backbone} weights") as progress:
-            return build_network(load_backbone(request, progress), head, layers, progress)
+            backbone = load_backbone(self.request(), progress)
+            network = build_network(backbone, head, layers, progress)
+        show_remarks(backbone)
+        return network
 
     def _model(
         self, artifact: Artifact | None, remote: Backend | None, network: ExplainedNetwork | None

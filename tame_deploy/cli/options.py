@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from tame_deploy.artifact.sidecar import FlavourName
-from tame_deploy.artifact.types import TokenUse
+from tame_deploy.artifact.types import Crop, Interpolation, TokenUse
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.table import backend_names, graph_backend_names
 
@@ -17,13 +17,16 @@ BackboneOption = Annotated[
     typer.Option(
         "--backbone",
         "-b",
-        help="A torchvision classifier (vgg16, resnet50, convnext_tiny …), demo, or "
-        "package.module:callable.",
+        help="A torchvision classifier (vgg16, resnet50, convnext_tiny …), timm:NAME, "
+        "hf:NAME-OR-FOLDER, package.module:callable, file.py:callable, or demo.",
     ),
 ]
 WeightsOption = Annotated[
     str,
-    typer.Option(help="default, random (speed only), torchvision weights by name, or a file."),
+    typer.Option(
+        help="default, random (speed only), torchvision weights by name, or a file; FILE#PART "
+        "where it holds several, such as state_dict_ema."
+    ),
 ]
 LayersOption = Annotated[
     str | None, typer.Option(help="Feature layers a,b,c; the papers' where there are any.")
@@ -34,12 +37,38 @@ ClassesOption = Annotated[
 ImageSizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels, N or HEIGHTxWIDTH; the weights' own.")
 ]
-CropOption = Annotated[
-    Literal["center", "none"] | None,
-    typer.Option(help="Cut the middle out, or squeeze all of it in; center."),
+ResizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Short side in pixels before the middle is cut out.")
 ]
-MeanOption = Annotated[str | None, typer.Option(help="Pixel means r,g,b in [0, 1].")]
-StdOption = Annotated[str | None, typer.Option(help="Pixel deviations r,g,b.")]
+CropOption = Annotated[
+    Crop | None,
+    typer.Option(help="Cut the middle out, squeeze all of it in (none), or pad it; center."),
+]
+InterpolationOption = Annotated[
+    Interpolation | None, typer.Option(help="How pictures are resized; the weights' own.")
+]
+RescaleOption = Annotated[
+    Literal["unit", "signed", "none"] | None,
+    typer.Option(help="Pixels before the mean is taken off: x/255, (x-127)/128, or as they are."),
+]
+MeanOption = Annotated[
+    str | None, typer.Option(help="Pixel means r,g,b, in [0, 1] unless --rescale says otherwise.")
+]
+StdOption = Annotated[str | None, typer.Option(help="Standard deviations r,g,b, likewise.")]
+ChannelOrderOption = Annotated[
+    Literal["rgb", "bgr"] | None,
+    typer.Option(help="What the network was trained on; means and pictures stay RGB."),
+]
+PreprocessingOption = Annotated[
+    str | None, typer.Option(help="TOML file that says how pictures are prepared.")
+]
+TransformInputOption = Annotated[
+    Literal["yes", "no"] | None,
+    typer.Option(help="googlenet, inception_v3: whether they normalise pictures anew."),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="hf: run code that comes with the model.")
+]
 VariantOption = Annotated[
     Literal["tame", "no-skip-no-batchnorm", "sigmoid-branch", "no-skip"] | None,
     typer.Option(help="Which published head it is; read off the file, tame for a random one."),
@@ -99,15 +128,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | None:
-    """Return the numbers in "r,g,b"."""
+def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    """Return the numbers in "r,g,b": one a channel."""
     if text is None:
         return None
     try:
-        red, green, blue = (float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--{name} is {text!r}; expected three numbers r,g,b") from None
-    return red, green, blue
 
 
 def given_options(context: typer.Context) -> frozenset[str]:

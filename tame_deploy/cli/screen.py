@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,9 @@ from rich.table import Table
 from tame_deploy.artifact.arithmetic import ArithmeticReport
 from tame_deploy.artifact.manifest import FidelityReport, Manifest, ParityReport
 
+if TYPE_CHECKING:
+    from tame_deploy.model.backbones import Backbone
+
 __all__ = [
     "console",
     "download_bar",
@@ -37,6 +40,7 @@ __all__ = [
     "score_table",
     "show_log",
     "show_parity",
+    "show_remarks",
     "step_spinner",
     "warn_speed_only",
 ]
@@ -68,6 +72,12 @@ def show_log() -> None:
 def printable(text: str) -> str:
     """Return a text that any terminal takes, file names that are no UTF-8 included."""
     return text.encode("utf-8", "replace").decode()
+
+
+def show_remarks(backbone: Backbone) -> None:
+    """Say what a user must know of how a backbone was read."""
+    for line in backbone.remarks:
+        notes.print(f"[yellow]note:[/] {escape(printable(line))}")
 
 
 def warn_speed_only(manifest: Manifest) -> None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tame_deploy.cli import INTERRUPTED
+from tame_deploy.cli.backbone_options import folder_name
 from tame_deploy.cli.options import DataRootOption, given_options, split_layers
 from tame_deploy.cli.screen import console, download_bar, notes, printable
 from tame_deploy.errors import InputError, require_extra
@@ -29,6 +30,7 @@ _RECIPE_KEYS = {
     "backbone": "model.backbone",
     "weights": "model.weights",
     "layers": "model.layers",
+    "preprocessing": "model.preprocessing",
     "data": "data.train",
     "validation": "data.validation",
     "data_root": "data.root",
@@ -39,6 +41,12 @@ _RECIPE_KEYS = {
     "seed": "run.seed",
 }
 
+#: Keys of a recipe's model that are options of `export` as they are.
+_PASSED_ON = (
+    "classes", "resize", "crop", "interpolation", "rescale", "channel_order", "preprocessing",
+    "labels",
+)  # fmt: skip
+
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
 TrainBackboneOption = Annotated[
     str | None, typer.Option("--backbone", "-b", help="As of export; the recipe's.")
@@ -46,6 +54,10 @@ TrainBackboneOption = Annotated[
 TrainWeightsOption = Annotated[str | None, typer.Option(help="As of export; the recipe's.")]
 TrainLayersOption = Annotated[
     str | None, typer.Option(help="Feature layers a,b,c; the recipe's, or the papers'.")
+]
+TrainPreprocessingOption = Annotated[
+    str | None,
+    typer.Option("--preprocessing", help="TOML file that says how pictures are prepared."),
 ]
 TrainDataOption = Annotated[
     str | None,
@@ -65,6 +77,7 @@ def train(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    preprocessing: TrainPreprocessingOption = None,
     data: TrainDataOption = None,
     validation: Annotated[
         str | None, typer.Option(help="Pictures to validate on; a part of --data.")
@@ -92,6 +105,7 @@ def train(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        preprocessing=preprocessing,
         data=data,
         validation=validation,
         data_root=data_root,
@@ -106,7 +120,7 @@ def train(
             chosen = _stored_recipe(output, changes)
         else:
             chosen = _recipe(recipe, changes)
-        folder = output or str(Path("runs") / chosen.model.backbone.replace(":", "-"))
+        folder = output or str(Path("runs") / folder_name(chosen.model.backbone))
         _train(chosen, folder, resume=resume, overwrite=overwrite)
 
 
@@ -148,13 +162,17 @@ def export_command(model: ModelConfig, head: Path) -> str:
     """Return the command that exports what was trained."""
     words = ["tame-deploy", "export", "--backbone", model.backbone]
     words += [] if model.weights == "default" else ["--weights", model.weights]
-    words += [] if model.classes is None else ["--classes", str(model.classes)]
-    words += [] if model.image_size is None else ["--image-size", "{}x{}".format(*model.image_size)]
-    words += [] if model.crop is None else ["--crop", model.crop]
+    if model.image_size is not None:
+        words += ["--image-size", "{}x{}".format(*model.image_size)]
     for name in ("mean", "std"):
         numbers = getattr(model, name)
         words += [] if numbers is None else [f"--{name}", ",".join(map(str, numbers))]
-    words += [] if model.labels is None else ["--labels", model.labels]
+    for name in _PASSED_ON:
+        value = getattr(model, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    if model.transform_input is not None:
+        words += ["--transform-input", "yes" if model.transform_input else "no"]
+    words += ["--trust-remote-code"] if model.trust_remote_code else []
     return shlex.join([*words, "--head", str(head)])
 
 
@@ -164,6 +182,7 @@ def find_lr(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    preprocessing: TrainPreprocessingOption = None,
     data: TrainDataOption = None,
     data_root: DataRootOption = None,
     batch_size: BatchOption = None,
@@ -182,6 +201,7 @@ def find_lr(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        preprocessing=preprocessing,
         data=data,
         data_root=data_root,
         batch_size=batch_size,

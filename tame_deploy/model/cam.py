@@ -22,6 +22,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureMap, as_map, list_feature_maps
 from tame_deploy.model.head import AttentionHead
+from tame_deploy.model.outputs import read_layer, read_logits
 
 __all__ = ["ClassActivation", "find_class_activation"]
 
@@ -90,7 +91,7 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
         def hook(watched: nn.Module, given: tuple[Any, ...], gave: Any) -> None:
             if given and isinstance(given[0], Tensor):
                 # In-place activation functions overwrite what they were given.
-                calls[name] = _Call(watched, given[0].clone(), gave)
+                calls[name] = _Call(watched, given[0].clone(), read_layer(gave))
 
         return hook
 
@@ -98,7 +99,7 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
         part.register_forward_hook(watch(name)) for name, part in module.named_modules() if name
     ]
     try:
-        logits = module(pictures)
+        logits = read_logits(module(pictures))
     finally:
         for handle in handles:
             handle.remove()

@@ -13,6 +13,7 @@ import tomli_w
 from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.artifact.types import MAX_UNREADABLE, TokenUse
 from tame_deploy.errors import InputError
+from tame_deploy.model.backbones.preprocessing import Preprocessing
 from tame_deploy.training.losses import LossConfig
 
 if sys.version_info >= (3, 11):
@@ -41,8 +42,11 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Preprocessing):
     """Backbone and head, as the options of `tame-deploy export`; `head` is what to start from.
+
+    What is said of the preprocessing comes before the file `preprocessing`, and that before what
+    the weights say.
 
     `initial_bias` is added to every class's map logit at the start: above 0, a head starts from
     maps that show nearly everything.
@@ -55,10 +59,9 @@ class ModelConfig:
     tokens: TokenUse | None = None
     head: str = "random"
     classes: int | None = None
-    image_size: tuple[int, int] | None = None
-    crop: Literal["center", "none"] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    preprocessing: str | None = None
+    transform_input: bool | None = None
+    trust_remote_code: bool = False
     labels: str | None = None
     initial_bias: float = 0.0
 

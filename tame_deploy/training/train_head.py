@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from tame_deploy.errors import InputError, TrainingError
-from tame_deploy.model.backbones import BackboneRequest, load_backbone
+from tame_deploy.model.backbones import BackboneRequest, Preprocessing, load_backbone
 from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.training.checkpoints import RunFolder
@@ -51,16 +51,17 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         DownloadError: if published weights cannot be had.
     """
     model = recipe.model
+    said = {item.name: getattr(model, item.name) for item in fields(Preprocessing)}
     request = BackboneRequest(
         model.backbone,
         weights=model.weights,
         classes=model.classes,
-        image_size=model.image_size,
-        crop=model.crop,
-        mean=model.mean,
-        std=model.std,
+        preprocessing=model.preprocessing,
+        transform_input=model.transform_input,
+        trust_remote_code=model.trust_remote_code,
         labels=model.labels,
         seed=recipe.run.seed,
+        **said,
     )
     head = HeadRequest(model.head, variant=model.variant, tokens=model.tokens, seed=recipe.run.seed)
     network = build_network(load_backbone(request, progress), head, model.layers, progress)
@@ -147,6 +148,8 @@ def _report_data(
 ) -> None:
     if network.backbone.source.random:
         report("speed only: the backbone has random weights; what a head learns means nothing")
+    for line in network.backbone.remarks:
+        report(line)
     for line in getattr(training.pictures, "missing", ()):
         report(f"left out: {line}")
 

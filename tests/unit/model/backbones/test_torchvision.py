@@ -32,7 +32,9 @@ def own_file(tmp_path, module, prefix="", rename=lambda name: name):
 def test_a_file_of_the_models_own_gives_the_model(tmp_path, name):
     arguments = {"init_weights": False} if name == "googlenet" else {}
     module = torchvision.models.get_model(name, weights=None, num_classes=7, **arguments).eval()
-    backbone = load_backbone(BackboneRequest(name, own_file(tmp_path, module, "module.")))
+    own = own_file(tmp_path, module, "module.")
+    asked = {"transform_input": False} if name == "googlenet" else {}
+    backbone = load_backbone(BackboneRequest(name, own, **asked))
     picture = torch.randn(1, 3, 224, 224)
     assert not backbone.module.training
     assert torch.allclose(backbone.module(picture), module(picture), atol=1e-5)
@@ -96,23 +98,28 @@ def test_preprocessing_comes_with_the_weights():
     assert (larger.height, larger.resize) == (448, 512)
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("raise RuntimeError('boom')", "cannot import backbone broken:build: RuntimeError: boom"),
-        ("def build(", "cannot import backbone broken:build: SyntaxError"),
-        ("def build(): open('/none')", "cannot build backbone broken:build: FileNotFoundError"),
-        ("x = 1", "cannot import backbone broken:build: AttributeError"),
-    ],
-)
-def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, message):
-    (tmp_path / "broken.py").write_text(source)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "broken", raising=False)
-    with pytest.raises(InputError, match=message) as caught:
-        load_backbone(BackboneRequest("broken:build"))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("transform_input", [True, False])
+def test_googlenet_of_ones_own_asks_how_pictures_come(tmp_path, monkeypatch, transform_input):
+    monkeypatch.setattr(torchvision.models, "get_model", small_googlenet)
+    path = own_file(tmp_path, small_googlenet())
+    with pytest.raises(InputError, match="pass --transform-input yes if .* no if it was built"):
+        load_backbone(BackboneRequest("googlenet", path))
+    asked = BackboneRequest("googlenet", path, transform_input=transform_input)
+    assert load_backbone(asked).module.transform_input == transform_input
+
+
+def small_googlenet(*_, transform_input=False, **__):
+    module = nn.Linear(3, 3)
+    module.transform_input = transform_input
+    return module
+
+
+def test_preprocessing_that_a_file_does_not_declare_is_said(tmp_path):
+    module = torchvision.models.resnet18(num_classes=3)
+    backbone = load_backbone(BackboneRequest("resnet18", own_file(tmp_path, module)))
+    (remark,) = backbone.remarks
+    assert "(as of torchvision's ResNet18_Weights.IMAGENET1K_V1); declare it" in remark
+    assert "assumed preprocessing: pictures of 224x224" in backbone.source.source
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""Names of classes: the weights' own, ImageNet's, or those of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tame_deploy.errors import InputError
+
+__all__ = ["imagenet_labels", "read_labels"]
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the names of ImageNet's 1000 classes, as torchvision has them."""
+    import torchvision
+
+    return tuple(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.meta["categories"])
+
+
+def read_labels(asked: str | None, published: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return class names, or None for numbers; their count is checked against the logits later.
+
+    Raises:
+        InputError: if they are to come from a file that cannot be read.
+    """
+    if asked in (None, "default"):
+        return published
+    if asked == "numbers":
+        return None
+    if asked == "imagenet":
+        return imagenet_labels()
+    try:
+        text = Path(str(asked)).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read labels {asked}: {error}") from None
+    return tuple(line.strip() for line in text.rstrip("\n").split("\n"))
