@@ -80,7 +80,9 @@ def test_a_run_leaves_heads_metrics_logs_and_pictures(trained):
         "step-000000.jpg", "step-000001.jpg", "step-000010.jpg", "step-000012.jpg",
     }  # fmt: skip
     assert any((found.folder / "tensorboard").glob("events*"))
-    assert [line.split(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split(":")[0] for line in said] == [
+        "assumed preprocessing", "epoch 1/2", "epoch 2/2",
+    ]  # fmt: skip
 
 
 def test_the_best_head_is_that_of_the_lowest_validation_loss(trained):

@@ -129,7 +129,8 @@ def test_class_tokens_must_be_spoken_for(tmp_path):
     from tame_deploy.model.network import HeadRequest, build_network
     from tests.unit.model.test_head import random_head
 
-    torch.save(random_head(variant_config("tame", (768,), 4)).state_dict(), tmp_path / "h.pt")
+    state = random_head(variant_config("tame", (768,), 4)).state_dict()
+    torch.save({k: torch.zeros_like(t) for k, t in state.items()}, tmp_path / "h.pt")
     request = BackboneRequest("vit_b_32", "random", classes=4, image_size=(64, 64))
     backbone = load_backbone(request)
     layers = ["encoder.layers.encoder_layer_11"]
