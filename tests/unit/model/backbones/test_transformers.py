@@ -46,7 +46,7 @@ FAMILIES = {
     ),
     "convnext": lambda: (
         t.ConvNextConfig(**STAGES),
-        t.ConvNextImageProcessor(size={"shortest_edge": 64}),
+        t.ConvNextImageProcessor(size={"shortest_edge": 56}),
         None,
     ),
     "bgr": lambda: (
