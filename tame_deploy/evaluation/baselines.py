@@ -19,7 +19,6 @@ from tame_deploy.evaluation.evaluate import Method
 from tame_deploy.metrics.evaluated_model import EvaluatedModel, evaluated_network
 from tame_deploy.model.features import as_map
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.model.outputs import LogitsOnly
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.picture.preprocess import as_input
 
@@ -172,7 +171,7 @@ class CamMethod:
         self.name = name
         self.forward_passes = 0
         self.backward_passes = 0
-        self._module = LogitsOnly(network.backbone.module)
+        self._module = network.backbone.module
         self._target, transform = _target(network, layer)
         self._batch_size = batch_size
         self._arguments: dict[str, Any] = {"reshape_transform": transform}

@@ -22,7 +22,6 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureMap, as_map, list_feature_maps
 from tame_deploy.model.head import AttentionHead
-from tame_deploy.model.outputs import read_layer, read_logits
 
 __all__ = ["ClassActivation", "find_class_activation"]
 
@@ -91,7 +90,7 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
         def hook(watched: nn.Module, given: tuple[Any, ...], gave: Any) -> None:
             if given and isinstance(given[0], Tensor):
                 # In-place activation functions overwrite what they were given.
-                calls[name] = _Call(watched, given[0].clone(), read_layer(gave))
+                calls[name] = _Call(watched, given[0].clone(), gave)
 
         return hook
 
@@ -99,7 +98,7 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
         part.register_forward_hook(watch(name)) for name, part in module.named_modules() if name
     ]
     try:
-        logits = read_logits(module(pictures))
+        logits = module(pictures)
     finally:
         for handle in handles:
             handle.remove()

@@ -9,19 +9,7 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 
-__all__ = ["LogitsOnly", "read_layer", "read_logits"]
-
-
-class LogitsOnly(nn.Module):
-    """A classifier that returns its logits (B, classes) and nothing beside."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of normalised pictures (B, C, H, W)."""
-        return read_logits(self.classifier(images))
+__all__ = ["give_logits_only", "read_layer", "read_logits"]
 
 
 def read_logits(output: Any) -> Tensor:
@@ -56,6 +44,15 @@ def read_logits(output: Any) -> Tensor:
         f"the backbone returns {_described(output)}; expected logits: a tensor, a tuple that "
         "starts with it, or a mapping with an entry named logits"
     )
+
+
+def give_logits_only(module: nn.Module) -> None:
+    """Let a classifier return its logits and nothing beside, whoever calls it."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        return read_logits(output)
+
+    module.register_forward_hook(hook)
 
 
 def read_layer(output: Any) -> Any:

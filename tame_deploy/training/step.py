@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from tame_deploy.model.frozen import frozen_copy
 from tame_deploy.model.head import resize_map
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.model.outputs import read_logits
 from tame_deploy.training.losses import LossConfig, LossTerms, map_losses
 from tame_deploy.training.processes import gather_labels
 
@@ -72,7 +71,8 @@ class MaskedStep:
 
     def classify(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of pictures in [0, 1], differentiable in the pictures."""
-        return read_logits(self.masked_backbone((images - self.mean) / self.std))
+        logits: Tensor = self.masked_backbone((images - self.mean) / self.std)
+        return logits
 
     def assert_untouched(self) -> None:
         """Assert that the backbone is in eval mode and that nobody has written to its weights."""

@@ -21,6 +21,7 @@ from tame_deploy.model.backbones.preprocessing import NOTHING_SAID
 from tame_deploy.model.backbones.request import BackboneRequest
 from tame_deploy.model.backbones.state_dict import load_file
 from tame_deploy.model.backbones.unwrapping import plain_module
+from tame_deploy.model.outputs import give_logits_only
 
 __all__ = ["load_callable"]
 
@@ -45,6 +46,7 @@ def load_callable(request: BackboneRequest) -> Loaded:
     except Exception as error:
         raise InputError(f"cannot build backbone {request.name}: {first_line(error)}") from error
     module = plain_module(built, request.name)
+    give_logits_only(module)
     notes: tuple[str, ...] = ()
     if request.weights == "random":
         source = WeightsSource(f"random, as {name} builds it", random=True)

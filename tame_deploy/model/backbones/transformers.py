@@ -19,6 +19,7 @@ from tame_deploy.model.backbones.hub import hub_errors
 from tame_deploy.model.backbones.preprocessing import NOTHING_SAID, Preprocessing
 from tame_deploy.model.backbones.request import BackboneRequest
 from tame_deploy.model.backbones.state_dict import load_state, read_weights
+from tame_deploy.model.outputs import give_logits_only
 
 __all__ = ["load_transformers"]
 
@@ -45,6 +46,7 @@ def load_transformers(request: BackboneRequest) -> Loaded:
         config = _configuration(where, request)
         declared, processor = _preprocessing(where, request, config)
         module = _build(where, request, config)
+    give_logits_only(module)
     common: dict[str, Any] = {"name": name, "module": module, "labels": _labels(config)}
     if request.weights == "random":
         common |= {"labels": None, "source": random_source(request)}

@@ -66,6 +66,7 @@ def test_a_file_is_imported_with_its_own_folder(net_file):
     backbone = load(f"{net_file}:Net", classes=7)
     assert backbone.name == "net.py:Net"  # wherever the file lies
     assert FeatureTap(backbone.module, ["stem"])(backbone.example)[0].shape == (1, 7)
+    assert backbone.module(backbone.example).shape == (1, 7)  # it returns a mapping by itself
     assert "assumed preprocessing: pictures of 224x224" in backbone.source.source
     (remark,) = backbone.remarks
     assert "ImageNet's mean 0.485,0.456,0.406" in remark
