@@ -47,6 +47,15 @@ SAID = ("--image-size", 32, "--crop", "none", "--interpolation", "bilinear", "--
         "--mean", "104,117,124", "--std", "1,1,1", "--channel-order", "bgr")  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Let torch take one thread: for networks this small, several only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The folder of an own model's file and artifact."""
@@ -101,12 +110,6 @@ def test_the_artifact_stands_beside_its_network(exported, tmp_path):
         "--metrics", "ad-ic", "-o", tmp_path / "out", cwd=exported,
     )  # fmt: skip
     assert (tmp_path / "out" / "grad-cam.json").is_file()
-    other = [word if word != "bgr" else "rgb" for word in SAID]
-    done = run_here(
-        "compare", exported / "artifact", "-b", "net.py:build", *other, "--methods", "tame",
-        "--data", "demo-held-out:2", "--backend", "onnxruntime", cwd=exported, expect=1,
-    )  # fmt: skip
-    assert "the artifact and --backbone answer differently" in done.stderr
 
 
 def test_layers_names_those_inside_the_wrapper(exported):
@@ -136,14 +139,11 @@ def test_a_head_is_trained_on_a_model_of_transformers_and_exported(tmp_path):
     assert (tmp_path / "artifact" / "labels.txt").read_text().split() == ["cat", "dog", "owl"]
 
 
-def test_a_model_of_timm_is_exported_with_its_own_preprocessing(tmp_path):
+def test_layers_of_a_model_of_timm_are_listed():
     pytest.importorskip("timm")
-    done = run_here("export", "-b", "timm:test_resnet", "--weights", "random", "--head", "random",
-                    "--image-size", 64, "--classes", 5, "--layers", "layer3,layer4",
-                    "-o", tmp_path / "artifact")  # fmt: skip
-    assert "speed only: the backbone and head" in done.stderr
-    image = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["image"]
-    assert (image["height"], image["resize"], image["mean"]) == (64, 67, [0.5, 0.5, 0.5])
+    done = run_here("layers", "timm:test_resnet", "--json", "--image-size", 64)
+    rows = json.loads(done.stdout)["layers"]
+    assert {"layer3", "layer4"} <= {row["layer"] for row in rows}
 
 
 def test_assumed_preprocessing_is_said_on_the_screen(tmp_path):
