@@ -62,8 +62,8 @@ def _inside(module: nn.Module) -> nn.Module | None:
         nn.parallel.DistributedDataParallel,
         torch.optim.swa_utils.AveragedModel,
     )
-    if isinstance(module, torch._dynamo.OptimizedModule):
-        inner = module._orig_mod
+    if type(module).__name__ == "OptimizedModule":  # importing its class takes seconds
+        inner = getattr(module, "_orig_mod", None)
     elif isinstance(module, wrappers) or type(module).__name__.startswith("ModelEma"):  # timm's
         inner = getattr(module, "module", None)
     return inner if isinstance(inner, nn.Module) else None
