@@ -20,7 +20,7 @@ from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
-from tame_deploy.model.features import list_feature_maps, propose
+from tame_deploy.model.layer_proposal import find_layers
 from tame_deploy.model.network import HeadRequest, build_network
 
 __all__ = ["UNTRAINED", "quantize_untrained"]
@@ -41,7 +41,7 @@ def quantize_untrained(
 ) -> dict[str, Any]:
     """Return speed beside float32 at batch 1 and 8, and what of a network runs on integers."""
     backbone = load_backbone(BackboneRequest(UNTRAINED[name], "random"))
-    layers = [one.layer for one in propose(list_feature_maps(backbone.module, backbone.example))]
+    layers = [one.layer for one in find_layers(backbone).proposed]
     network = build_network(backbone, HeadRequest("random"), layers)
     artifact = export_artifact(network, folder / name, ExportOptions())
     pictures = open_pictures(PictureSource(str(photographs)), 1000)

@@ -33,6 +33,7 @@ class BackboneOptions:
     channel_order: Literal["rgb", "bgr"] | None
     preprocessing: str | None
     transform_input: Literal["yes", "no"] | None
+    prefix_tokens: int | None
     trust_remote_code: bool
 
     def request(self, seed: int = 0) -> BackboneRequest:
@@ -58,6 +59,7 @@ class BackboneOptions:
             channel_order=self.channel_order,
             preprocessing=self.preprocessing,
             transform_input=None if self.transform_input is None else self.transform_input == "yes",
+            prefix_tokens=self.prefix_tokens,
             trust_remote_code=self.trust_remote_code,
             seed=seed,
         )

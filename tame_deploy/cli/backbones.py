@@ -15,72 +15,87 @@ from tame_deploy.cli.options import (
     ClassesOption,
     ImageSizeOption,
     LayersOption,
+    PrefixTokensOption,
     TokensOption,
     TrustOption,
     VariantOption,
     parse_size,
     split_layers,
 )
-from tame_deploy.cli.screen import console
+from tame_deploy.cli.screen import console, notes
 from tame_deploy.errors import require_extra
 
 if TYPE_CHECKING:
-    from tame_deploy.model.features import FeatureMap
+    from tame_deploy.model.geometry import FeatureMap
 
 
 def layers(
     model: Annotated[str, typer.Argument(help="As --backbone of export.")],
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     trust_remote_code: TrustOption = False,
     every: Annotated[
-        bool, typer.Option("--all", help="Every feature map, not the last of each resolution.")
+        bool, typer.Option("--all", help="Every feature map, not only stages or blocks.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the layers of a backbone that a head can read, and propose three."""
     require_extra("export", "torch", "torchvision", "safetensors")
     from tame_deploy.model.backbones import PAPER_LAYERS, load_backbone, shape_request
-    from tame_deploy.model.features import (
-        FeatureTap,
-        last_of_each_size,
-        list_feature_maps,
-        probe_layers,
-        propose,
-    )
+    from tame_deploy.model.features import FeatureTap, probe_layers
+    from tame_deploy.model.layer_proposal import find_layers
 
     size = parse_size(image_size)
-    request = shape_request(model, size, classes, trust_remote_code=trust_remote_code)
+    request = shape_request(
+        model, size, classes, prefix_tokens, trust_remote_code=trust_remote_code
+    )
     backbone = load_backbone(request)
-    candidates = list_feature_maps(backbone.module, backbone.example)
+    found = find_layers(backbone)
+    proposed = found.proposed
     if model in PAPER_LAYERS:
         tap = FeatureTap(backbone.module, PAPER_LAYERS[model]).eval()
-        proposed = probe_layers(tap, backbone.example)
+        proposed = probe_layers(tap, backbone.example, backbone.prefix_tokens)
+    listed = list(found.every if every else found.main)
+    listed += [one for one in proposed if one.layer not in {some.layer for some in listed}]
+    if json:
+        _print_layers_json(listed, proposed)
     else:
-        proposed = propose(candidates)
-    if not every:
-        candidates = last_of_each_size(candidates)
-    listed = candidates + [f for f in proposed if f.layer not in {c.layer for c in candidates}]
-    _show_layers(model, listed, [feature.layer for feature in proposed], json=json)
+        _show_layers(model, listed, proposed, found.scrambled)
+
+
+def _print_layers_json(listed: Sequence[FeatureMap], proposed: Sequence[FeatureMap]) -> None:
+    rows = [
+        {
+            "layer": one.layer,
+            "channels": one.channels,
+            "height": one.height,
+            "width": one.width,
+            "prefix_tokens": one.prefix_tokens,
+        }
+        for one in listed
+    ]
+    names = [one.layer for one in proposed]
+    console.print_json(json_format.dumps({"layers": rows, "proposed": names}))
 
 
 def _show_layers(
-    model: str, listed: Sequence[FeatureMap], proposed: Sequence[str], *, json: bool
+    model: str,
+    listed: Sequence[FeatureMap],
+    proposed: Sequence[FeatureMap],
+    scrambled: Sequence[FeatureMap],
 ) -> None:
-    if json:
-        rows = [
-            {"layer": f.layer, "channels": f.channels, "height": f.height, "width": f.width}
-            for f in listed
-        ]
-        console.print_json(json_format.dumps({"layers": rows, "proposed": list(proposed)}))
-        return
     table = Table("layer", "channels", "height x width", "", title=f"layers of {model}")
-    for feature in listed:
-        mark = "[green]proposed[/]" if feature.layer in proposed else ""
-        size = f"{feature.height} x {feature.width}"
-        table.add_row(feature.layer, str(feature.channels), size, mark)
+    for one in listed:
+        mark = "[green]proposed[/]" if one in proposed else ""
+        mark = "not in the picture's order" if one in scrambled else mark
+        behind = f" behind {one.prefix_tokens} tokens" if one.prefix_tokens else ""
+        table.add_row(one.layer, str(one.channels), f"{one.height} x {one.width}{behind}", mark)
     console.print(table)
-    console.print(f"--layers {','.join(proposed)}")
+    if proposed:
+        console.print(f"--layers {','.join(one.layer for one in proposed)}")
+    else:
+        notes.print("[yellow]warning:[/] none of these lies over the picture; --all lists others")
 
 
 def import_checkpoint(
@@ -90,6 +105,7 @@ def import_checkpoint(
     layers: LayersOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     image_size: ImageSizeOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
@@ -105,10 +121,11 @@ def import_checkpoint(
     # A callable need not take a number of classes, and the layers do not depend on it.
     named = ":" not in backbone or backbone.startswith(("timm:", "hf:"))
     classes = config.classes if named and backbone != "demo" else None
-    loaded = load_backbone(shape_request(backbone, parse_size(image_size), classes))
+    request = shape_request(backbone, parse_size(image_size), classes, prefix_tokens)
+    loaded = load_backbone(request)
     chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
     tap = FeatureTap(loaded.module, chosen).eval()
-    features = probe_layers(tap, loaded.example)
+    features = probe_layers(tap, loaded.example, loaded.prefix_tokens)
     check_head(checkpoint, loaded.name, features, config.classes, tokens)
     written = write_head(
         HeadCheckpoint(checkpoint.head, loaded.name, chosen), output, overwrite=overwrite

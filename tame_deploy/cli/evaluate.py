@@ -24,6 +24,7 @@ from tame_deploy.cli.options import (
     InterpolationOption,
     LayersOption,
     MeanOption,
+    PrefixTokensOption,
     PreprocessingOption,
     ProviderOption,
     RescaleOption,
@@ -91,6 +92,7 @@ def evaluate(
     layers: LayersOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     image_size: ImageSizeOption = None,
@@ -132,9 +134,10 @@ def evaluate(
         raise InputError("found both an artifact and --backbone; expected one of them")
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
-        variant=variant, tokens=tokens, classes=classes, labels=labels, image_size=image_size,
-        resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
-        channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
+        variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
+        image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
+        rescale=rescale, mean=mean, std=std, channel_order=channel_order,
+        preprocessing=preprocessing, transform_input=transform_input,
         trust_remote_code=trust_remote_code, device=device, threads=threads, provider=provider,
         backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip
@@ -182,6 +185,7 @@ def compare(
     layers: LayersOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     image_size: ImageSizeOption = None,
@@ -230,9 +234,10 @@ def compare(
 
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
-        variant=variant, tokens=tokens, classes=classes, labels=labels, image_size=image_size,
-        resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
-        channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
+        variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
+        image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
+        rescale=rescale, mean=mean, std=std, channel_order=channel_order,
+        preprocessing=preprocessing, transform_input=transform_input,
         trust_remote_code=trust_remote_code, device=device, threads=threads, provider=provider,
         backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip

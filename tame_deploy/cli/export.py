@@ -19,6 +19,7 @@ from tame_deploy.cli.options import (
     InterpolationOption,
     LayersOption,
     MeanOption,
+    PrefixTokensOption,
     PreprocessingOption,
     RescaleOption,
     ResizeOption,
@@ -64,6 +65,7 @@ def export(
     layers: LayersOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
     labels: Annotated[
         str | None, typer.Option(help="Class names: a file, imagenet, or numbers; the weights'.")
@@ -112,7 +114,7 @@ def export(
         backbone=backbone, weights=weights, classes=classes, labels=labels, image_size=image_size,
         resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
         channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
-        trust_remote_code=trust_remote_code,
+        prefix_tokens=prefix_tokens, trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
     options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)

@@ -77,6 +77,14 @@ TokensOption = Annotated[
     TokenUse | None,
     typer.Option(help="Transformers: patch tokens alone, or times the class token (T-TAME)."),
 ]
+PrefixTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Transformers: tokens before the patches (class, distillation, registers); "
+        "the model's own.",
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads for one operation; all cores.")]
 ProviderOption = Annotated[
     list[str] | None,

@@ -16,7 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tame_deploy.cli import INTERRUPTED
 from tame_deploy.cli.backbone_options import folder_name
-from tame_deploy.cli.options import DataRootOption, given_options, split_layers
+from tame_deploy.cli.options import (
+    DataRootOption,
+    PrefixTokensOption,
+    given_options,
+    split_layers,
+)
 from tame_deploy.cli.screen import console, download_bar, notes, printable
 from tame_deploy.errors import InputError, require_extra
 
@@ -30,6 +35,7 @@ _RECIPE_KEYS = {
     "backbone": "model.backbone",
     "weights": "model.weights",
     "layers": "model.layers",
+    "prefix_tokens": "model.prefix_tokens",
     "preprocessing": "model.preprocessing",
     "data": "data.train",
     "validation": "data.validation",
@@ -44,7 +50,7 @@ _RECIPE_KEYS = {
 #: Keys of a recipe's model that are options of `export` as they are.
 _PASSED_ON = (
     "classes", "resize", "crop", "interpolation", "rescale", "channel_order", "preprocessing",
-    "labels",
+    "labels", "prefix_tokens",
 )  # fmt: skip
 
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
@@ -77,6 +83,7 @@ def train(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     preprocessing: TrainPreprocessingOption = None,
     data: TrainDataOption = None,
     validation: Annotated[
@@ -105,6 +112,7 @@ def train(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        prefix_tokens=prefix_tokens,
         preprocessing=preprocessing,
         data=data,
         validation=validation,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
 from tame_deploy.metrics.evaluated_model import EvaluatedModel, evaluated_network
-from tame_deploy.model.features import as_map
+from tame_deploy.model.features import FeatureTap, as_map, probe_layers
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.picture.preprocess import as_input
@@ -245,6 +245,9 @@ def _target(
             f"CAMs need a module to look at, and {name} is none; name one with --cam-layer"
             + (f", such as {', '.join(near)}" if near else "")
         )
+    if name != feature.layer:
+        tap = FeatureTap(network.backbone.module, [name]).eval()
+        feature = probe_layers(tap, network.backbone.example, network.backbone.prefix_tokens)[0]
     if feature.arrangement == "channels-first":
         return modules[name], None
-    return modules[name], lambda output: as_map(output, feature.arrangement, "patch")
+    return modules[name], lambda output: as_map(output, feature, "patch")

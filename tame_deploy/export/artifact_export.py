@@ -26,6 +26,7 @@ from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.soundness import check_sound
 from tame_deploy.picture.preprocess import prepare_batch
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.comparison import count_same
@@ -60,12 +61,15 @@ def export_artifact(
     Raises:
         ArtifactError: if the output exists or cannot be written.
         BuildError: if the network cannot be exported.
+        InputError: if it gives NaN, is random, or its maps do not move with the picture.
         ParityError: if the graph disagrees with the network; nothing is left behind.
     """
     with create_artifact(output, overwrite=overwrite) as staging:
         # First, because bad weights show here, and the graph takes seconds to minutes.
-        report("Asking PyTorch for the reference")
+        report("Looking whether maps move with the picture")
         image = network.backbone.image.for_input(options.input)
+        check_sound(network.tap, network.features, image)
+        report("Asking PyTorch for the reference")
         reference, same_for_classes = parity_reference(network, options, image)
         reference.save(staging / PARITY_FILE)
         report("Fusing the head into the backbone")

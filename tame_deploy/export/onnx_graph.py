@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import TensorSpec
 from tame_deploy.errors import BuildError
+from tame_deploy.export.failures import CONSTANT_BATCH, explain_failure
 from tame_deploy.model.fused import FusedNetwork
 
 __all__ = ["PRECISION_KEY", "export_onnx", "quiet_exporter"]
@@ -85,29 +86,30 @@ def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
             )
     # The exporter raises its own, torch's and onnxscript's errors, with pages of advice.
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if "rror" in line), lines[0] if lines else "")
-        raise BuildError(f"torch cannot export this network: {reason:.300}") from error
+        raise BuildError(explain_failure(error)) from error
     assert program is not None
     return program.model
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's prints and advice on private interfaces off the user's screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the exporter's prints and advice on private interfaces off the user's screen.
+
+    Where it fails, it prints the graph so far, and warns of symbols.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with (
             warnings.catch_warnings(),
             open(os.devnull, "w") as void,
             redirect_stdout(void),
+            redirect_stderr(void),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _name_by_stage(graph: ir.Graph) -> None:
@@ -145,6 +147,8 @@ def _check_contract(model: ir.Model, manifest: Manifest) -> None:
     found = [_spec(value) for value in (*model.graph.inputs, *model.graph.outputs)]
     for have, expected in zip(found, (*manifest.inputs, *manifest.outputs), strict=True):
         if have != expected:
+            if "batch" in expected.shape and "batch" not in have.shape:
+                raise BuildError(CONSTANT_BATCH)
             raise BuildError(f"the exported graph has {have}; expected {expected}")
     opset = model.opset_imports.get("")
     if opset != manifest.graph.opset:

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from tame_deploy.artifact.types import HeadConfig
 from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
-from tame_deploy.model.features import FeatureMap, as_map, list_feature_maps
+from tame_deploy.model.features import as_map
+from tame_deploy.model.geometry import FeatureMap, first_tensor
 from tame_deploy.model.head import AttentionHead
+from tame_deploy.model.layer_proposal import list_feature_maps
 
 __all__ = ["ClassActivation", "find_class_activation"]
 
@@ -123,10 +125,11 @@ def _features_behind(
     """Return the last feature map whose mean, or which itself, the classifier is given."""
     given = classifier.given
     spatial = given.ndim == 4 and given.shape[2] * given.shape[3] > 1
-    for feature in reversed(list_feature_maps(backbone.module, backbone.example)):
-        if feature.layer not in calls:
+    for feature in reversed(list_feature_maps(backbone)):
+        gave = first_tensor(calls[feature.layer].gave) if feature.layer in calls else None
+        if gave is None:
             continue
-        values = as_map(calls[feature.layer].gave, feature.arrangement, "patch")
+        values = as_map(gave, feature, "patch")
         if _same(values if spatial else values.mean((2, 3)), given):
             return feature
     return None

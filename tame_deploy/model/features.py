@@ -1,51 +1,47 @@
-"""Feature maps of any backbone: tapping them, finding candidates, and checking the choice."""
+"""Feature maps of any backbone: tapping them and making maps of what layers give out."""
 
 from __future__ import annotations
 
 import difflib
-import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
+from tame_deploy.model.geometry import (
+    FeatureMap,
+    count_prefix_tokens,
+    describe,
+    observing,
+)
 from tame_deploy.model.outputs import read_layer, read_logits
 
-__all__ = [
-    "FeatureMap",
-    "FeatureTap",
-    "as_map",
-    "last_of_each_size",
-    "list_feature_maps",
-    "probe_layers",
-    "propose",
-]
-
-Arrangement = Literal["channels-first", "channels-last", "tokens", "class-token-first"]
+__all__ = ["FeatureTap", "as_map", "probe_layers", "run_backbone", "unwrapped"]
 
 
-#: Modules that are no layers of their own: what they give out is an earlier layer's, or pooled.
-_UNNAMED = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
+def unwrapped(backbone: nn.Module) -> nn.Module:
+    """Return what torch.compile, DataParallel or DistributedDataParallel was put around.
 
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureMap:
-    """What one layer of a backbone gives out for one picture."""
-
-    layer: str
-    arrangement: Arrangement
-    channels: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.layer} ({self.channels} channels, {self.height}x{self.width})"
+    Raises:
+        InputError: if it is TorchScript, whose layers nobody can tap.
+    """
+    while True:
+        if isinstance(backbone, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            backbone = backbone.module
+        elif isinstance(inner := getattr(backbone, "_orig_mod", None), nn.Module):
+            backbone = inner
+        else:
+            break
+    if isinstance(backbone, torch.jit.ScriptModule):
+        raise InputError(
+            "the backbone is TorchScript, whose layers cannot be read and which torch cannot "
+            "export; give the Python model that it was made from"
+        )
+    return backbone
 
 
 class FeatureTap(nn.Module):
@@ -55,13 +51,22 @@ class FeatureTap(nn.Module):
     works; a name that is no module is looked up among torchvision's feature-extraction nodes
     (`layer4.2.add`), which needs a model that torch.fx can trace.
 
+    Wrappers of torch.compile and of training on several devices are taken off. Of a layer that
+    gives out a tuple or a mapping, the first tensor is taken.
+
+    Attributes:
+        layers: the names, in the order asked for.
+        prefix_tokens: how many tokens the backbone says it puts before its patches, or None.
+
     Raises:
-        InputError: if a layer does not exist.
+        InputError: if a layer does not exist, or the backbone is TorchScript.
     """
 
     def __init__(self, backbone: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
+        backbone = unwrapped(backbone)
         self.layers = list(layers)
+        self.prefix_tokens = count_prefix_tokens(backbone)
         modules = dict(backbone.named_modules())
         self.hooked = all(layer and layer in modules for layer in layers)
         self.backbone = backbone if self.hooked else _node_extractor(backbone, self.layers)
@@ -69,9 +74,9 @@ class FeatureTap(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits (B, classes) and the layers' raw outputs, in the order asked for."""
         if not self.hooked:
-            outputs = self.backbone(images)
-            layers = [read_layer(outputs[str(i)]) for i in range(len(self.layers))]
-            return read_logits(outputs["logits"]), layers
+            nodes = self.backbone(images)
+            layers = [read_layer(nodes[str(index)]) for index in range(len(self.layers))]
+            return read_logits(nodes["logits"]), layers
         found: dict[str, Any] = {}
         with _recording(self.backbone, self.layers, found):
             logits = read_logits(self.backbone(images))
@@ -87,8 +92,7 @@ def _recording(backbone: nn.Module, layers: Sequence[str], found: dict[str, Any]
 
     def record(layer: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            found.pop(layer, None)  # a module used twice keeps its last output and its last place
-            found[layer] = read_layer(output)
+            found[layer] = read_layer(output)  # of the last use, if it is used twice
 
         return hook
 
@@ -130,50 +134,75 @@ def _node_extractor(backbone: nn.Module, layers: list[str]) -> nn.Module:
     return extractor
 
 
-def as_map(feature: Tensor, arrangement: Arrangement, tokens: TokenUse) -> Tensor:
+def as_map(output: Tensor, feature: FeatureMap, tokens: TokenUse) -> Tensor:
     """Return a layer's raw output as (B, C, h, w).
 
-    A transformer's class token is dropped, or multiplied into the patch tokens (T-TAME, section
-    III).
+    Tokens before the patches are dropped; or the class token, which is the first of them, is
+    multiplied into the patch tokens (T-TAME, section III).
     """
-    if arrangement == "channels-first":
-        return feature
-    if arrangement == "channels-last":
-        return feature.permute(0, 3, 1, 2)
-    if arrangement == "class-token-first":
-        patches = feature[:, 1:]
-        feature = patches * feature[:, :1] if tokens == "patch-times-class" else patches
-    side = math.isqrt(feature.shape[1])
-    channels_first = feature.transpose(1, 2)  # (B, C, side * side)
-    return channels_first.reshape(*channels_first.shape[:2], side, side)
+    if feature.arrangement == "channels-first":
+        return output
+    if feature.arrangement == "channels-last":
+        return output.permute(0, 3, 1, 2)
+    patches = output[:, feature.prefix_tokens :]
+    if feature.prefix_tokens and tokens == "patch-times-class":
+        patches = patches * output[:, :1]
+    channels_first = patches.transpose(1, 2)  # (B, C, h * w)
+    return channels_first.reshape(*channels_first.shape[:2], feature.height, feature.width)
 
 
-def probe_layers(tap: FeatureTap, images: Tensor) -> tuple[FeatureMap, ...]:
+@torch.no_grad()
+def probe_layers(
+    tap: FeatureTap, images: Tensor, prefix_tokens: int | None = None
+) -> tuple[FeatureMap, ...]:
     """Run a picture through the backbone and describe the tapped layers.
 
+    Args:
+        tap: the backbone, with its layers.
+        images: the picture, float32 (1, C, H, W).
+        prefix_tokens: how many tokens stand before the patches; None asks the backbone.
+
     Raises:
-        InputError: if the backbone refuses the picture, does not return (B, classes) logits, or a
-            layer gives out no feature map.
+        InputError: if the backbone refuses the picture, does not return (B, classes) logits, a
+            layer gives out no feature map, or its tokens can be read in more than one way.
     """
-    logits, outputs = _run(tap, images)
+    with observing(tap.backbone) as seen:
+        logits, outputs = run_backbone(tap, images)
     if logits.ndim != 2:
         shape = tuple(logits.shape)
         raise InputError(f"the backbone returns {shape}; expected logits of shape (batch, classes)")
+    known = tap.prefix_tokens if prefix_tokens is None else prefix_tokens
     described = []
     for layer, output in zip(tap.layers, outputs, strict=True):
-        feature = _describe(layer, output, images)
+        feature = describe(layer, output, seen, images, known, stated=prefix_tokens is not None)
         if feature is None:
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise InputError(
-                f"layer {layer} gives out {found}, not a feature map with a height and a width; "
-                "list candidates: tame-deploy layers MODEL"
-            )
+            raise InputError(_no_map(layer, output, images, known))
         described.append(feature)
     return tuple(described)
 
 
+def _no_map(layer: str, output: Any, images: Tensor, prefix: int | None) -> str:
+    if isinstance(output, Tensor) and output.ndim == 3 and len(output) == len(images):
+        size = "x".join(map(str, images.shape[2:]))
+        behind = "" if prefix is None else f" behind {prefix} others"
+        return (
+            f"layer {layer} gives out {output.shape[1]} tokens, which no grid of patches of a "
+            f"{size} picture makes{behind}; say with --prefix-tokens how many others there are"
+        )
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    return (
+        f"layer {layer} gives out {found}, not a feature map with a height and a width; "
+        "list candidates: tame-deploy layers MODEL"
+    )
+
+
 @torch.no_grad()
-def _run(module: nn.Module, images: Tensor) -> Any:
+def run_backbone(module: nn.Module, images: Tensor) -> Any:
+    """Return what a foreign module gives out.
+
+    Raises:
+        InputError: if it fails, whatever it raises.
+    """
     try:
         return module(images)
     except InputError:
@@ -182,126 +211,5 @@ def _run(module: nn.Module, images: Tensor) -> Any:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         size = "x".join(map(str, images.shape[2:]))
-        raise InputError(f"the backbone fails on a {size} picture: {reason:.200}") from error
-
-
-def _describe(layer: str, output: Any, images: Tensor) -> FeatureMap | None:
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        return None
-    shape = tuple(output.shape[1:])
-    if len(shape) == 3:
-        # Swin and its kin keep channels last; a map has the proportions of its picture.
-        last = _distortion(shape[0], shape[1], images) < _distortion(shape[1], shape[2], images)
-        channels, height, width = (shape[2], shape[0], shape[1]) if last else shape
-        arrangement: Arrangement = "channels-last" if last else "channels-first"
-    elif len(shape) == 2:
-        tokens, channels = shape
-        height = width = math.isqrt(tokens)
-        arrangement = "tokens" if height * height == tokens else "class-token-first"
-        if height * height + (arrangement == "class-token-first") != tokens:
-            return None
-    else:
-        return None
-    if height * width < 2:
-        return None
-    return FeatureMap(
-        layer=layer, arrangement=arrangement, channels=channels, height=height, width=width
-    )
-
-
-def _distortion(height: int, width: int, images: Tensor) -> float:
-    """Return how far height and width are from the picture's proportions, 0 to 1."""
-    across, down = height * images.shape[3], width * images.shape[2]
-    return abs(across - down) / (across + down)
-
-
-def list_feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
-    """Return the distinct feature maps of a backbone in the order they are computed.
-
-    Where nested modules give out the same tensor, the outermost one that has siblings stands for
-    all: `layer4` rather than `layer4.2`, but `features.12` rather than `features`.
-    """
-    found: dict[str, Any] = {}
-    names = [
-        name
-        for name, module in backbone.named_modules()
-        if name and not isinstance(module, _UNNAMED)
-    ]
-    with _recording(backbone, names, found):
-        logits = read_logits(_run(backbone, images))
-    aliases: dict[int, list[FeatureMap]] = {}  # inner modules first
-    for layer, output in found.items():
-        feature = _describe(layer, output, images)
-        if feature is not None and not _are_class_scores(output, logits):
-            aliases[id(output)] = [*aliases.pop(id(output), []), feature]
-    parents = Counter(_parent(names[-1]) for names in aliases.values())
-    return [_named(names, parents) for names in aliases.values()]
-
-
-def _are_class_scores(output: Tensor, logits: Any) -> bool:
-    """Whether a layer's mean over the picture is the answer already (squeezenet's classifier)."""
-    if output.ndim != 4 or not isinstance(logits, Tensor) or output.shape[:2] != logits.shape:
-        return False
-    return torch.allclose(output.mean((2, 3)), logits, rtol=1e-3, atol=1e-5)
-
-
-def _named(names: list[FeatureMap], parents: Counter[str]) -> FeatureMap:
-    """Choose among the names of one tensor, inner first, given the outermost parents of all."""
-    for feature in reversed(names):
-        parent = _parent(feature)
-        if parents[parent] > (parent == _parent(names[-1])):
-            return feature
-    return names[-1]
-
-
-def _parent(feature: FeatureMap) -> str:
-    return feature.layer.rpartition(".")[0]
-
-
-def last_of_each_size(candidates: Sequence[FeatureMap]) -> list[FeatureMap]:
-    """Return the last feature map of each resolution, in the order they are computed.
-
-    Only the outermost modules of a resolution count: stages and blocks, not their insides. Of a
-    transformer, whose maps all have one resolution, return its blocks.
-
-    Raises:
-        InputError: if there are none.
-    """
-    if not candidates:
-        raise InputError("no layer of this backbone gives out a feature map; a head needs one")
-    sizes: dict[tuple[int, int], list[FeatureMap]] = {}
-    for feature in candidates:
-        sizes.setdefault((feature.height, feature.width), []).append(feature)
-    if len(sizes) == 1:
-        return _blocks(candidates)
-    shallowest = min(_depth(feature) for feature in candidates)
-    last = []
-    for group in sizes.values():
-        outermost = min(_depth(feature) for feature in group)
-        # Deeper than that are the insides of blocks alone, such as the windows of an attention.
-        if outermost <= shallowest + 1:
-            last.append([feature for feature in group if _depth(feature) == outermost][-1])
-    return sorted(last, key=candidates.index)
-
-
-def _depth(feature: FeatureMap) -> int:
-    return feature.layer.count(".")
-
-
-def _blocks(candidates: Sequence[FeatureMap]) -> list[FeatureMap]:
-    """Return the outermost level of nesting that has several alike feature maps."""
-    for depth in sorted({_depth(feature) for feature in candidates}):
-        level = [feature for feature in candidates if _depth(feature) == depth]
-        alike = [f for f in level if (f.arrangement, f.channels) == _kind(level[-1])]
-        if len(alike) >= 3:
-            return alike
-    return list(candidates)
-
-
-def _kind(feature: FeatureMap) -> tuple[Arrangement, int]:
-    return feature.arrangement, feature.channels
-
-
-def propose(candidates: Sequence[FeatureMap], count: int = 3) -> tuple[FeatureMap, ...]:
-    """Return up to `count` layers for a head: the deepest that differ in resolution."""
-    return tuple(last_of_each_size(candidates)[-count:])
+        what = f"a {size} picture" if len(images) == 1 else f"{len(images)} {size} pictures"
+        raise InputError(f"the backbone fails on {what}: {reason:.200}") from error

@@ -17,7 +17,8 @@ from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
 from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
-from tame_deploy.model.features import FeatureMap, FeatureTap, as_map, probe_layers
+from tame_deploy.model.features import FeatureTap, as_map, probe_layers
+from tame_deploy.model.geometry import FeatureMap
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
@@ -62,7 +63,7 @@ class ExplainedNetwork(nn.Module):
         """Return the layers' raw outputs as (B, C_i, h_i, w_i)."""
         tokens = self.head.config.tokens
         return [
-            as_map(output, feature.arrangement, tokens)
+            as_map(output, feature, tokens)
             for output, feature in zip(outputs, self.features, strict=True)
         ]
 
@@ -115,7 +116,7 @@ def build_network(
         layers = checkpoint.layers
     chosen = choose_layers(backbone, layers)
     tap = FeatureTap(backbone.module, chosen).eval()
-    features = probe_layers(tap, backbone.example)
+    features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
     with torch.no_grad():
         classes = int(tap(backbone.example)[0].shape[1])
     if checkpoint is None:
@@ -140,7 +141,7 @@ def _cam_network(
         )
     _check_labels(backbone, found.head.config.classes)
     tap = FeatureTap(backbone.module, [found.layer]).eval()
-    features = probe_layers(tap, backbone.example)
+    features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
     source = WeightsSource(
         "CAM: the classifier's own weights",
         backbone.source.random,
@@ -222,7 +223,7 @@ def check_head(
 def _check_tokens(
     tokens: TokenUse | None, features: Sequence[FeatureMap], *, described: bool
 ) -> None:
-    has_class_token = any(feature.arrangement == "class-token-first" for feature in features)
+    has_class_token = any(feature.prefix_tokens for feature in features)
     if has_class_token and tokens is None and not described:
         raise InputError(
             "these layers have a class token, and the head's file does not say what it makes of "

@@ -56,12 +56,12 @@ def give_logits_only(module: nn.Module) -> None:
 
 
 def read_layer(output: Any) -> Any:
-    """Return what a layer gives out: of a tuple, list or mapping the first tensor, else all."""
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)):
-        return next((item for item in output if isinstance(item, Tensor)), output)
-    return output
+    """Return what a layer gives out: of tuples, lists and mappings the first tensor, else all."""
+    items = tuple(output.values()) if isinstance(output, Mapping) else output
+    if not isinstance(items, (tuple, list)):
+        return output
+    found = (read_layer(item) for item in items)
+    return next((item for item in found if isinstance(item, Tensor)), output)
 
 
 def _described(output: Any) -> str:

@@ -57,6 +57,7 @@ class ModelConfig(Preprocessing):
     layers: tuple[str, ...] | None = None
     variant: str | None = None
     tokens: TokenUse | None = None
+    prefix_tokens: int | None = None
     head: str = "random"
     classes: int | None = None
     preprocessing: str | None = None

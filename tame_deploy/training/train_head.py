@@ -14,6 +14,7 @@ from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.model.backbones import BackboneRequest, Preprocessing, load_backbone
 from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
+from tame_deploy.model.soundness import check_sound
 from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.data import PictureTensors, open_training_data
 from tame_deploy.training.device import flushed_denormals, open_fabric
@@ -60,6 +61,7 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         transform_input=model.transform_input,
         trust_remote_code=model.trust_remote_code,
         labels=model.labels,
+        prefix_tokens=model.prefix_tokens,
         seed=recipe.run.seed,
         **said,
     )
@@ -96,7 +98,8 @@ def train_head(
         progress: told how downloads go.
 
     Raises:
-        InputError: for data, folders and recipes that cannot be used.
+        InputError: for data, folders and recipes that cannot be used, and for a backbone that is
+            random or whose maps do not move with the picture.
         TrainingError: if the loss is no number or the disk is full.
         KeyboardInterrupt: if Ctrl-C was pressed; says what there is to go on from.
     """
@@ -104,6 +107,7 @@ def train_head(
     with _explained_failures(folder), flushed_denormals():
         fabric = open_fabric(recipe.run)
         network = build_recipe_network(recipe, progress)
+        check_sound(network.tap, network.features, network.backbone.image)
         data = open_training_data(recipe, network)
         if fabric.is_global_zero:
             _report_data(network, data[0], report)

@@ -150,6 +150,25 @@ def test_a_callable_of_ones_own_with_its_layers(own_callable):
     assert "mine:build" in run("inspect", "it", cwd=folder).stdout
 
 
+def test_tokens_that_can_be_read_in_two_ways_are_asked_for(tmp_path):
+    (tmp_path / "tokens.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.embed, self.head = nn.Linear(6912, 8), nn.Linear(8, 4)\n"
+        "    def forward(self, images):\n"
+        "        patches = nn.functional.unfold(images, 48, stride=48).mT\n"
+        "        return self.head(self.embed(nn.functional.pad(patches, (0, 0, 5, 0))).mean(1))\n"
+    )
+    asked = ("layers", "tokens:Net", "--image-size", "96", "--json")
+    refused = run(*asked, cwd=tmp_path, expect=1)
+    assert "say which with --prefix-tokens 0 or --prefix-tokens 5" in one_line(refused)
+    rows = json.loads(run(*asked, "--prefix-tokens", "5", cwd=tmp_path).stdout)["layers"]
+    assert (rows[0]["prefix_tokens"], rows[0]["height"], rows[0]["width"]) == (5, 2, 2)
+
+
 def test_random_weights_are_said_by_every_command(own_callable, tmp_path):
     folder, done = own_callable
     assert "speed only: the head of it has random weights" in done.stderr

@@ -20,7 +20,7 @@ from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
 from tame_deploy.model.fused import Finish, FusedNetwork
-from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.runtime.verify.comparison import is_flat
 from tests.conftest import TinyNet
@@ -250,29 +250,102 @@ def test_flat_and_equal_maps_are_warned_of(tmp_path):
     assert "maps of different classes are the same" in (artifact.manifest.parity.warnings)
 
 
-class Branching(nn.Module):
+class Branching(TinyNet):
     """Looks at its input's values, which no exporter can follow."""
+
+    def forward(self, images):
+        return super().forward(images) * (2 if images.sum() > 0 else 3)
+
+
+class OfOneSize(TinyNet):
+    """Makes a number of the batch's size."""
+
+    def forward(self, images):
+        return super().forward(images).reshape(int(images.shape[0]), 5)
+
+
+class ByNumpy(TinyNet):
+    """Leaves torch in between."""
+
+    def forward(self, images):
+        return torch.from_numpy(super().forward(images).numpy() * 2)
+
+
+class Random(TinyNet):
+    """Drops out, in eval mode too."""
+
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images))
+
+
+class Transposed(TinyNet):
+    """Keeps its last map column by column."""
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.turned = nn.Identity()
 
     def forward(self, images):
-        features = self.conv(images)
-        return features.mean((2, 3)) * (2 if images.sum() > 0 else 3)
+        for stage in self.stages[:2]:
+            images = stage(images)
+        return self.classifier(self.turned(images.mT.contiguous())[:, :5].mean((2, 3)))
 
 
-def test_a_network_that_cannot_be_exported_is_one_line(tmp_path):
-    module = Branching().eval()
-    backbone = Backbone("odd", module, ImageSpec(32, 32, 32), None, WeightsSource("test"))
-    tap = FeatureTap(module, ["conv"]).eval()
-    features = probe_layers(tap, backbone.example)
-    head = random_head(variant_config("tame", (4,), 4))
-    network = ExplainedNetwork(backbone, tap, features, head, WeightsSource("test"))
-    with pytest.raises(BuildError, match="torch cannot export this network") as caught:
+@pytest.mark.parametrize(
+    ("build", "layer", "error", "message"),
+    [
+        (
+            Branching, "stages.3", BuildError,
+            r"looks at the values of the pictures in test_export.py, line \d+: .*torch.where",
+        ),
+        (OfOneSize, "stages.3", BuildError, r"number of pictures into a constant, by int\(x.sh"),
+        (
+            ByNumpy, "stages.3", BuildError,
+            r"torch cannot export this network in test_export.py, line \d+: .*\.numpy\(\) is not",
+        ),
+        (Random, "stages.3", InputError, "two passes of PyTorch over the same picture differ"),
+        (Transposed, "turned", InputError, "layer turned does not lie over the picture"),
+    ],
+)  # fmt: skip
+def test_networks_that_cannot_be_exported_are_told_why_in_one_line(
+    tmp_path, capfd, build, layer, error, message
+):
+    module = build().eval().requires_grad_(False)
+    backbone = Backbone("odd", module, ImageSpec(64, 64, 64), None, WeightsSource("test"))
+    network = build_network(backbone, HeadRequest("random"), [layer])
+    with pytest.raises(error, match=message) as caught:
         export_artifact(network, tmp_path / "it", ExportOptions())
     assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+class Registers(nn.Module):
+    """A transformer on a wide picture, with five tokens in front of 4 x 8 patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Conv2d(3, 8, 8, stride=8)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.reg_token = nn.Parameter(torch.randn(1, 4, 8))
+        self.block = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images):
+        patches = self.proj(images).flatten(2).transpose(1, 2)
+        front = torch.cat([self.cls_token, self.reg_token], 1).expand(images.shape[0], -1, -1)
+        return self.head(self.block(torch.cat([front, patches], 1))[:, 1:].mean(1))
+
+
+@pytest.mark.parametrize("tokens", ["patch", "patch-times-class"])
+def test_maps_of_a_transformer_with_registers_have_the_pictures_proportions(tmp_path, tokens):
+    torch.manual_seed(0)
+    module = Registers().eval().requires_grad_(False)
+    backbone = Backbone("wide", module, ImageSpec(32, 64, 32), None, WeightsSource("test"))
+    network = build_network(backbone, HeadRequest("random", tokens=tokens), ["block"])
+    artifact = export_artifact(network, tmp_path / "it", ExportOptions())
+    assert artifact.manifest.outputs[2].shape == ("batch", "k", 4, 8)
 
 
 @pytest.mark.parametrize(

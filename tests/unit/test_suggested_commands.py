@@ -42,10 +42,13 @@ def test_after_a_calibration(spaced, tmp_path):
 
 
 def test_after_a_training(tmp_path):
-    model = ModelConfig(backbone="demo", weights="my weights.pt", labels="my labels.txt")
+    model = ModelConfig(
+        backbone="demo", weights="my weights.pt", labels="my labels.txt", prefix_tokens=5
+    )
     words = shlex.split(export_command(model, tmp_path / "a run" / "best.safetensors"))
     assert words[words.index("--weights") + 1] == "my weights.pt"
     assert words[words.index("--labels") + 1] == "my labels.txt"
+    assert words[words.index("--prefix-tokens") + 1] == "5"
     assert words[-2:] == ["--head", str(tmp_path / "a run" / "best.safetensors")]
 
 

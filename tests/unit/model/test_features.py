@@ -1,4 +1,4 @@
-"""Layers of any backbone: tapped, described, proposed."""
+"""Layers of any backbone, tapped; and what they give out, as maps."""
 
 import pytest
 import torch
@@ -6,13 +6,8 @@ import torchvision
 from torch import nn
 
 from tame_deploy.errors import InputError
-from tame_deploy.model.features import (
-    FeatureTap,
-    as_map,
-    list_feature_maps,
-    probe_layers,
-    propose,
-)
+from tame_deploy.model.features import FeatureTap, as_map, probe_layers
+from tame_deploy.model.geometry import FeatureMap
 from tests.conftest import TinyNet
 
 PICTURE = torch.zeros(1, 3, 64, 64)
@@ -23,6 +18,14 @@ def vision_transformer():
     return torchvision.models.VisionTransformer(
         image_size=64, patch_size=16, num_layers=12, num_heads=2, hidden_dim=16, mlp_dim=32,
         num_classes=3,
+    ).eval()  # fmt: skip
+
+
+def narrow_swin():
+    """Return torchvision's swin_t, but shallower and narrower."""
+    return torchvision.models.SwinTransformer(
+        patch_size=[4, 4], embed_dim=12, depths=[2, 2, 2, 2], num_heads=[1, 2, 3, 4],
+        window_size=[7, 7],
     ).eval()  # fmt: skip
 
 
@@ -79,62 +82,66 @@ def test_backbones_that_are_no_classifiers(module, message):
         probe_layers(FeatureTap(nn.Sequential(module), ["0"]), PICTURE)
 
 
+def feature(arrangement, prefix_tokens=0, height=2, width=2):
+    return FeatureMap(
+        layer="it", arrangement=arrangement, channels=3, height=height, width=width,
+        prefix_tokens=prefix_tokens,
+    )  # fmt: skip
+
+
 def test_tokens_become_maps_channels_first():
-    tokens = torch.arange(2 * 5 * 3.0).reshape(2, 5, 3)
-    dropped = as_map(tokens, "class-token-first", "patch")
+    tokens = torch.arange(2 * 6 * 3.0).reshape(2, 6, 3)
+    dropped = as_map(tokens, feature("tokens", 2), "patch")
     assert dropped.shape == (2, 3, 2, 2)
-    assert torch.equal(dropped[0, :, 0, 1], tokens[0, 2])
-    times = as_map(tokens, "class-token-first", "patch-times-class")
-    assert torch.equal(times[1, :, 1, 0], tokens[1, 3] * tokens[1, 0])
-    plain = as_map(tokens[:, :4], "tokens", "patch-times-class")
+    assert torch.equal(dropped[0, :, 0, 1], tokens[0, 3])
+    times = as_map(tokens, feature("tokens", 2), "patch-times-class")
+    assert torch.equal(times[1, :, 1, 0], tokens[1, 4] * tokens[1, 0])
+    plain = as_map(tokens[:, :4], feature("tokens"), "patch-times-class")
     assert torch.equal(plain[0, :, 1, 1], tokens[0, 3])
+    wide = as_map(tokens, feature("tokens", height=2, width=3), "patch")
+    assert torch.equal(wide[0, :, 1, 0], tokens[0, 3])
     last = torch.randn(1, 4, 5, 6)
-    assert torch.equal(as_map(last, "channels-last", "patch")[0, 2], last[0, ..., 2])
+    assert torch.equal(as_map(last, feature("channels-last"), "patch")[0, 2], last[0, ..., 2])
+
+
+class Nested(nn.Module):
+    """Its stage gives out a tuple, and its neck a mapping of tuples, as transformers' do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = TinyNet()
+        self.stage, self.neck = Returning(tuple), Returning(lambda x: {"maps": (x[0], None)})
+
+    def forward(self, images):
+        features = self.neck(self.stage(self.net.stages[0](images)))["maps"][0]
+        return features.mean((2, 3))
+
+
+class Returning(nn.Module):
+    def __init__(self, wrapped):
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, images):
+        return self.wrapped((images[0] if isinstance(images, tuple) else images, None))
+
+
+def test_of_a_tuple_or_mapping_the_first_tensor_is_the_layer():
+    tap = FeatureTap(Nested().eval(), ["stage", "neck"])
+    assert [str(one) for one in probe_layers(tap, PICTURE)] == [
+        f"{layer} (4 channels, 32x32)" for layer in ("stage", "neck")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("resnet18", ["layer2", "layer3", "layer4"]),
-        ("mobilenet_v3_small", ["features.3", "features.8", "features.12"]),
-        ("swin_t", ["features.3", "features.5", "permute"]),
-        ("googlenet", ["inception3b", "inception4e", "inception5b"]),
-    ],
+    "wrap", [nn.DataParallel, torch.compile, lambda net: nn.DataParallel(torch.compile(net))]
 )
-@pytest.mark.filterwarnings("ignore:.*initialization:FutureWarning")
-def test_proposals_are_the_last_stages(name, expected):
-    arguments = {"init_weights": False} if name == "googlenet" else {}
-    net = torchvision.models.get_model(name, weights=None, **arguments).eval()
-    candidates = list_feature_maps(net, torch.zeros(1, 3, 224, 224))
-    proposed = propose(candidates)
-    assert [feature.layer for feature in proposed] == expected
-    assert len({feature.height for feature in proposed}) == 3
+def test_layers_of_wrapped_models_have_their_own_names(wrap):
+    tap = FeatureTap(wrap(TinyNet().eval()), ["stages.3"])
+    assert probe_layers(tap, PICTURE)[0].channels == 5
 
 
-@pytest.mark.parametrize("size", [(224, 448), (448, 224), (224, 224)])
-def test_channels_last_is_told_by_the_pictures_proportions(size):
-    net = torchvision.models.SwinTransformer(  # swin_t, but narrower
-        patch_size=[4, 4], embed_dim=12, depths=[2, 2, 6, 2], num_heads=[1, 2, 3, 4],
-        window_size=[7, 7],
-    ).eval()  # fmt: skip
-    tap = FeatureTap(net, ["features.3", "features.5", "permute"])
-    features = probe_layers(tap, torch.zeros(1, 3, *size))
-    assert [feature.channels for feature in features] == [24, 48, 96]
-    assert features[0].height * size[1] == features[0].width * size[0]
-
-
-def test_a_network_without_feature_maps_is_one_line():
-    with pytest.raises(InputError, match="no layer of this backbone gives out a feature map"):
-        propose(list_feature_maps(nn.Sequential(nn.Flatten(), nn.Linear(12288, 4)), PICTURE))
-
-
-def test_as_many_channels_as_classes_hide_no_layer():
-    candidates = list_feature_maps(TinyNet(5).eval(), PICTURE)
-    assert candidates[-1].channels == 5
-
-
-def test_a_transformer_is_proposed_its_last_blocks():
-    proposed = propose(list_feature_maps(vision_transformer(), PICTURE))
-    assert [f.layer.rsplit(".", 1)[-1] for f in proposed] == [
-        f"encoder_layer_{i}" for i in (9, 10, 11)
-    ]
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_torchscript_is_refused_by_name():
+    with pytest.raises(InputError, match="the backbone is TorchScript, .* Python model"):
+        FeatureTap(torch.jit.trace(TinyNet().eval(), PICTURE), ["stages.3"])

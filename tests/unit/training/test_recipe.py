@@ -32,6 +32,7 @@ recipes = st.builds(
         layers=st.none() | st.lists(texts, min_size=1, max_size=3).map(tuple),
         variant=st.none() | st.sampled_from(["tame", "no-skip"]),
         tokens=st.none() | st.sampled_from(["patch", "patch-times-class"]),
+        prefix_tokens=st.none() | st.integers(0, 16),
         image_size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
         initial_bias=st.floats(-5, 5),
     ),
