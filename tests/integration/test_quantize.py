@@ -147,7 +147,9 @@ def test_for_every_processor_no_sum_saturates_and_the_record_says_so(made):
 def test_what_a_processor_without_vnni_would_spoil_is_refused_on_any(
     demo_export, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tame_deploy.calibration.passes.placement.step_overrides", lambda *_: {})
+    monkeypatch.setattr(
+        "tame_deploy.calibration.passes.placement.step_overrides", lambda *_, **__: {}
+    )
     monkeypatch.setattr("tame_deploy.calibration.quantize._BLAME_S", 0.0)
     artifact = open_artifact(demo_export)
     options = QuantizeOptions(**QUICK, recovery=(), floor=Floor(0.5, 0.5, SPOILT))

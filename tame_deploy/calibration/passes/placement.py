@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationMethod,
@@ -60,11 +61,13 @@ class Placement:
         target: whose kernels will run it.
         ranges: of every activation.
         excluded: names of the layers that stay in higher precision.
+        steps: of the output channels of layers whose weights were rounded to them.
     """
 
     target: Target
     ranges: Mapping[str, Range]
     excluded: frozenset[str] = field(default=frozenset())
+    steps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
@@ -88,9 +91,9 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
         fused, nodes = fuse_bounds(graph, ranges, nodes)
         options: dict[str, Any] = {
             "OpTypesToExcludeOutputQuantization": sorted(_FLOAT_OUTPUT),
-            "TensorQuantOverrides": step_overrides(fused, nodes)
-            if placement.target == "cpu"
-            else {},
+            "TensorQuantOverrides": step_overrides(
+                fused, nodes, placement.steps, portable=placement.target == "cpu"
+            ),
         }
         model = _insert(fused, ranges, nodes, sorted(_PASSING), QuantType.QUInt8, options)
         rescale_hard_sigmoids(model, gates)
@@ -104,6 +107,7 @@ def quantize_graph(graph: Graph, placement: Placement) -> onnx.ModelProto:
             "AddQDQPairToWeight": True,
             "DedicatedQDQPair": True,
             "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"],
+            "TensorQuantOverrides": step_overrides(graph, nodes, placement.steps, portable=False),
         }
         model = _insert(graph, placement.ranges, nodes, [], QuantType.QInt8, options)
         _restore_excluded_inputs(model, graph, placement.excluded)

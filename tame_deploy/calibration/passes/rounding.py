@@ -1,8 +1,10 @@
-"""Weights rounded together: each makes up for what rounding those before it did to the output.
+"""Weights rounded together: each makes up for what rounding the others did to the output.
 
 To round each weight to the nearest code is best for the weights, not for what the layer gives:
 inputs are correlated, so the error of one weight can be taken back by the next (Frantar et al.,
 GPTQ, ICLR 2023, algorithm 1; the objective is equation 4 of Nagel et al., AdaRound, ICML 2020).
+Then each code is looked at again with all others in place (Behdin et al., QuantEase, 2023).
+Short rows get the best of several steps: how well a few codes fit is luck, and can be drawn again.
 What is left of it on the mean input goes into the bias.
 """
 
@@ -26,16 +28,25 @@ __all__ = ["RoundedLayer", "round_layer", "with_rounded"]
 _DAMPING = 0.1
 #: So many weights of a row are rounded before the others of the row learn of it.
 _BLOCK = 128
+#: How often each code is looked at again.
+_SWEEPS = 2
+#: Steps are tried up to this factor wider, at most so many, and fewer for long rows: all steps of
+#: a row together are tried on so many weights.
+_WIDEST, _MOST_STEPS, _WEIGHTS_TRIED = 1.15, 10, 640
 
 Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RoundedLayer:
-    """A layer's weight with values that have codes, and its bias if it has one of its own."""
+    """A layer's weight in whole steps, and its bias if it has one of its own.
+
+    `steps` are those of the output channels, (channels,).
+    """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    steps: NDArray[np.float64]
 
 
 def with_rounded(
@@ -57,9 +68,6 @@ def round_layer(
 ) -> RoundedLayer | None:
     """Return a layer rounded for the inputs it meets, or None if it shares its weight.
 
-    The steps that a quantizer derives from the weight stay as they are: the weights that decide
-    them keep their values, and no other grows beyond them.
-
     Args:
         graph: before Q/DQ pairs are inserted.
         layer: one of its layers.
@@ -71,29 +79,47 @@ def round_layer(
     weight = graph.weight(layer.input[1])
     axis = output_axis(layer)
     rows = np.moveaxis(weight, axis, 0).astype(np.float64)
-    steps = layer_steps(graph, layer, portable=portable)[:, None]
     groups, length = moments.total.shape
-    flat = rows.reshape(-1, length)
+    by_group = rows.reshape(groups, -1, length)
     bias = _own_bias(graph, layer)
-    second = moments.second(centred=bias is not None)
-    shape = (groups, -1, length)
-    codes = np.rint(flat / steps)
+    least = layer_steps(graph, layer, portable=portable).reshape(groups, -1)
     pairs = portable and not is_depthwise(layer, weight.shape)
-    free, lowest, highest = _room(flat, codes, pairs=pairs)
-    found = _rounded_in_turn(
-        (flat / steps).reshape(shape),
-        second,
-        np.where(free, lowest, codes).reshape(shape),
-        np.where(free, highest, codes).reshape(shape),
-    ).reshape(flat.shape)
-    kept = np.where(free, found * steps, flat).reshape(rows.shape)
+    codes, steps = _best_codes(by_group, least, moments.second(centred=bias is not None), pairs)
+    found = codes * steps[:, :, None]
     if bias is not None:
-        error = (found * steps - flat).reshape(shape)
-        bias = bias - np.einsum("gol,gl->go", error, moments.mean).reshape(-1)
+        bias = bias - np.einsum("gol,gl->go", found - by_group, moments.mean).reshape(-1)
     return RoundedLayer(
-        np.moveaxis(kept, 0, axis).astype(np.float32),
+        np.moveaxis(found.reshape(rows.shape), 0, axis).astype(np.float32),
         None if bias is None else bias.astype(np.float32),
+        steps.reshape(-1),
     )
+
+
+def _best_codes(rows: Rows, least: Rows, second: Rows, pairs: bool) -> tuple[Rows, Rows]:
+    """Return codes (groups, rows, D), and the step of each row (groups, rows) that suits it best.
+
+    Args:
+        rows: (groups, rows, D).
+        least: the finest steps, (groups, rows).
+        second: second moments of the inputs, (groups, D, D).
+        pairs: whether sums of two weights of a row must stay below a bound, as `least` has it.
+    """
+    groups, _, length = rows.shape
+    tried = min(_MOST_STEPS, max(1, _WEIGHTS_TRIED // length))
+    widths = np.linspace(1, _WIDEST, tried) if tried > 1 else np.ones(1)
+    steps = least[:, None] * widths[:, None]  # (groups, tried, rows)
+    values = (rows[:, None] / steps[..., None]).reshape(groups, -1, length)
+    strength = np.einsum("gll->gl", second).mean(axis=1)
+    damping = _DAMPING * np.maximum(strength, np.finfo(np.float32).tiny)
+    damped = second + damping[:, None, None] * np.eye(length)
+    lowest, highest = _room(np.rint(values), pairs=pairs)
+    codes = _rounded_in_turn(values, damped, lowest, highest)
+    codes = _looked_at_again(codes, values, damped, lowest, highest)
+    error = codes - values
+    lost = ((error @ damped) * error).sum(axis=2).reshape(steps.shape) * steps**2
+    best = lost.argmin(axis=1)[:, None]  # (groups, 1, rows)
+    chosen = np.take_along_axis(codes.reshape(*steps.shape, length), best[..., None], 1)
+    return chosen[:, 0], np.take_along_axis(steps, best, 1)[:, 0]
 
 
 def _own_bias(graph: Graph, layer: onnx.NodeProto) -> NDArray[np.float64] | None:
@@ -105,22 +131,25 @@ def _own_bias(graph: Graph, layer: onnx.NodeProto) -> NDArray[np.float64] | None
     return bias if bias.ndim == 1 else None
 
 
-def _room(rows: Rows, codes: Rows, *, pairs: bool) -> tuple[NDArray[np.bool_], Rows, Rows]:
-    """Return which weights may get another code, and the lowest and highest of each row.
+def _room(codes: Rows, *, pairs: bool) -> tuple[Rows, Rows]:
+    """Return the lowest and the highest code that each weight of rows (..., D) may get.
 
-    The largest decides the step; where sums of pairs matter, the two largest on either side of
-    zero do.
+    None may grow beyond the largest; where sums of pairs matter, none but the largest on its side
+    of zero beyond the second largest there.
     """
-    free = np.ones(rows.shape, bool)
-    if not pairs or rows.shape[1] < 2:
-        largest = np.abs(rows).argmax(axis=1)[:, None]
-        np.put_along_axis(free, largest, values=False, axis=1)
-        peak = np.abs(np.take_along_axis(codes, largest, axis=1))
-        return free, -peak, peak
-    order = np.argsort(rows, axis=1)
-    np.put_along_axis(free, order[:, [0, 1, -2, -1]], values=False, axis=1)
-    ordered = np.take_along_axis(codes, order, axis=1)
-    return free, np.minimum(ordered[:, [1]], 0), np.maximum(ordered[:, [-2]], 0)
+    if not pairs or codes.shape[-1] < 2:
+        peak = np.broadcast_to(np.abs(codes).max(axis=-1, keepdims=True), codes.shape)
+        return -peak, peak
+    ordered = np.sort(codes, axis=-1)
+    bounds = []
+    for first, second, place in (
+        (np.minimum(ordered[..., :1], 0), np.minimum(ordered[..., 1:2], 0), codes.argmin(axis=-1)),
+        (np.maximum(ordered[..., -1:], 0), np.maximum(ordered[..., -2:-1], 0), codes.argmax(-1)),
+    ):
+        bound = np.broadcast_to(second, codes.shape).copy()
+        np.put_along_axis(bound, place[..., None], first, axis=-1)
+        bounds.append(bound)
+    return bounds[0], bounds[1]
 
 
 def _rounded_in_turn(values: Rows, second: Rows, lowest: Rows, highest: Rows) -> Rows:
@@ -129,12 +158,9 @@ def _rounded_in_turn(values: Rows, second: Rows, lowest: Rows, highest: Rows) ->
     Those first whose inputs are largest: the others can make up for them.
     """
     length = second.shape[-1]
-    strength = np.einsum("gll->gl", second)
-    order = np.argsort(-strength, axis=1, kind="stable")
-    damping = _DAMPING * np.maximum(strength.mean(axis=1), np.finfo(np.float32).tiny)
+    order = np.argsort(-np.einsum("gll->gl", second), axis=1, kind="stable")
     second = np.take_along_axis(second, order[:, :, None], 1)
     second = np.take_along_axis(second, order[:, None], 2)
-    second = second + damping[:, None, None] * np.eye(length)
     upper = np.linalg.cholesky(np.linalg.inv(second)).transpose(0, 2, 1)
     left, low, high = (
         np.take_along_axis(np.broadcast_to(a, values.shape), order[:, None], 2).copy()
@@ -156,3 +182,18 @@ def _rounded_in_turn(values: Rows, second: Rows, lowest: Rows, highest: Rows) ->
     found: Rows = np.empty_like(codes)
     np.put_along_axis(found, np.broadcast_to(order[:, None], codes.shape), codes, axis=2)
     return found
+
+
+def _looked_at_again(codes: Rows, values: Rows, second: Rows, lowest: Rows, highest: Rows) -> Rows:
+    """Return codes of which none alone could be better: each is chosen with all others in place."""
+    codes = codes.copy()
+    for start in [*range(0, codes.shape[2], _BLOCK)] * _SWEEPS:
+        block = slice(start, start + _BLOCK)
+        slope = (codes - values) @ second[:, :, block]
+        for place in range(slope.shape[2]):
+            at = start + place
+            best = codes[:, :, at] - slope[:, :, place] / second[:, at, at, None]
+            best = np.clip(np.rint(best), lowest[:, :, at], highest[:, :, at])
+            slope += (best - codes[:, :, at])[:, :, None] * second[:, None, at, block]
+            codes[:, :, at] = best
+    return codes

@@ -7,7 +7,7 @@ if no two weights of a channel can overflow, whichever they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,20 +55,27 @@ def _largest_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.maximum(above, -below), np.float64)
 
 
-def step_overrides(graph: Graph, nodes: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return portable steps by weight, as ONNX Runtime's tool takes them.
+def step_overrides(
+    graph: Graph, nodes: Collection[str], own: Mapping[str, NDArray[np.float64]], *, portable: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Return steps by weight, as ONNX Runtime's tool takes them; it sets those of others itself.
 
     Args:
         graph: before Q/DQ pairs are inserted.
         nodes: names of the nodes that are quantized.
+        own: steps of the layers whose weights were rounded to them.
+        portable: whether all others get steps such that every processor gives the same.
     """
     steps: dict[str, tuple[int, NDArray[np.float64]]] = {}
     for layer in graph.layers:
-        if layer.name not in nodes:
+        if layer.name not in nodes or not (portable or layer.name in own):
             continue
-        name, own = str(layer.input[1]), layer_steps(graph, layer, portable=True)
-        axis, shared = steps.get(name, (output_axis(layer), own))
-        steps[name] = axis, np.maximum(own, shared)
+        found = own.get(str(layer.name))
+        if found is None:
+            found = layer_steps(graph, layer, portable=True)
+        name = str(layer.input[1])
+        axis, shared = steps.get(name, (output_axis(layer), found))
+        steps[name] = axis, np.maximum(found, shared)
     zero = np.array(0, np.int8)
     return {
         name: [{"axis": axis, "scale": np.float32(step), "zero_point": zero} for step in found]

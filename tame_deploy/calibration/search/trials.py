@@ -103,7 +103,8 @@ class Trials:
         mixed = plan.precision == "int8+fp16"
         if mixed:
             graph = at_least_opset(graph, QDQ_HALF_OPSET)
-        model = quantize_graph(graph, Placement(plan.target, ranges, plan.excluded))
+        steps = {name: layer.steps for name, layer in rounded.items()}
+        model = quantize_graph(graph, Placement(plan.target, ranges, plan.excluded, steps))
         if not mixed:
             return model
         return halve(Graph(onnx.shape_inference.infer_shapes(model, data_prop=True)))
