@@ -11,7 +11,13 @@ from tame_deploy.calibration.arithmetic.overflow import may_overflow
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.moments import InputMoments, _is_known, _windows
 from tame_deploy.calibration.passes.placement import TARGETS, Placement, quantize_graph
-from tame_deploy.calibration.passes.rounding import RoundedLayer, round_layer, with_rounded
+from tame_deploy.calibration.passes.rounding import (
+    RoundedLayer,
+    _looked_at_again,
+    _room,
+    round_layer,
+    with_rounded,
+)
 from tame_deploy.calibration.passes.weights import layer_steps, output_axis
 from tests.unit.calibration.graphs import pictures, small_graph
 from tests.unit.calibration.test_graphs import spans
@@ -88,7 +94,12 @@ def test_what_a_layer_gives_is_closer_than_with_every_weight_rounded_by_itself(n
 @pytest.mark.parametrize("portable", [True, False])
 @pytest.mark.parametrize("name", LAYERS)
 def test_rounded_weights_are_whole_steps_that_no_processor_spoils(name, portable):
-    graph, layer, moments, _ = a_layer(name)
+    graph, _, moments, _ = a_layer(name)
+    weight = graph.weight("w").copy()
+    weight[(slice(None), *[0] * (weight.ndim - 1))] *= 4  # one that stands out leaves others room
+    weight[(0, slice(None), *[0] * (weight.ndim - 2))] *= 4
+    graph = graph.with_weights({"w": weight})
+    layer = graph.layers[0]
     rounded = round_layer(graph, layer, moments, portable=portable)
     codes = in_steps(layer, rounded.weight, rounded.steps)
     np.testing.assert_allclose(codes, np.round(codes), atol=1e-4)
@@ -98,6 +109,39 @@ def test_rounded_weights_are_whole_steps_that_no_processor_spoils(name, portable
     least = layer_steps(graph, layer, portable=portable)
     assert (rounded.steps >= least).all()
     assert (rounded.steps > least).any()  # short rows take the step that suits them best
+
+
+def test_only_the_largest_code_on_its_side_of_zero_may_exceed_the_second_largest():
+    codes = np.array([[100.0, 20, -5, 28], [-90, 3, -30, -2]])
+    lowest, highest = _room(codes, pairs=True)
+    np.testing.assert_array_equal(lowest, [[0, 0, -5, 0], [-90, -30, -30, -30]])
+    np.testing.assert_array_equal(highest, [[100, 28, 28, 28], [0, 3, 0, 0]])
+    np.testing.assert_array_equal(_room(codes, pairs=False)[1], [[100] * 4, [90] * 4])
+
+
+def test_a_second_look_takes_error_off_codes_and_leaves_the_best_alone():
+    random = np.random.default_rng(0)
+    causes = random.standard_normal((2, 140, 10))  # more weights than are looked at together
+    second = causes @ causes.transpose(0, 2, 1) / 10 + 0.1 * np.eye(140)
+    values = random.uniform(-49, 49, (2, 3, 140))
+    bounds = np.full(values.shape, -50.0), np.full(values.shape, 50.0)
+
+    def lost(codes):
+        return (((codes - values) @ second) * (codes - values)).sum()
+
+    nearest = np.clip(np.rint(values), *bounds)
+    once = _looked_at_again(nearest, values, second, *bounds)
+    assert lost(once) < 0.7 * lost(nearest)
+    assert (np.abs(once) <= 50).all()
+    assert (once == np.rint(once)).all()
+    settled = once
+    for _ in range(10):
+        settled = _looked_at_again(settled, values, second, *bounds)
+    for place in range(140):  # now no code alone could be better
+        for change in (-1, 1):
+            other = settled.copy()
+            other[..., place] = np.clip(other[..., place] + change, -50, 50)
+            assert lost(other) >= lost(settled)
 
 
 @pytest.mark.parametrize("target", TARGETS)
