@@ -114,6 +114,12 @@ class Repository:
         return tuple(self._entries)
 
     @property
+    def most_values(self) -> int:
+        """Numbers in the pictures of the largest request that a model takes."""
+        models = (entry.model for entry in self._entries.values())
+        return max((model.contract.json_bounds.values for model in models if model), default=0)
+
+    @property
     def backends(self) -> dict[str, str]:
         """What runs each model that is open, in words."""
         models = {name: entry.model for name, entry in self._entries.items()}

@@ -102,6 +102,14 @@ def test_more_fields_than_any_request_has_are_refused_before_they_are_read(unhar
     assert "more than 10000 fields" in error.details()
 
 
+def test_more_packed_integers_than_the_model_takes_are_refused_before_they_are_read(unharmed):
+    request = good_request()
+    request.inputs[0].contents.bool_contents.extend(bytes(1_000_000))
+    error = failure(lambda: unharmed.unary_unary(_INFER)(request.SerializeToString(), timeout=20))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "packed integers" in error.details()
+
+
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _OTHERS = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ModelReady", f"/{_HEALTH}/Check",
            f"/{_HEALTH}/Watch", f"/{_REFLECTION}/ServerReflectionInfo")  # fmt: skip

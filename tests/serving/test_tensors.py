@@ -139,7 +139,7 @@ def test_an_answer_is_the_same_on_both_transports():
 
 
 def decoded(request):
-    return decode_message(receive(request.SerializeToString()))
+    return decode_message(receive(request.SerializeToString(), 0))
 
 
 def test_typed_contents_that_are_not_of_their_datatype_are_refused():

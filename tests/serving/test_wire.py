@@ -53,7 +53,7 @@ def by_protobuf(data):
 
 
 def same(data):
-    expected, found = by_protobuf(data), receive(data)
+    expected, found = by_protobuf(data), receive(data, 0)
     assert isinstance(found, RequestError) == (expected is None)
     if expected is not None:
         assert [bytes(raw) for raw in found.raw] == list(expected.raw_input_contents)
@@ -103,7 +103,7 @@ def one(number, data):
     return b"".join(wire.field(number, [data]))
 
 
-INPUT, PARAMETERS, CONTENTS, STRINGS, RAW = 5, 4, 5, 8, 7
+INPUT, SHAPE, PARAMETERS, CONTENTS, STRINGS, RAW = 5, 3, 4, 5, 8, 7
 #: Each is two fields, in the entry of the map and in the message around it.
 NAMED = [one(PARAMETERS, one(1, b"%06d" % number)) for number in range(250_000)]
 MANY = {
@@ -123,24 +123,42 @@ MANY = {
 
 @pytest.mark.parametrize("name", MANY)
 def test_fields_without_end_are_not_read(name):
-    found = receive(MANY[name])
+    found = receive(MANY[name], 0)
     assert isinstance(found, RequestError)
     assert "more than 10000 fields" in str(found)
 
 
 def test_so_many_fields_and_no_more_are_read():
     most = one(INPUT, b"".join(NAMED[: wire.MOST_FIELDS // 2 - 1]) + one(1, b"images"))
-    assert len(receive(most).message.inputs[0].parameters) == wire.MOST_FIELDS // 2 - 1
-    assert isinstance(receive(most + one(RAW, b"")), RequestError) is False
-    assert isinstance(receive(most + one(1, b"demo")), RequestError)
+    assert len(receive(most, 0).message.inputs[0].parameters) == wire.MOST_FIELDS // 2 - 1
+    assert isinstance(receive(most + one(RAW, b""), 0), RequestError) is False
+    assert isinstance(receive(most + one(1, b"demo"), 0), RequestError)
 
 
 @pytest.mark.parametrize("many", [b"\x7f" * 20_000, b"\x2a\x7f" + b"\xff" * 20_000])
 def test_what_is_broken_among_the_first_fields_is_called_broken(many):
-    assert "cut off" in str(receive(many))
+    assert "cut off" in str(receive(many, 0))
 
 
 def test_numbers_in_one_field_are_one_however_many():
     values = np.zeros(1_000_000, "<f4").tobytes()
-    found = receive(one(INPUT, one(CONTENTS, one(6, values))))
+    found = receive(one(INPUT, one(CONTENTS, one(6, values))), 0)
     assert len(found.message.inputs[0].contents.fp32_contents) == 1_000_000
+
+
+PACKED = {
+    "bools": one(CONTENTS, one(1, bytes(200_000))),
+    "integers": one(CONTENTS, one(2, b"\x80\x01" * 200_000)),
+    "long-integers": one(CONTENTS, one(5, (b"\xff" * 9 + b"\x01") * 200_000)),
+    "in-pieces": one(CONTENTS, one(4, bytes(1000)) * 200),
+    "sizes": one(SHAPE, b"\x01" * 200_000),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_so_many_packed_integers_as_a_model_takes_are_read_and_not_many_more(name):
+    data = one(INPUT, PACKED[name])
+    refused = receive(data, 99_999)
+    assert isinstance(refused, RequestError)
+    assert "more than 199999 packed integers" in str(refused)
+    assert not isinstance(receive(data, 100_000), RequestError)

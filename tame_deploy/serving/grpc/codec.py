@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
@@ -41,8 +42,18 @@ _STREAMED_RESPONSE = _Streamed.DESCRIPTOR.fields_by_name["infer_response"].numbe
 _SHARED_MEMORY = "shared_memory_region"
 #: Bytes of any message that has no tensors.
 _SMALL = 64 * 1024
+#: Packed integers that any request may hold beside its pictures: classes and sizes.
+_NUMBERS_BESIDES = 100_000
 _BROKEN = "the message is cut off, or of another kind"
 
+#: What is parsed number by number where it is packed; floats are copied as they lie.
+_VARINTS = (
+    FieldDescriptor.TYPE_BOOL,
+    FieldDescriptor.TYPE_INT32,
+    FieldDescriptor.TYPE_INT64,
+    FieldDescriptor.TYPE_UINT32,
+    FieldDescriptor.TYPE_UINT64,
+)
 #: Where typed contents are. FP16 has no place of its own: it comes as raw bytes alone.
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -82,20 +93,23 @@ class Received:
 
 
 def _nested(kind: Any) -> wire.Nested:
-    return {one.number: _nested(one.message_type) for one in kind.fields if one.message_type}
+    found = {one.number: _nested(one.message_type) for one in kind.fields if one.message_type}
+    return {**found, **{one.number: None for one in kind.fields if one.type in _VARINTS}}
 
 
 _NESTED = _nested(_Request.DESCRIPTOR)
 
 
-def receive(data: bytes) -> Received | RequestError:
-    """Return a ModelInferRequest, or what is wrong with one that is broken or has too many fields.
+def receive(data: bytes, most_numbers: int) -> Received | RequestError:
+    """Return a ModelInferRequest, or what is wrong with one that is broken or holds too much.
 
-    gRPC reads messages by it, and cannot be told of an error otherwise.
+    gRPC reads messages by it, and cannot be told of an error otherwise. Of packed integers,
+    `most_numbers` are read, and some that no model counts.
     """
+    most_numbers += _NUMBERS_BESIDES
     try:
         found = wire.split(data, _RAW_INPUTS)
-        wire.check_fields(data if found is None else found[0], _NESTED)
+        wire.check_fields(data if found is None else found[0], _NESTED, most_numbers)
         if found is not None:
             return Received(_Request.FromString(found[0]), found[1])
         message = _Request.FromString(data)
@@ -107,6 +121,9 @@ def receive(data: bytes) -> Received | RequestError:
             f"the message has more than {wire.MOST_FIELDS} fields, parameters and strings in all; "
             "send numbers packed or raw"
         )
+    except wire.TooManyNumbersError:
+        words = f"the message has more than {most_numbers} packed integers; send tensors raw"
+        return RequestError(words, Fault.TOO_LARGE)
 
 
 def small_message(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

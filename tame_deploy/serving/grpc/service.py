@@ -54,11 +54,11 @@ class InferenceService:
         found = {}
         for name, (request, streams) in METHODS.items():
             if streams:
-                found[name] = grpc.stream_stream_rpc_method_handler(self._stream, receive)
+                found[name] = grpc.stream_stream_rpc_method_handler(self._stream, self._receive)
                 continue
             method = self._guarded(name, getattr(self, f"_{_snake(name)}"))
             if name == "ModelInfer":
-                found[name] = grpc.unary_unary_rpc_method_handler(method, receive)
+                found[name] = grpc.unary_unary_rpc_method_handler(method, self._receive)
             else:
                 found[name] = grpc.unary_unary_rpc_method_handler(
                     method,
@@ -66,6 +66,9 @@ class InferenceService:
                     lambda answer: answer.SerializeToString(),
                 )
         return grpc.method_handlers_generic_handler(SERVICE, found)
+
+    def _receive(self, data: bytes) -> Received | RequestError:
+        return receive(data, self._repository.most_values)
 
     def _guarded(
         self, name: str, method: Callable[[Any], Awaitable[Any]]

@@ -11,10 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-__all__ = ["MOST_FIELDS", "Nested", "TooManyFieldsError", "check_fields", "field", "split"]
+import numpy as np
 
-#: The fields of a message that are messages, by number, with theirs.
-Nested: TypeAlias = "Mapping[int, Nested]"
+__all__ = [
+    "MOST_FIELDS",
+    "Nested",
+    "TooManyFieldsError",
+    "TooManyNumbersError",
+    "check_fields",
+    "field",
+    "split",
+]
+
+#: The fields of a message that are messages, by number, with theirs; None for packed varints.
+Nested: TypeAlias = "Mapping[int, Nested | None]"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BEGIN_GROUP, _END_GROUP = 3, 4
@@ -24,10 +34,16 @@ _LONGEST = 5
 _LONGEST_EVER = 10
 #: Of a message with those in it: requests have some dozens, and each costs time.
 MOST_FIELDS = 10_000
+#: What is in a field that is neither a message nor packed.
+_NEITHER: Nested = {}
 
 
 class TooManyFieldsError(Exception):
     """A message whose fields nobody should read."""
+
+
+class TooManyNumbersError(Exception):
+    """A message whose packed numbers nobody should read."""
 
 
 class _NotPlainError(Exception):
@@ -80,17 +96,23 @@ def split(data: bytes, number: int) -> tuple[bytes, list[memoryview]] | None:
     return b"".join(rest), values
 
 
-def check_fields(data: bytes, nested: Nested) -> None:
+def check_fields(data: bytes, nested: Nested, most_numbers: int) -> None:
     """Count the fields of a message and of those in it, before a parser makes something of each.
 
     What a parser will refuse is counted up to there.
 
+    Args:
+        data: a whole message.
+        nested: what is in it.
+        most_numbers: that may be packed as varints.
+
     Raises:
         TooManyFieldsError: for more fields than any request has.
+        TooManyNumbersError: for more packed varints.
     """
     if len(data) <= MOST_FIELDS:
         return
-    place, fields, open_messages = 0, 0, [(len(data), nested)]
+    place, fields, left, open_messages = 0, 0, most_numbers, [(len(data), nested)]
     try:
         while open_messages:
             end, inside = open_messages[-1]
@@ -106,8 +128,11 @@ def check_fields(data: bytes, nested: Nested) -> None:
                 place = _any_varint(data, place)[1]
             elif kind == _BYTES:
                 size, place = _any_varint(data, place)
-                if number in inside:
-                    open_messages.append((place + size, inside[number]))
+                message = inside.get(number, _NEITHER)
+                if message is None:
+                    left = _less_packed(left, data, place, size)
+                if message:
+                    open_messages.append((place + size, message))
                 else:
                     place += size
             elif kind in (_FIXED32, _FIXED64):
@@ -116,6 +141,17 @@ def check_fields(data: bytes, nested: Nested) -> None:
                 return
     except IndexError:
         return
+
+
+def _less_packed(left: int, data: bytes, place: int, size: int) -> int:
+    """Return how many varints may be left behind these; each ends with a byte below 128."""
+    if size > left * _LONGEST_EVER:
+        raise TooManyNumbersError
+    found = np.frombuffer(data, np.int8)[place : place + size]
+    left -= int(np.count_nonzero(found >= 0))
+    if left < 0:
+        raise TooManyNumbersError
+    return left
 
 
 def _any_varint(data: bytes, place: int) -> tuple[int, int]:
