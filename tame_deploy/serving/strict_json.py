@@ -60,7 +60,7 @@ def _too_much(found: str, most: int) -> RequestError:
     return RequestError(words, Fault.TOO_LARGE)
 
 
-def parse_json(text: bytes) -> Any:
+def parse_json(text: bytes | memoryview) -> Any:
     """Return what a text of JSON says; the last of equal names counts.
 
     Raises:

@@ -68,10 +68,11 @@ class _Kept(io.BufferedReader):
         pass  # which whoever has read an answer would do
 
 
-def read_answers(connection: socket.socket) -> list[Answer]:
-    """Return all answers until the server ends the connection."""
-    found, kept = [], _Kept(socket.SocketIO(connection, "r"))
-    while (answer := read_answer(kept)) is not None:
+def read_answers(connection: socket.socket, most: int | None = None) -> list[Answer]:
+    """Return so many answers, or all until the server ends the connection."""
+    found: list[Answer] = []
+    kept = _Kept(socket.SocketIO(connection, "r"))
+    while len(found) != most and (answer := read_answer(kept)) is not None:
         found.append(answer)
     return found
 

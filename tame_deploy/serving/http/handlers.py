@@ -39,6 +39,8 @@ _T = TypeVar("_T")
 _SMALL = 64 * 1024
 #: Bodies of the largest size that may be held at a time.
 _BODIES = 16
+#: More bytes than any body has; a power of two, where all that is aligned begins.
+_ANY = 2**62
 #: What is not worth packing.
 _TINY = 1024
 
@@ -54,8 +56,8 @@ class Handlers:
         """Answer a request of the protocol."""
         model = self._model(request)  # whoever names none need not send a body
         path = request.path_params
-        async with self._body(request) as body:
-            length = request.headers.get(HEADER_LENGTH)
+        length = request.headers.get(HEADER_LENGTH)
+        async with self._body(request, aligned=json_size(length, _ANY)) as body:
             decode = partial(
                 decode_request,
                 body,
@@ -80,7 +82,7 @@ class Handlers:
         self._model(request)
         async with self._body(request) as body:
             work = explain_picture(
-                request, self._model(request), body, timeout_s=self._options.timeout_s
+                request, self._model(request), bytes(body), timeout_s=self._options.timeout_s
             )
             found = await _unless_gone(request, work)
         if found.media_type != "application/json":
@@ -124,7 +126,7 @@ class Handlers:
 
     async def index(self, request: Request) -> Response:
         """Tell the models and their states."""
-        async with self._body(request, _SMALL) as body:
+        async with self._body(request, most=_SMALL) as body:
             filters = parse_json(body) if body else {}
         only_ready = filters.get("ready", False) if isinstance(filters, dict) else None
         if not isinstance(only_ready, bool):
@@ -144,7 +146,9 @@ class Handlers:
         return self._repository.get(path["model"], path.get("version", ""))
 
     @asynccontextmanager
-    async def _body(self, request: Request, most: int | None = None) -> AsyncIterator[bytes]:
+    async def _body(
+        self, request: Request, *, most: int | None = None, aligned: int = 0
+    ) -> AsyncIterator[bytes | memoryview]:
         """Yield a request's body; all that are held at a time have a bound together."""
         limit, held = self._options.max_body_mb * 2**20, 0
 
@@ -158,8 +162,9 @@ class Handlers:
 
         try:
             yield await read_body(
-                request, limit=most or limit, timeout_s=self._options.body_timeout_s, hold=hold
-            )
+                request, limit=most or limit, timeout_s=self._options.body_timeout_s, hold=hold,
+                aligned=aligned,
+            )  # fmt: skip
         finally:
             self._held -= held
 

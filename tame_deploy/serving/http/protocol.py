@@ -7,6 +7,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,16 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tame_deploy.serving.faults import Fault
+from tame_deploy.serving.http.receiving import Receiver
 from tame_deploy.serving.logs import access, request_id, usable_id
 from tame_deploy.serving.statistics import Metrics
 
-__all__ = ["CONNECTION", "Protocol"]
+__all__ = ["CONNECTION", "LARGE", "Protocol"]
 
 #: Where a request's scope has the connection that it came over.
 CONNECTION = "tame_deploy.connection"
+#: Bytes that a body still has, from where on it is left to its request to say where they go.
+LARGE = 64 * 1024
 
 #: Bytes of a request line with its headers, and of what else is neither of a body nor an end.
 _MOST_OF_HEAD = 64 * 1024
@@ -65,6 +69,7 @@ class Protocol(HttpToolsProtocol):
     answer_timeout_s = 60.0
     most_connections = 1000
     metrics: Metrics
+    receiver: Receiver
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -91,6 +96,14 @@ class Protocol(HttpToolsProtocol):
         return not self.pipeline and not self._unparsed
 
     @property
+    def body_left(self) -> int:
+        """Bytes to come of the body of the request whose turn it is, if their number was told.
+
+        0 also where requests behind it came: then its body is there.
+        """
+        return self._body_left if self.cycle is self._answering else 0
+
+    @property
     def is_lost(self) -> bool:
         """Whether the request whose turn it is gets no answer any more, or not all of it."""
         return self._answering is not None and self._answering.disconnected
@@ -112,7 +125,11 @@ class Protocol(HttpToolsProtocol):
         view = memoryview(data)
         while place < len(data) and len(self.pipeline) < _MOST_AHEAD and not self._is_over:
             end = self._end_of_piece(data, place)
-            self._feed(view[place:end])
+            if self._body_left:
+                self.on_body(data[place:end])
+                self._end_body()
+            else:
+                self._feed(view[place:end])
             place = end
         self._unparsed = b"" if self._is_over else data[place:]
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
@@ -138,6 +155,18 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Fault.INVALID.status, f"the request is not valid HTTP: {error!s:.200}")
         if self._idle_size > _MOST_OF_HEAD:
             self._refuse_head()
+
+    def body_came(self, size: int) -> None:
+        """Note that so much of a body came, which went elsewhere."""
+        self._idle_size = 0
+        self._body_left -= size
+        self._end_body()
+
+    def _end_body(self) -> None:
+        """End a body whose length was told, if it is there: the parser does not see these."""
+        if not self._body_left:
+            self.parser = _new_parser(self)
+            self.on_message_complete()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -183,7 +212,7 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
             return
         request.body = body  # type: ignore[assignment]  # uvicorn would copy it in, and out again
-        if len(body) > HIGH_WATER_LIMIT:
+        if len(body) > HIGH_WATER_LIMIT or self._body_left > LARGE:
             self.flow.pause_reading()
         request.message_event.set()
 
@@ -318,6 +347,14 @@ class Protocol(HttpToolsProtocol):
         access(transport="http", method="-", path="-", status=status, ms=0.0, client=client,
                size=len(body), error=words)  # fmt: skip
         request_id.reset(token)
+
+
+def _new_parser(protocol: Protocol) -> httptools.HttpRequestParser:
+    """Return a parser as uvicorn makes it."""
+    parser = httptools.HttpRequestParser(protocol)
+    with suppress(AttributeError):  # httptools before 0.6.3
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:

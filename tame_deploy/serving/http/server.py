@@ -8,7 +8,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,6 +17,7 @@ from tame_deploy.files import read_file
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.http.app import make_app
 from tame_deploy.serving.http.protocol import Protocol
+from tame_deploy.serving.http.receiving import Receiver
 from tame_deploy.serving.options import ServeOptions
 from tame_deploy.serving.repository import Repository
 
@@ -51,12 +51,16 @@ class _Uvicorn(uvicorn.Server):
             if sys.version_info >= (3, 11):
                 bounds["ssl_shutdown_timeout"] = _LEAVE_S
         kind: Any = config.http_protocol_class
-        protocol = partial(
-            kind,
-            config=config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
+
+        def protocol() -> Receiver:
+            return Receiver(
+                kind(
+                    config=config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                )
+            )
+
         self.servers = [
             await loop.create_server(
                 protocol, sock=one, ssl=config.ssl, backlog=config.backlog, **bounds
