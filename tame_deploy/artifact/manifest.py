@@ -287,6 +287,8 @@ def _check_consistent(manifest: Manifest) -> None:
         raise ManifestError(
             f"classes is {manifest.classes} but the head has {manifest.head.classes}"
         )
+    if manifest.task == "binary" and manifest.classes != 2:
+        raise ManifestError(f"task is binary but there are {manifest.classes} classes; expected 2")
     if manifest.weights.keys() != {"backbone", "head"}:
         raise ManifestError(f"weights names {sorted(manifest.weights)}; expected backbone and head")
     inputs = ["images", "class_ids"] if manifest.graph.explain == "selectable" else ["images"]

@@ -21,6 +21,7 @@ __all__ = [
     "InputKind",
     "Interpolation",
     "MapKind",
+    "OutputKind",
     "Task",
     "TensorSpec",
     "TokenUse",
@@ -33,6 +34,7 @@ ExplainMode = Literal["selectable", "predicted", "all"]
 InputKind = Literal["uint8", "uint16", "float32"]
 MapKind = Literal["minmax", "sigmoid", "logits"]
 Task = Literal["multiclass", "multilabel", "binary"]
+OutputKind = Literal["logits", "probabilities"]
 Crop = Literal["center", "none", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Width = Literal["channels", "classes"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tame_deploy.artifact.types import Crop, Interpolation
+from tame_deploy.artifact.types import Crop, Interpolation, OutputKind, Task
 from tame_deploy.cli.options import parse_numbers, parse_size
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class BackboneOptions:
     preprocessing: str | None
     transform_input: Literal["yes", "no"] | None
     prefix_tokens: int | None
+    task: Task | None
+    outputs: OutputKind | None
     trust_remote_code: bool
 
     def request(self, seed: int = 0) -> BackboneRequest:
@@ -60,6 +62,8 @@ class BackboneOptions:
             preprocessing=self.preprocessing,
             transform_input=None if self.transform_input is None else self.transform_input == "yes",
             prefix_tokens=self.prefix_tokens,
+            task=self.task,
+            outputs=self.outputs,
             trust_remote_code=self.trust_remote_code,
             seed=seed,
         )

@@ -26,10 +26,12 @@ from tame_deploy.cli.options import (
     MeanOption,
     PrefixTokensOption,
     PreprocessingOption,
+    OutputsOption,
     ProviderOption,
     RescaleOption,
     ResizeOption,
     StdOption,
+    TaskOption,
     ThreadsOption,
     TokensOption,
     TransformInputOption,
@@ -95,6 +97,8 @@ def evaluate(
     prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
+    task: TaskOption = None,
+    outputs: OutputsOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -135,6 +139,7 @@ def evaluate(
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
         variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
+        task=task, outputs=outputs,
         image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
         rescale=rescale, mean=mean, std=std, channel_order=channel_order,
         preprocessing=preprocessing, transform_input=transform_input,
@@ -150,9 +155,9 @@ def evaluate(
         folder = prepare_output(output, overwrite=overwrite)
         total = min(len(pictures), limit or len(pictures))
         with _bar() as bar:
-            task = bar.add_task("Evaluating", total=total)
+            row = bar.add_task("Evaluating", total=total)
             found = run_evaluation(
-                model, pictures, options, advance=lambda count: bar.advance(task, count)
+                model, pictures, options, advance=lambda count: bar.advance(row, count)
             )
     found.save(folder)
     plot = draw_scores([found], folder / "evaluation.png")
@@ -188,6 +193,8 @@ def compare(
     prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
+    task: TaskOption = None,
+    outputs: OutputsOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -235,6 +242,7 @@ def compare(
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
         variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
+        task=task, outputs=outputs,
         image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
         rescale=rescale, mean=mean, std=std, channel_order=channel_order,
         preprocessing=preprocessing, transform_input=transform_input,

@@ -64,6 +64,10 @@ LabelOption = Annotated[
     list[str] | None, typer.Option(help="Explain the class of this name, repeatable.")
 ]
 TopKOption = Annotated[int | None, typer.Option(help="Explain this many of the likeliest classes.")]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(help="List all classes at least so likely; 0.5 for multi-label artifacts."),
+]
 WebcamOption = Annotated[
     int | None, typer.Option(min=0, help="Explain a camera until Ctrl-C, by its number.")
 ]
@@ -119,6 +123,7 @@ def explain(
     class_id: ClassIdOption = None,
     label: LabelOption = None,
     top_k: TopKOption = None,
+    threshold: ThresholdOption = None,
     webcam: WebcamOption = None,
     every: EveryOption = 1,
     limit: LimitOption = None,
@@ -155,7 +160,7 @@ def explain(
     options = FileOptions(
         pictures=pictures, records=records, maps=maps, resume=resume, batch_size=batch_size,
         workers=workers, max_pixels=max_pixels or MAX_PIXELS,
-        window=None if window is None else parse_window(window),
+        window=None if window is None else parse_window(window), threshold=threshold,
     )  # fmt: skip
     if _is_url(artifact):
         told = _connect_options(

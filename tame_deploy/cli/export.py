@@ -23,7 +23,9 @@ from tame_deploy.cli.options import (
     PreprocessingOption,
     RescaleOption,
     ResizeOption,
+    OutputsOption,
     StdOption,
+    TaskOption,
     TokensOption,
     TransformInputOption,
     TrustOption,
@@ -37,6 +39,7 @@ from tame_deploy.cli.screen import (
     download_bar,
     show_parity,
     show_remarks,
+    show_task,
     step_spinner,
     warn_speed_only,
 )
@@ -70,6 +73,8 @@ def export(
     labels: Annotated[
         str | None, typer.Option(help="Class names: a file, imagenet, or numbers; the weights'.")
     ] = None,
+    task: TaskOption = None,
+    outputs: OutputsOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -114,7 +119,7 @@ def export(
         backbone=backbone, weights=weights, classes=classes, labels=labels, image_size=image_size,
         resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
         channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
-        prefix_tokens=prefix_tokens, trust_remote_code=trust_remote_code,
+        prefix_tokens=prefix_tokens, task=task, outputs=outputs, trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
     options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)
@@ -134,7 +139,9 @@ def _load_network(
         loaded = load_backbone(backbone, progress)
     show_remarks(loaded)
     with download_bar(f"{backbone.name} head") as progress:
-        return build_network(loaded, head, layers, progress)
+        network = build_network(loaded, head, layers, progress)
+    show_task(network.backbone)
+    return network
 
 
 def _show(artifact: Artifact) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
+from tame_deploy.artifact.task import TASK_WORDS
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
@@ -81,6 +82,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("head", f"{manifest.head.variant} ({_source(manifest.weights['head'])})"),
         ("layers", ", ".join(manifest.feature_layers)),
         ("classes", str(manifest.classes)),
+        ("task", f"{manifest.task}: {TASK_WORDS[manifest.task]}"),
         ("explains", f"{classes}; {graph.maps} maps"),
         ("pictures", f"{cut}, {image.interpolation}"),
         ("normalised", f"by the {image.normalise}, mean {image.mean}, std {image.std}"),

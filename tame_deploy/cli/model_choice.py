@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.cli.backbone_options import BackboneOptions
 from tame_deploy.cli.options import split_layers
-from tame_deploy.cli.screen import download_bar, notes, show_remarks
+from tame_deploy.cli.screen import download_bar, notes, show_remarks, show_task
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
@@ -113,15 +113,19 @@ class ModelChoice(BackboneOptions):
         from tame_deploy.model.backbones import load_backbone
         from tame_deploy.model.network import HeadRequest, build_network
 
+        request = self.request()
+        if artifact is not None and request.task is None:
+            request = replace(request, task=artifact.manifest.task)
         layers = split_layers(self.layers)
         head = HeadRequest(self.head, variant=self.variant, tokens=self.tokens)
         if artifact is not None and not self.knows_head:
             layers = layers or artifact.manifest.feature_layers
             head = HeadRequest("random", variant=self.variant, tokens=self.tokens or "patch")
         with download_bar(f"{self.backbone} weights") as progress:
-            backbone = load_backbone(self.request(), progress)
+            backbone = load_backbone(request, progress)
             network = build_network(backbone, head, layers, progress)
         show_remarks(backbone)
+        show_task(network.backbone)
         return network
 
     def _model(
@@ -163,6 +167,10 @@ def _check_same(model: EvaluatedModel, network: ExplainedNetwork) -> None:
             f"the artifact takes {model.image.height}x{model.image.width} pictures and knows "
             f"{len(model.labels)} classes; --backbone takes {image.height}x{image.width} and "
             f"knows {classes}, or prepares pictures otherwise. Name what it was exported from"
+        )
+    if network.task != model.task:
+        raise InputError(
+            f"the artifact is {model.task}; --task is {network.task}. Leave --task out"
         )
     _check_probabilities(model, network)
 

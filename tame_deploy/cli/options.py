@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from tame_deploy.artifact.sidecar import FlavourName
-from tame_deploy.artifact.types import Crop, Interpolation, TokenUse
+from tame_deploy.artifact.types import Crop, Interpolation, OutputKind, Task, TokenUse
 from tame_deploy.errors import InputError
 from tame_deploy.runtime.backends.table import backend_names, graph_backend_names
 
@@ -68,6 +68,17 @@ TransformInputOption = Annotated[
 ]
 TrustOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="hf: run code that comes with the model.")
+]
+TaskOption = Annotated[
+    Task | None,
+    typer.Option(
+        help="What the logits mean: one class of several (softmax), any labels (sigmoids), or one "
+        "logit for and against; found where it is certain."
+    ),
+]
+OutputsOption = Annotated[
+    OutputKind | None,
+    typer.Option(help="Whether the network ends in logits or in probabilities; noticed."),
 ]
 VariantOption = Annotated[
     Literal["tame", "no-skip-no-batchnorm", "sigmoid-branch", "no-skip"] | None,

@@ -41,6 +41,7 @@ __all__ = [
     "show_log",
     "show_parity",
     "show_remarks",
+    "show_task",
     "step_spinner",
     "warn_speed_only",
 ]
@@ -78,6 +79,15 @@ def show_remarks(backbone: Backbone) -> None:
     """Say what a user must know of how a backbone was read."""
     for line in backbone.remarks:
         notes.print(f"[yellow]note:[/] {escape(printable(line))}")
+
+
+def show_task(backbone: Backbone) -> None:
+    """Say what a network's outputs are taken for, where that is not the usual."""
+    from tame_deploy.model.task import task_note
+
+    note = task_note(backbone)
+    if note is not None:
+        notes.print(f"[yellow]task:[/] {note}")
 
 
 def warn_speed_only(manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from tame_deploy.cli.backbone_options import folder_name
 from tame_deploy.cli.options import (
     DataRootOption,
     PrefixTokensOption,
+    TaskOption,
     given_options,
     split_layers,
 )
@@ -37,6 +38,7 @@ _RECIPE_KEYS = {
     "layers": "model.layers",
     "prefix_tokens": "model.prefix_tokens",
     "preprocessing": "model.preprocessing",
+    "task": "model.task",
     "data": "data.train",
     "validation": "data.validation",
     "data_root": "data.root",
@@ -85,6 +87,7 @@ def train(
     layers: TrainLayersOption = None,
     prefix_tokens: PrefixTokensOption = None,
     preprocessing: TrainPreprocessingOption = None,
+    task: TaskOption = None,
     data: TrainDataOption = None,
     validation: Annotated[
         str | None, typer.Option(help="Pictures to validate on; a part of --data.")
@@ -114,6 +117,7 @@ def train(
         layers=split_layers(layers),
         prefix_tokens=prefix_tokens,
         preprocessing=preprocessing,
+        task=task,
         data=data,
         validation=validation,
         data_root=data_root,
@@ -170,6 +174,9 @@ def export_command(model: ModelConfig, head: Path) -> str:
     """Return the command that exports what was trained."""
     words = ["tame-deploy", "export", "--backbone", model.backbone]
     words += [] if model.weights == "default" else ["--weights", model.weights]
+    words += [] if model.classes is None else ["--classes", str(model.classes)]
+    for name in ("task", "outputs"):
+        words += [] if getattr(model, name) is None else [f"--{name}", getattr(model, name)]
     if model.image_size is not None:
         words += ["--image-size", "{}x{}".format(*model.image_size)]
     for name in ("mean", "std"):
@@ -191,6 +198,7 @@ def find_lr(
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
     preprocessing: TrainPreprocessingOption = None,
+    task: TaskOption = None,
     data: TrainDataOption = None,
     data_root: DataRootOption = None,
     batch_size: BatchOption = None,
@@ -210,6 +218,7 @@ def find_lr(
         weights=weights,
         layers=split_layers(layers),
         preprocessing=preprocessing,
+        task=task,
         data=data,
         data_root=data_root,
         batch_size=batch_size,

@@ -171,7 +171,8 @@ class CamMethod:
         self.name = name
         self.forward_passes = 0
         self.backward_passes = 0
-        self._module = network.backbone.module
+        self._module = network.classifier
+        self._binary = network.task == "binary"
         self._target, transform = _target(network, layer)
         self._batch_size = batch_size
         self._arguments: dict[str, Any] = {"reshape_transform": transform}
@@ -200,9 +201,7 @@ class CamMethod:
         return np.nan_to_num(np.concatenate(maps))
 
     def _explain(self, images: Tensor, class_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        targets = [ClassifierOutputTarget(int(class_id)) for class_id in class_ids]
+        targets = [_target_of(int(class_id), binary=self._binary) for class_id in class_ids]
         # The library's hooks stay as long as its object does, and keep every pass's activations.
         with (
             self._counting(),
@@ -230,6 +229,16 @@ class CamMethod:
             yield
         finally:
             handle.remove()
+
+
+def _target_of(class_id: int, *, binary: bool) -> Callable[[Tensor], Tensor]:
+    """Return what CAMs explain: a class's logit; of a binary network, how far it is ahead.
+
+    The logit of a binary network's first class is always 0, which nothing speaks for.
+    """
+    if binary:
+        return lambda logits: logits[class_id] - logits[1 - class_id]
+    return lambda logits: logits[class_id]
 
 
 def _target(

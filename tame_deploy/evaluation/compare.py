@@ -18,7 +18,7 @@ from tame_deploy.evaluation.evaluate import (
 )
 from tame_deploy.evaluation.plots import draw_scores
 from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
-from tame_deploy.metrics.evaluated_model import EvaluatedModel, probabilities_of
+from tame_deploy.metrics.evaluated_model import EvaluatedModel
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.picture.overlay import blend, contact_sheet
 
@@ -79,7 +79,7 @@ def draw_grid(
             class_ids = found.class_ids[:, 0]
             image = Image.fromarray(np.rint(batch.pixels[0] * 255).astype(np.uint8))
             label = model.labels[int(class_ids[0])]
-            cells.append((image, f"{label} {probabilities_of(found).max():.0%}"))
+            cells.append((image, f"{label} {model.probabilities_of(found).max():.0%}"))
             for method in methods:
                 maps = (
                     found.maps[:, 0] if method is None else method.explain(batch.pixels, class_ids)

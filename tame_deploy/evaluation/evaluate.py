@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
+from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec, Task
 from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
@@ -147,7 +147,7 @@ def evaluate(
     for batch in prepared_batches(pictures, model.image, options, unreadable, advance):
         predictions, maps, milliseconds = _timed_maps(model, batch, method)
         times.append(milliseconds / len(batch.indices))
-        columns["accuracy"].append(_accuracy(pictures, batch, predictions))
+        columns["accuracy"].append(_accuracy(pictures, batch, predictions, model.task))
         explained = model.explained(
             batch.pixels, predictions, batch.indices, maps=maps, masks=batch.masks
         )
@@ -193,9 +193,13 @@ def _scores(
 
 
 def _accuracy(
-    pictures: Pictures, batch: PreparedBatch, predictions: Predictions
+    pictures: Pictures, batch: PreparedBatch, predictions: Predictions, task: Task
 ) -> NDArray[np.float64]:
-    labels = [pictures.label(index) for index in batch.indices]
+    """Return 100 for each picture that is classified as it is labelled, 0 for others; (B).
+
+    NaN without a label, and of multi-label classifiers: one class a picture does not judge them.
+    """
+    labels = [None if task == "multilabel" else pictures.label(i) for i in batch.indices]
     return np.array(
         [
             np.nan if label is None else 100.0 * (label == predicted)
@@ -209,6 +213,7 @@ def _settings(
 ) -> dict[str, object]:
     settings: dict[str, object] = {
         "metrics": list(options.metrics),
+        "task": model.task,
         "input": model.image.dtype,
         "speed_only": model.speed_only,
     }

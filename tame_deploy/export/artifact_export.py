@@ -103,6 +103,7 @@ def _write_graph(
         feature_layers=tuple(feature.layer for feature in network.features),
         head=config,
         classes=config.classes,
+        task=network.task,
         inputs=inputs,
         outputs=outputs,
         image=image,
@@ -185,7 +186,7 @@ def parity_reference(
     drawn = [draw_picture(seed)[0] for seed in range(_CANDIDATES)]
     normalised = prepare_batch(drawn, image.for_input("float32"))
     pixels = [torch.from_numpy(one[None]) for one in normalised]
-    logits = torch.cat([network.tap(one)[0] for one in pixels])
+    logits = torch.cat([network.look(one)[0] for one in pixels])
     count = max(options.ranks(logits.shape[1]), 1)
     best = logits.topk(min(count + 1, logits.shape[1]), dim=1)
     gaps = (best.values[:, :-1] - best.values[:, 1:]).amin(1) if best.values.shape[1] > 1 else None

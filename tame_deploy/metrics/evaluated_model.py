@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact.directory import Artifact
-from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.artifact.task import probabilities
+from tame_deploy.artifact.types import ImageSpec, Task
 from tame_deploy.closing import Closing
 from tame_deploy.metrics.families import ExplainedBatch
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.protocol import Backend
-from tame_deploy.runtime.predict.predictor import Predictions, Predictor, softmax
+from tame_deploy.runtime.predict.predictor import Predictions, Predictor
 
 if TYPE_CHECKING:
     from tame_deploy.model.torch_backend import TorchBackend
@@ -25,7 +26,6 @@ __all__ = [
     "EvaluatedModel",
     "evaluated_artifact",
     "evaluated_network",
-    "probabilities_of",
 ]
 
 
@@ -52,6 +52,11 @@ class EvaluatedModel(Closing):
         """How pictures become the graph's `images`."""
         return self.predictor.image
 
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self.predictor.task
+
     def predict(self, pixels: NDArray[np.float32]) -> Predictions:
         """Return logits, and the map of the most likely class of each picture (K = 1).
 
@@ -65,7 +70,11 @@ class EvaluatedModel(Closing):
 
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities (B, C) of pictures (see `predict`)."""
-        return probabilities_of(self.predict(pixels))
+        return self.probabilities_of(self.predict(pixels))
+
+    def probabilities_of(self, predictions: Predictions) -> NDArray[np.float64]:
+        """Return the probabilities (B, C) of what `predict` returned, as the task has them."""
+        return probabilities(predictions.logits, self.task)
 
     def explained(
         self,
@@ -92,20 +101,16 @@ class EvaluatedModel(Closing):
             pixels=pixels,
             heat=heat_of(own if maps is None else maps, self.image.height, self.image.width),
             class_ids=class_ids,
-            confidences=probabilities_of(predictions)[rows, class_ids],
+            confidences=self.probabilities_of(predictions)[rows, class_ids],
             masks=[None] * len(pixels) if masks is None else masks,
             indices=indices,
             classify=self.probabilities,
+            task=self.task,
         )
 
     def close(self) -> None:
         """Close the backend."""
         self.predictor.backend.close()
-
-
-def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the probabilities (B, C), in float64 from the logits on."""
-    return softmax(predictions.logits.astype(np.float64))
 
 
 def evaluated_artifact(artifact: Artifact, backend: Backend) -> EvaluatedModel:
@@ -127,7 +132,7 @@ def evaluated_network(backend: TorchBackend) -> EvaluatedModel:
     labels: Sequence[str] = backbone.labels or [str(i) for i in range(classes)]
     return EvaluatedModel(
         name=f"{backbone.name} (PyTorch)",
-        predictor=Predictor(backend, backend.graph, backend.image, classes),
+        predictor=Predictor(backend, backend.graph, backend.image, classes, backend.network.task),
         labels=tuple(labels),
         backbone=backbone.name,
         speed_only=backbone.source.random or backend.network.head_source.random,

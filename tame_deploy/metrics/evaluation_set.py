@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact.manifest import Manifest
+from tame_deploy.artifact.types import Task
 from tame_deploy.metrics.masking import normalise
 from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -30,12 +31,14 @@ class NormalisedPredictions:
         class_ids: int64 (N), the class that each map explains.
         maps: float32 (N, h, w), stretched to [0, 1] however the graph finishes them.
         flat: bool (N), whether a map shows nothing.
+        task: what the logits mean.
     """
 
     logits: NDArray[np.float32]
     class_ids: NDArray[np.int64]
     maps: NDArray[np.float32]
     flat: NDArray[np.bool_]
+    task: Task = "multiclass"
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -44,7 +47,8 @@ class NormalisedPredictions:
 
     def rows(self, rows: NDArray[np.intp]) -> NormalisedPredictions:
         """Return the predictions for some of the pictures."""
-        return NormalisedPredictions(
+        return replace(
+            self,
             logits=self.logits[rows],
             class_ids=self.class_ids[rows],
             maps=self.maps[rows],
@@ -128,4 +132,5 @@ class EvaluationSet:
             class_ids=found.class_ids[:, 0],
             maps=normalise(maps),
             flat=flat,
+            task=self.manifest.task,
         )

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.task import THRESHOLD
+from tame_deploy.artifact.types import Task
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.masking import keep_highest, ranks
 from tame_deploy.metrics.road import impute
@@ -42,6 +44,7 @@ class ExplainedBatch:
         masks: where the object is, bool (H, W) each, or None.
         indices: numbers of the pictures, which seed what is random.
         classify: probabilities (N, C) of pictures (N, H, W, 3).
+        task: what the classifier's logits mean.
     """
 
     pixels: NDArray[np.float32]
@@ -51,17 +54,30 @@ class ExplainedBatch:
     masks: Sequence[NDArray[np.bool_] | None]
     indices: Sequence[int]
     classify: Classify
+    task: Task = "multiclass"
 
     def confidence_in(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probability (B) of each picture's class, given other pixels for it."""
         rows = np.arange(len(pixels))
         return self.classify(pixels)[rows, self.class_ids].astype(np.float64)
 
+    def keeps_class(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return 1 where a picture is still given its class with other pixels, else 0; (B).
+
+        A label is kept while it is at least as likely as not, whatever the others are. NaN for a
+        picture that no label was given to before.
+        """
+        if self.task != "multilabel":
+            return np.asarray(self.classify(pixels).argmax(axis=1) == self.class_ids, np.float64)
+        kept = self.confidence_in(pixels) >= THRESHOLD
+        return np.where(self.confidences >= THRESHOLD, kept, np.nan)
+
 
 def average_drop_and_increase(batch: ExplainedBatch) -> Scores:
     """AD = 100 max(0, Y - O) / Y and IC = 100 [O > Y] (Chattopadhyay et al., WACV 2018).
 
-    Y and O are the probability of the class predicted for the whole picture, whole and masked.
+    Y and O are the probability of the class predicted for the whole picture, whole and masked: a
+    softmax, or of a multi-label classifier a sigmoid.
     """
     scores: Scores = {}
     before = batch.confidences.astype(np.float64)
@@ -76,6 +92,8 @@ def average_drop_and_increase(batch: ExplainedBatch) -> Scores:
 def road(batch: ExplainedBatch) -> Scores:
     """Percent that keep their class when pixels are imputed (ROAD; Rong et al., ICML 2022).
 
+    What keeping a class means is `ExplainedBatch.keeps_class`.
+
     Most relevant pixels first (less is better), and least relevant first (more is better).
     """
     scores: Scores = {}
@@ -88,8 +106,7 @@ def road(batch: ExplainedBatch) -> Scores:
                 impute(picture, gone, seed=(index, percent))
                 for picture, gone, index in zip(batch.pixels, removed, batch.indices, strict=True)
             ]
-            kept = batch.classify(np.stack(filled)).argmax(axis=1) == batch.class_ids
-            scores[f"road_{order}_{percent}"] = 100.0 * kept
+            scores[f"road_{order}_{percent}"] = 100 * batch.keeps_class(np.stack(filled))
         curve = [scores[f"road_{order}_{percent}"] for percent in ROAD_PERCENTS]
         scores[f"road_{order}"] = np.mean(curve, axis=0)
     return scores

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from tame_deploy.artifact.manifest import FidelityReport
+from tame_deploy.artifact.task import agreement
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.evaluation_set import NormalisedPredictions
 from tame_deploy.metrics.similarity import correlations, overlaps
@@ -21,8 +22,9 @@ __all__ = ["Floor", "measure_fidelity", "parse_floor"]
 class Floor:
     """The least that is accepted, in [0, 1].
 
-    `top1` is the agreement on the most likely class, `iou15` the IoU of the top 15 % of the maps'
-    area, `pearson5` the 5th percentile of the maps' correlation.
+    `top1` is the agreement on the most likely class, or of multi-label classifiers on the labels
+    at least as likely as not (`tame_deploy.artifact.task.agreement`), `iou15` the IoU of the top
+    15 % of the maps' area, `pearson5` the 5th percentile of the maps' correlation.
     """
 
     top1: float = 0.94
@@ -105,7 +107,7 @@ def measure_fidelity(
     return FidelityReport(
         pictures=len(names),
         maps=len(same),
-        top1_agreement=float((expected.predicted == found.predicted).mean()),
+        top1_agreement=float(agreement(expected.logits, found.logits, expected.task).mean()),
         top5_agreement=_top_agreement(expected.logits, found.logits, 5),
         top1=_accuracy(found, labels),
         top1_fp32=_accuracy(expected, labels),
@@ -131,7 +133,12 @@ def measure_fidelity(
 
 
 def _accuracy(predictions: NormalisedPredictions, labels: Sequence[int | None]) -> float | None:
-    """Return the share of the labelled pictures that are classified rightly; None if none is."""
+    """Return the share of the labelled pictures that are classified rightly.
+
+    None if no picture is labelled, and of multi-label classifiers, which one class does not judge.
+    """
+    if predictions.task == "multilabel":
+        return None
     known = [i for i, label in enumerate(labels) if label is not None]
     truth = np.array([labels[i] for i in known])
     return float((predictions.predicted[known] == truth).mean()) if known else None

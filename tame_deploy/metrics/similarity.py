@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ def correlations(
     return np.where(either, (expected.flat & found.flat).astype(float), values)
 
 
-def _centred(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+def _centred(maps: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     centred: NDArray[np.float64] = flat - flat.mean(axis=1, keepdims=True)
     return centred
@@ -48,10 +50,12 @@ def squared_error(expected: NormalisedPredictions, found: NormalisedPredictions)
     """Return the joint error of logits and maps: the share of the signal's power that is lost.
 
     Each part is 0 for equal predictions and about 1 for unrelated ones: squared differences of
-    logits by the variance of the expected ones (what softmax ignores, a common shift, left out),
-    and 1 - r^2 of the maps.
+    logits by the variance of the expected ones (what softmax ignores, a common shift, left out,
+    except from a multi-label classifier's, which are no softmax's), and 1 - r^2 of the maps.
     """
-    difference = _centred(found.logits - expected.logits)
+    difference = (found.logits - expected.logits).astype(np.float64)
+    if expected.task != "multilabel":
+        difference = _centred(difference)
     variance = (_centred(expected.logits) ** 2).sum(axis=1)
     of_logits = (difference**2).sum(axis=1) / np.maximum(variance, 1e-12)
     of_maps = 1 - np.maximum(correlations(expected, found), 0) ** 2

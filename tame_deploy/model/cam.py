@@ -52,6 +52,8 @@ class _Call:
 def find_class_activation(backbone: Backbone) -> ClassActivation:
     """Return the head that the classifier of a backbone is.
 
+    Of one logit it has two classes: what speaks for the logit, and the same with the other sign.
+
     Raises:
         InputError: if the network does not end in global average pooling and one linear layer.
     """
@@ -67,11 +69,13 @@ def find_class_activation(backbone: Backbone) -> ClassActivation:
     module = classifier.module
     assert isinstance(module, (nn.Linear, nn.Conv2d))
     rows = module.weight.detach().float().flatten(1)  # (classes, C)
+    bias = torch.zeros(len(rows)) if module.bias is None else module.bias.detach().float().clone()
+    if backbone.task == "binary":
+        rows, bias = torch.cat([-rows, rows]), torch.cat([-bias, bias])
     classes, channels = rows.shape
     config = HeadConfig((channels,), classes, batch_norm=False, skip=False, branch="identity")
     head = AttentionHead(config)
     head.fuser.weight = nn.Parameter(rows[:, :, None, None].clone())
-    bias = torch.zeros(classes) if module.bias is None else module.bias.detach().float().clone()
     head.fuser.bias = nn.Parameter(bias)
     return ClassActivation(pooled.layer, head.eval().requires_grad_(False))
 
@@ -108,10 +112,15 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
 
 
 def _classifier(calls: dict[str, _Call], logits: Tensor) -> _Call | None:
-    """Return the call of the linear layer, or 1x1 convolution, whose answers are the logits."""
+    """Return the call of the linear layer, or 1x1 convolution, whose answers are the logits.
+
+    A softmax or sigmoids may follow it.
+    """
     for call in reversed(calls.values()):
-        if isinstance(call.module, nn.Linear) and _same(call.gave, logits):
-            return call
+        if isinstance(call.module, nn.Linear) and call.gave.ndim == 2:
+            ends = (call.gave, call.gave.softmax(1), call.gave.sigmoid())
+            if any(_same(end, logits) for end in ends):
+                return call
         if isinstance(call.module, nn.Conv2d) and call.module.kernel_size == (1, 1):
             pooled = (call.gave.mean((2, 3)), torch.relu(call.gave).mean((2, 3)))
             if any(_same(mean, logits) for mean in pooled):

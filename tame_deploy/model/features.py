@@ -168,7 +168,7 @@ def probe_layers(
     """
     with observing(tap.backbone) as seen:
         logits, outputs = run_backbone(tap, images)
-    if logits.ndim != 2:
+    if logits.ndim not in (1, 2):  # (B): one logit each
         shape = tuple(logits.shape)
         raise InputError(f"the backbone returns {shape}; expected logits of shape (batch, classes)")
     known = tap.prefix_tokens if prefix_tokens is None else prefix_tokens

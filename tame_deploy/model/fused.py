@@ -99,6 +99,8 @@ class FusedNetwork(nn.Module):
         self.backbone = network.tap
         self.branches = FoldedBranches(network.head)
         self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(maps)})
+        if network.answer.changes:
+            self.tail["answer"] = network.answer
         if explain != "all":
             self.tail["ranking"] = Ranking(ranks)
         self.eval()
@@ -114,6 +116,8 @@ class FusedNetwork(nn.Module):
         """
         pixels = images if self.preprocess is None else self.preprocess(images)
         logits, outputs = self.backbone(pixels)
+        if "answer" in self.tail:
+            logits = self.tail["answer"](logits)
         branches = self.branches(self.source[0].feature_maps(outputs))
         if self.explain == "all":
             map_logits = self.tail["maps"](branches, None)

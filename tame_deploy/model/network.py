@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.artifact.manifest import WeightsSource
-from tame_deploy.artifact.types import HeadConfig, TokenUse, variant_config
+from tame_deploy.artifact.types import HeadConfig, Task, TokenUse, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
@@ -22,6 +22,7 @@ from tame_deploy.model.geometry import FeatureMap
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
+from tame_deploy.model.task import Answer, probe_pictures, settle_task
 
 __all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
 
@@ -57,7 +58,28 @@ class ExplainedNetwork(nn.Module):
         self.features = features
         self.head = head
         self.head_source = head_source
+        self.answer = Answer(backbone.task or "multiclass", backbone.outputs or "logits")
         self.eval()
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self.answer.task
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The network alone, from normalised pictures to logits; it shares all weights."""
+        module = self.backbone.module
+        return nn.Sequential(module, self.answer) if self.answer.changes else module
+
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return logits (B, classes) and the layers' raw outputs.
+
+        Args:
+            images: normalised float32 (B, 3, H, W).
+        """
+        outputs, features = self.tap(images)
+        return self.answer(outputs), features
 
     def feature_maps(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the layers' raw outputs as (B, C_i, h_i, w_i)."""
@@ -73,7 +95,7 @@ class ExplainedNetwork(nn.Module):
         Args:
             images: normalised float32 (B, 3, H, W).
         """
-        logits, outputs = self.tap(images)
+        logits, outputs = self.look(images)
         return logits, self.head(self.feature_maps(outputs))
 
 
@@ -117,8 +139,7 @@ def build_network(
     chosen = choose_layers(backbone, layers)
     tap = FeatureTap(backbone.module, chosen).eval()
     features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
-    with torch.no_grad():
-        classes = int(tap(backbone.example)[0].shape[1])
+    backbone, classes = _settled(backbone, tap)
     if checkpoint is None:
         checkpoint = _random_head(request, features, classes)
     else:
@@ -139,9 +160,10 @@ def _cam_network(
             f"--head cam reads {found.layer}, which the classifier pools, and not "
             f"{', '.join(layers)}; leave --layers out"
         )
-    _check_labels(backbone, found.head.config.classes)
     tap = FeatureTap(backbone.module, [found.layer]).eval()
     features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
+    backbone, classes = _settled(backbone, tap)
+    _check_labels(backbone, classes)
     source = WeightsSource(
         "CAM: the classifier's own weights",
         backbone.source.random,
@@ -149,6 +171,14 @@ def _cam_network(
         backbone.source.licence,
     )
     return ExplainedNetwork(backbone, tap, features, found.head, source)
+
+
+@torch.no_grad()
+def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
+    """Return the backbone with its task, and the number of classes."""
+    given = tap(probe_pictures(backbone))[0]
+    settled = settle_task(backbone, given)
+    return settled, 2 if settled.task == "binary" else given.shape[1]
 
 
 def _check_labels(backbone: Backbone, classes: int) -> None:

@@ -255,6 +255,7 @@ class Contract:
         return {
             "backbone": manifest.backbone,
             "precision": manifest.precision,
+            "task": manifest.task,
             "manifest": _without_paths(manifest),
             "labels": "\n".join(self._labels),
             **({"speed_only": "random weights"} if manifest.speed_only else {}),

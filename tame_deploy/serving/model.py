@@ -324,6 +324,7 @@ class ServedModel:
         return Explanation(
             outputs["logits"], outputs["explained"], outputs["maps"], self.explainer.labels,
             pictures, image, manifest.graph.maps, manifest.speed_only,
+            manifest.task,
         )  # fmt: skip
 
     def _output(

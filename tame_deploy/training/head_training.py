@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
@@ -145,11 +146,25 @@ class HeadTraining:
         warmup = self.recipe.loss.area_warmup * self.total_steps
         area_scale = min(1.0, self.step / warmup) if warmup else 1.0
         with self.fabric.autocast():
-            terms, labels = self.masked.losses(batch.pixels.to(self.fabric.device), area_scale)
+            terms, labels = self.masked.losses(
+                batch.pixels.to(self.fabric.device), area_scale, draws=self._draws(batch)
+            )
             self._check_finite(terms, batch)
         self.seen.update(labels.tolist())
         self.fabric.backward(terms.total / self.recipe.run.accumulate)
         return torch.stack(terms).detach()
+
+    def _draws(self, batch: Batch) -> Tensor | None:
+        """Return what chooses among the labels of a picture, from seed, epoch and picture alone."""
+        if self.network.task != "multilabel":
+            return None
+        seed, epoch = self.recipe.run.seed, self.step // self.steps_per_epoch
+        classes = self.network.head.config.classes
+        rows = [
+            np.random.default_rng([seed, epoch, int(index), classes]).random(classes, np.float32)
+            for index in batch.indices
+        ]
+        return torch.from_numpy(np.stack(rows)).to(self.fabric.device)
 
     def _check_finite(self, terms: LossTerms, batch: Batch) -> None:
         if bool(torch.isfinite(terms.total)):

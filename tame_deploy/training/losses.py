@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tame_deploy.artifact.types import Task
 from tame_deploy.errors import InputError
 
 __all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "area", "map_losses", "variation"]
@@ -82,12 +83,21 @@ def variation(maps: Tensor, border: float = 0.3) -> Tensor:
     return (steps + border * edges) / (2 * maps.shape[0])
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """Return how unlikely the labels (B) are by logits (B, C), the mean of -log(probability)."""
+    if task != "multilabel":
+        return functional.cross_entropy(logits, labels)
+    own = logits.gather(1, labels[:, None])[:, 0]
+    return functional.softplus(-own).mean()  # binary cross entropy of the explained label
+
+
 def map_losses(
     config: LossConfig,
     maps: Tensor,
     masked_logits: Tensor,
     labels: Tensor,
     area_scale: float = 1.0,
+    task: Task = "multiclass",
 ) -> LossTerms:
     """Return the loss of a batch.
 
@@ -97,9 +107,10 @@ def map_losses(
         masked_logits: float (B, classes), the classifier's answer to the masked pictures.
         labels: int64 (B), the classifier's answer to the whole pictures.
         area_scale: share of the area's weight in force, 0 to 1, while it warms up.
+        task: what the logits mean.
     """
     maps = maps.float()  # half precision sums up badly
-    entropy = functional.cross_entropy(masked_logits.float(), labels) * config.cross_entropy
+    entropy = _cross_entropy(masked_logits.float(), labels, task) * config.cross_entropy
     size = area(maps, config.area_exponent, config.area_offset) * (config.area * area_scale)
     rough = variation(maps, config.border) * config.variation
     return LossTerms(torch.stack([entropy, size, rough]).sum(), entropy, size, rough)

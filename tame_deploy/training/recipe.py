@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli_w
 
 from tame_deploy.artifact.decoding import TOML, decode, read_toml
-from tame_deploy.artifact.types import MAX_UNREADABLE, TokenUse
+from tame_deploy.artifact.types import MAX_UNREADABLE, OutputKind, Task, TokenUse
 from tame_deploy.errors import InputError
 from tame_deploy.model.backbones.preprocessing import Preprocessing
 from tame_deploy.training.losses import LossConfig
@@ -60,6 +60,8 @@ class ModelConfig(Preprocessing):
     prefix_tokens: int | None = None
     head: str = "random"
     classes: int | None = None
+    task: Task | None = None
+    outputs: OutputKind | None = None
     preprocessing: str | None = None
     transform_input: bool | None = None
     trust_remote_code: bool = False

@@ -29,7 +29,7 @@ class MaskedStep:
         self.mean = torch.tensor(image.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(image.std).view(1, 3, 1, 1)
         self.tap = network.tap.eval()
-        self.masked_backbone: nn.Module = frozen_copy(network.backbone.module)
+        self.masked_backbone: nn.Module = frozen_copy(network.classifier)
         self._sums = self._weight_sums()
 
     def to(self, device: torch.device) -> MaskedStep:
@@ -42,7 +42,12 @@ class MaskedStep:
         return self
 
     def losses(
-        self, pixels: Tensor, area_scale: float = 1.0, *, alone: bool = False
+        self,
+        pixels: Tensor,
+        area_scale: float = 1.0,
+        *,
+        alone: bool = False,
+        draws: Tensor | None = None,
     ) -> tuple[LossTerms, Tensor]:
         """Return the loss and the classes that the classifier gives the pictures, int64 (B).
 
@@ -50,9 +55,10 @@ class MaskedStep:
             pixels: uint8 (B, 3, H, W).
             area_scale: share of the area's weight in force.
             alone: look at own maps whatever the configuration, and at no other process.
+            draws: float (B, classes) that choose among several labels of a picture (see `look`).
         """
         images = pixels.float() / 255
-        features, labels = self.look(images)
+        features, labels = self.look(images, draws)
         if self.config.maps == "batch" and not alone:
             every, first = gather_labels(labels)
             maps = torch.sigmoid(self.network.head.class_maps(features, every))  # (B, B', h, w)
@@ -61,13 +67,22 @@ class MaskedStep:
         else:
             own = maps = torch.sigmoid(self.network.head.class_maps(features, labels[:, None]))
         masked = self.classify(images * resize_map(own, self.size))
-        return map_losses(self.config, maps, masked, labels, area_scale), labels
+        return map_losses(self.config, maps, masked, labels, area_scale, self.network.task), labels
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return feature maps and predicted classes (B) of pictures in [0, 1]."""
-        logits, outputs = self.tap((images - self.mean) / self.std)
-        return self.network.feature_maps(outputs), logits.argmax(1)
+    def look(self, images: Tensor, draws: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return feature maps and predicted classes (B) of pictures in [0, 1].
+
+        That is the likeliest class. Of a multi-label classifier it would be the commonest label in
+        nearly every picture; with `draws` it is, of the labels that are at least as likely as not,
+        the one with the highest number.
+        """
+        logits, outputs = self.network.look((images - self.mean) / self.std)
+        likeliest = logits.argmax(1)
+        if draws is None:
+            return self.network.feature_maps(outputs), likeliest
+        shown = (logits >= 0).scatter(1, likeliest[:, None], True)  # (B, classes)
+        return self.network.feature_maps(outputs), draws.masked_fill(~shown, -1).argmax(1)
 
     def classify(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of pictures in [0, 1], differentiable in the pictures."""

@@ -15,6 +15,7 @@ from tame_deploy.model.backbones import BackboneRequest, Preprocessing, load_bac
 from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.model.soundness import check_sound
+from tame_deploy.model.task import task_note
 from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.data import PictureTensors, open_training_data
 from tame_deploy.training.device import flushed_denormals, open_fabric
@@ -62,6 +63,8 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         trust_remote_code=model.trust_remote_code,
         labels=model.labels,
         prefix_tokens=model.prefix_tokens,
+        task=model.task,
+        outputs=model.outputs,
         seed=recipe.run.seed,
         **said,
     )
@@ -154,6 +157,9 @@ def _report_data(
         report("speed only: the backbone has random weights; what a head learns means nothing")
     for line in network.backbone.remarks:
         report(line)
+    note = task_note(network.backbone)
+    if note is not None:
+        report(note)
     for line in getattr(training.pictures, "missing", ()):
         report(f"left out: {line}")
 

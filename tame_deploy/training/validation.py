@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tame_deploy.errors import TrainingError
 from tame_deploy.model.head import resize_map
+from tame_deploy.model.task import probabilities
 from tame_deploy.training.data import make_loader
 from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.losses import LOSS_NAMES
@@ -66,12 +67,15 @@ def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
     masked = training.masked
     terms, _ = masked.losses(pixels, alone=True)
     images = pixels.float() / 255
-    whole, labels = masked.classify(images).float().softmax(1).max(1)
+    task = training.network.task
+    logits = masked.classify(images)
+    labels = logits.argmax(1)
+    whole = probabilities(logits, task).gather(1, labels[:, None])[:, 0]
     features, _ = masked.look(images)
     maps = training.head.class_maps(features, labels[:, None]).float()
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     heat = resize_map((maps - low) / (high - low + 1e-7), masked.size)
-    answers = masked.classify(images * heat).float().softmax(1)
+    answers = probabilities(masked.classify(images * heat), task)
     left = answers.gather(1, labels[:, None])[:, 0]
     drop = 100 * ((whole - left).clamp(min=0) / whole).mean()
     increase = 100 * (left > whole).float().mean()

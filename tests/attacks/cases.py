@@ -301,6 +301,8 @@ FIELDS = [
     Attack("too few layers", editing(feature_layers=["a"]), ManifestError, "1 feature layers"),
     Attack("no channels", inside("head", channels=[]), ManifestError, "head has channels []"),
     Attack("other classes", editing(classes=7), ManifestError, "classes is 7 but the head has 6"),
+    Attack("binary with six classes", editing(task="binary"), ManifestError,
+           "task is binary but there are 6 classes; expected 2"),
     Attack("skip beside one channel a class", inside("head", width="classes"), ManifestError,
            "no skip connection"),
     Attack("no weights", editing(weights={}), ManifestError, "weights names []"),

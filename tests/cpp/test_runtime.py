@@ -19,6 +19,7 @@ from tests.attacks.cases import ATTACKS
 from tests.conftest import OTHER_CONTRACTS
 from tests.cpp.build import built_program
 from tests.golden.replay import LOGITS_RELATIVE, MAPS_ABSOLUTE, PICTURES
+from tests.integration.test_tasks import exported
 
 PICTURE = PICTURES / "turned.jpg"
 
@@ -112,3 +113,13 @@ def test_opening_writes_nothing(demo_export, tmp_path, monkeypatch):
         path.name for path in PICTURES.iterdir()
     }
     assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["binary", "multilabel"])
+def test_probabilities_are_those_of_the_task(tmp_path_factory, name):
+    artifact = exported(tmp_path_factory, name)
+    with tame_deploy.load(artifact, backend="onnxruntime") as explainer:
+        expected = explainer.explain(PICTURE)
+    _, found = answers({"open": str(artifact)}, {"explain": str(PICTURE)})
+    assert found["task"] == name
+    np.testing.assert_allclose(found["probabilities"], expected.probabilities[0], atol=1e-6)

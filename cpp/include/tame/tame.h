@@ -177,6 +177,8 @@ typedef struct tame_info {
   int32_t input_width, input_height; /**< of the network's picture */
   int32_t map_width, map_height;     /**< of a map */
   int32_t speed_only;                /**< 1 if weights are random: answers mean nothing */
+  const char* task; /**< "multiclass": probabilities are a softmax; "multilabel": a sigmoid each;
+                       "binary": two classes, against and for, of one logit */
 } tame_info;
 
 /** Describe an explainer. @param info its `struct_size` is set by the caller. Thread-safe. */
@@ -263,7 +265,7 @@ typedef struct tame_view {
 /** Look into an explanation. @param view its `struct_size` is set by the caller. Thread-safe. */
 TAME_API tame_status tame_explanation_view(const tame_explanation* explanation, tame_view* view);
 
-/** A class and its softmax probability. */
+/** A class and its probability, as `task` of tame_info says. */
 typedef struct tame_score {
   int64_t class_id;
   float probability;

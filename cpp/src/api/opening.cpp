@@ -56,6 +56,10 @@ const char* name_of(MapKind kind) {
   return kind == MapKind::minmax ? "minmax" : kind == MapKind::sigmoid ? "sigmoid" : "logits";
 }
 
+const char* name_of(Task task) {
+  return task == Task::multiclass ? "multiclass" : task == Task::binary ? "binary" : "multilabel";
+}
+
 tame_info described(const Explainer& explainer) {
   const Manifest& manifest = explainer.manifest();
   const auto [height, width] = manifest.map_size();
@@ -75,6 +79,7 @@ tame_info described(const Explainer& explainer) {
   info.map_width = static_cast<int32_t>(width);
   info.map_height = static_cast<int32_t>(height);
   info.speed_only = manifest.speed_only ? 1 : 0;
+  info.task = name_of(manifest.task);
   return info;
 }
 

@@ -83,6 +83,10 @@ void check_consistent(const Value& manifest) {
   if (classes != of_head) {
     fail(TAME_MANIFEST_ERROR, "classes is ", shown(classes), " but the head has ", shown(of_head));
   }
+  if (manifest["task"] == "binary" && classes != 2) {
+    fail(TAME_MANIFEST_ERROR, "task is binary but there are ", shown(classes),
+         " classes; expected 2");
+  }
   check_weights(manifest["weights"]);
   const bool selectable = manifest["graph"]["explain"] == "selectable";
   check_tensors(manifest, "inputs",

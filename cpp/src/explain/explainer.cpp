@@ -7,6 +7,7 @@
 
 #include "error.hpp"
 #include "output.hpp"
+#include "probabilities.hpp"
 
 namespace libtame {
 namespace {
@@ -61,7 +62,7 @@ Explanation Explanation::one(std::size_t index) const {
     const auto first = values.begin() + static_cast<std::ptrdiff_t>(index * width);
     return std::decay_t<decltype(values)>(first, first + static_cast<std::ptrdiff_t>(width));
   };
-  Explanation alone{1, classes, explained, map_height, map_width, map_kind, {}, {}, {}};
+  Explanation alone{1, classes, explained, map_height, map_width, map_kind, task, {}, {}, {}};
   alone.logits = row(logits, classes);
   alone.class_ids = row(class_ids, explained);
   alone.maps = row(maps, map_size);
@@ -82,24 +83,17 @@ void Explanation::top(std::size_t index, std::size_t wanted, tame_score* out) co
          count, " pictures, and 1 to ", classes, " classes");
   }
   const float* scores = logits.data() + index * classes;
-  const float highest = *std::max_element(scores, scores + classes);
-  // Likelihoods decide, as in Python: logits far below the highest tie at zero.
-  std::vector<float> shares(classes);
-  double sum = 0;
-  for (std::size_t id = 0; id < classes; ++id) {
-    shares[id] = std::exp(scores[id] - highest);
-    sum += static_cast<double>(shares[id]);
-  }
+  const std::vector<double> shares = probabilities(scores, classes, task);
   std::vector<std::size_t> order(classes);
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto likelier = [&](std::size_t a, std::size_t b) {
-    return shares[a] > shares[b] || (shares[a] == shares[b] && a < b);
+    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
   };
   const auto last = order.begin() + static_cast<std::ptrdiff_t>(wanted);
   std::partial_sort(order.begin(), last, order.end(), likelier);
   for (std::size_t place = 0; place < wanted; ++place) {
     out[place] = {static_cast<std::int64_t>(order[place]),
-                  static_cast<float>(static_cast<double>(shares[order[place]]) / sum)};
+                  static_cast<float>(shares[order[place]])};
   }
 }
 
@@ -174,6 +168,7 @@ Explanation Explainer::shaped(std::size_t count, std::size_t explained) const {
   made.map_height = static_cast<std::size_t>(height);
   made.map_width = static_cast<std::size_t>(width);
   made.map_kind = manifest().maps;
+  made.task = manifest().task;
   made.logits.resize(product(count, made.classes));
   made.class_ids.resize(product(count, explained));
   made.maps.resize(product(product(count, explained), made.map_height * made.map_width));

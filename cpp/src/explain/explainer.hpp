@@ -22,6 +22,7 @@ struct Explanation {
   std::size_t map_height = 0;
   std::size_t map_width = 0;
   MapKind map_kind = MapKind::minmax;
+  Task task = Task::multiclass;
   std::vector<float> logits;            // (N, C)
   std::vector<std::int64_t> class_ids;  // (N, K)
   std::vector<float> maps;              // (N, K, h, w)
@@ -32,7 +33,7 @@ struct Explanation {
   /// The map of one explained class of one picture. Throws Failure: TAME_INPUT_ERROR for none.
   const float* map(std::size_t index, std::size_t place) const;
 
-  /// The likeliest classes of one picture with their softmax probabilities, likeliest first.
+  /// The likeliest classes of one picture with their probabilities, likeliest first.
   /// Throws Failure: TAME_INPUT_ERROR unless 1 <= count <= C.
   void top(std::size_t index, std::size_t count, tame_score* out) const;
 };

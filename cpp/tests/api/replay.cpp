@@ -29,7 +29,13 @@ json explain(const tame::Explainer& explainer, const json& asked) {
     out.write(reinterpret_cast<const char*>(shown.pixels.data()),
               static_cast<std::streamsize>(shown.pixels.size()));
   }
-  return {{"logits", std::vector<float>(found.logits(0).begin(), found.logits(0).end())},
+  std::vector<float> shares(found.classes());
+  for (const tame::Score& score : found.top(0, found.classes())) {
+    shares.at(static_cast<std::size_t>(score.class_id)) = score.probability;
+  }
+  return {{"task", explainer.info().task},
+          {"probabilities", shares},
+          {"logits", std::vector<float>(found.logits(0).begin(), found.logits(0).end())},
           {"class_ids",
            std::vector<std::int64_t>(found.class_ids(0).begin(), found.class_ids(0).end())},
           {"maps", maps}};

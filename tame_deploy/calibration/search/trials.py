@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.task import agreement
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.moments import input_moments
 from tame_deploy.calibration.observing.record import Calibration
@@ -179,7 +180,7 @@ def scored(expected: NormalisedPredictions, found: NormalisedPredictions) -> Sco
     same = np.flatnonzero(expected.class_ids == found.class_ids)
     if not len(same):
         return HOPELESS
-    top1 = float((expected.predicted == found.predicted).mean())
+    top1 = float(agreement(expected.logits, found.logits, expected.task).mean())
     expected, found = expected.rows(same), found.rows(same)
     return Score(
         squared_error(expected, found),

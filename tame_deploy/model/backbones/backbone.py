@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.artifact.manifest import WeightsSource
-from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.artifact.types import ImageSpec, OutputKind, Task
 from tame_deploy.model.backbones.preprocessing import IMAGENET, NOTHING_SAID, Preprocessing
 from tame_deploy.model.backbones.request import BackboneRequest
 
@@ -29,7 +29,8 @@ class Backbone:
 
     `prefix_tokens` is how many class, distillation and register tokens stand before a transformer's
     patch tokens, or None where the model does not say. `assumed` says what of the preprocessing
-    nobody declared, and `notes` what else a user must know of how the weights were read.
+    nobody declared, and `notes` what else a user must know of how the weights were read. `task` and
+    `outputs` are what was said of it; `settle_task` finds out the rest.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Backbone:
     prefix_tokens: int | None = None
     assumed: str = ""
     notes: tuple[str, ...] = ()
+    task: Task | None = None
+    outputs: OutputKind | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ def load_backbone(request: BackboneRequest, progress: Progress | None = None) ->
         prefix_tokens=_prefix_tokens(loaded, request),
         assumed=assumed,
         notes=(*loaded.notes, *filter(None, [differs])),
+        task=request.task,
+        outputs=request.outputs,
     )
 
 

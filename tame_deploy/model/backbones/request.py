@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
+from tame_deploy.artifact.types import OutputKind, Task
 from tame_deploy.model import demo
 from tame_deploy.model.backbones.preprocessing import Preprocessing
 
@@ -19,6 +20,7 @@ class BackboneRequest(Preprocessing):
     weights. `preprocessing` is a TOML file that says how pictures are prepared; the fields of
     `Preprocessing` come before what it says. `transform_input` is of googlenet and inception_v3:
     whether the network normalises its pictures anew, as with torchvision's published weights.
+    `task` and `outputs` are found by `tame_deploy.model.task`, where they are certain.
     `prefix_tokens` is how many tokens stand before a transformer's patches.
     """
 
@@ -28,6 +30,8 @@ class BackboneRequest(Preprocessing):
     classes: int | None = None
     preprocessing: str | None = None
     transform_input: bool | None = None
+    task: Task | None = None
+    outputs: OutputKind | None = None
     labels: str | None = None
     prefix_tokens: int | None = None
     trust_remote_code: bool = False

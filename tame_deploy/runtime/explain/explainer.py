@@ -198,6 +198,7 @@ class Explainer(Closing):
             manifest.image,
             manifest.graph.maps,
             manifest.speed_only,
+            manifest.task,
         )
 
     def check_classes(self, class_ids: ClassIds | None, top_k: int | None = None) -> None:

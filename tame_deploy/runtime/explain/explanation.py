@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tame_deploy.artifact.types import FLAT_RANGE, ImageSpec, MapKind
+from tame_deploy.artifact.task import probabilities, ranked
+from tame_deploy.artifact.types import FLAT_RANGE, ImageSpec, MapKind, Task
 from tame_deploy.picture import overlay
 from tame_deploy.picture.lazy import LazyPicture
 from tame_deploy.picture.preprocess import visible_box
-from tame_deploy.runtime.predict.predictor import softmax
 
 __all__ = ["ClassScore", "Explanation", "PictureExplanation"]
 
@@ -24,7 +24,7 @@ SPEED_ONLY_NOTE = "random weights: for measuring speed only"
 
 
 class ClassScore(NamedTuple):
-    """A class and its softmax probability."""
+    """A class and its probability."""
 
     class_id: int
     name: str
@@ -44,6 +44,7 @@ class PictureExplanation:
         image: how it was cropped and resized for the network.
         map_kind: how the artifact finishes its maps: "minmax", "sigmoid" or "logits".
         speed_only: whether the weights are random, so that nothing here means anything.
+        task: what the logits mean, and so what probabilities are.
     """
 
     logits: NDArray[np.float32]
@@ -54,6 +55,7 @@ class PictureExplanation:
     image: ImageSpec
     map_kind: MapKind = "minmax"
     speed_only: bool = False
+    task: Task = "multiclass"
 
     @property
     def picture(self) -> Image.Image:
@@ -66,9 +68,9 @@ class PictureExplanation:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits, float32 (C,)."""
-        probabilities: NDArray[np.float32] = softmax(self.logits[None])[0].astype(np.float32)
-        return probabilities
+        """Of every class, float32 (C,): a softmax, or a sigmoid each (multi-label)."""
+        found: NDArray[np.float32] = probabilities(self.logits[None], self.task)[0].astype("f4")
+        return found
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -80,10 +82,15 @@ class PictureExplanation:
         """The K explained classes with their probabilities."""
         return tuple(self._score(int(class_id)) for class_id in self.class_ids)
 
-    def top(self, count: int = 5) -> tuple[ClassScore, ...]:
-        """Return the likeliest classes, likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return tuple(self._score(int(class_id)) for class_id in order)
+    def top(self, count: int | None = 5, threshold: float = 0.0) -> tuple[ClassScore, ...]:
+        """Return the likeliest classes, likeliest first.
+
+        Args:
+            count: at most so many; None for no limit.
+            threshold: only those at least so likely, in [0, 1].
+        """
+        scores = [self._score(int(class_id)) for class_id in ranked(self.logits)[:count]]
+        return tuple(score for score in scores if score.probability >= threshold)
 
     def _score(self, class_id: int) -> ClassScore:
         return ClassScore(class_id, self.labels[class_id], float(self.probabilities[class_id]))
@@ -157,6 +164,7 @@ class Explanation:
         image: how they were cropped and resized for the network.
         map_kind: how the artifact finishes its maps: "minmax", "sigmoid" or "logits".
         speed_only: whether the weights are random, so that nothing here means anything.
+        task: what the logits mean, and so what probabilities are.
     """
 
     logits: NDArray[np.float32]
@@ -167,6 +175,7 @@ class Explanation:
     image: ImageSpec
     map_kind: MapKind = "minmax"
     speed_only: bool = False
+    task: Task = "multiclass"
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -201,6 +210,7 @@ class Explanation:
             self.image,
             self.map_kind,
             self.speed_only,
+            self.task,
         )
 
     def __iter__(self) -> Iterator[PictureExplanation]:
@@ -208,8 +218,8 @@ class Explanation:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits, float32 (N, C)."""
-        return softmax(self.logits).astype(np.float32)
+        """Of every class, float32 (N, C): a softmax, or a sigmoid each (multi-label)."""
+        return probabilities(self.logits, self.task).astype(np.float32)
 
     @property
     def class_names(self) -> tuple[tuple[str, ...], ...]:

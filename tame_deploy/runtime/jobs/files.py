@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from tame_deploy.artifact.task import THRESHOLD
 from tame_deploy.errors import InputError
 from tame_deploy.picture.preprocess import MAX_PIXELS, Window
 from tame_deploy.runtime.explain.explainer import Explainer
@@ -48,6 +49,11 @@ class FileOptions:
             process may use, at most four.
         max_pixels: a picture of more is refused before it is decoded.
         window: levels of 16-bit grey that become black and white (see `load_image`).
+        threshold: the least probability of the classes listed as `labels`, in [0, 1]; by default
+            0.5 for multi-label classifiers, and no such list for others.
+
+    Raises:
+        InputError: for a threshold outside [0, 1].
     """
 
     pictures: bool = True
@@ -58,6 +64,11 @@ class FileOptions:
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
     window: Window | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InputError(f"--threshold is {self.threshold:g}; expected 0 to 1")
 
 
 @dataclass(kw_only=True)
@@ -154,7 +165,7 @@ def explain_files(
         with Records(
             output, options.records, keeps_maps=options.maps == "npz", resumed=options.resume
         ) as records:
-            _explain_all(stream, drawings, records, summary, advance)
+            _explain_all(stream, drawings, records, summary, advance, options.threshold)
         if not summary.explained and not earlier.pictures and options.records == "jsonl":
             # So that the corrected command finds the folder empty.
             (output / LINES_NAME).unlink(missing_ok=True)
@@ -194,24 +205,31 @@ def _explain_all(
     records: Records,
     summary: ExplainedFiles,
     advance: Callable[[int], None],
+    threshold: float | None,
 ) -> None:
     """Keep what comes of a stream until it ends, or until Ctrl-C."""
     try:
         with closing(stream):
             for one in stream:
-                _keep(one, drawings, records, summary)
+                _keep(one, drawings, records, summary, threshold)
                 advance(1)
     except KeyboardInterrupt:
         summary.stopped = True
 
 
-def _keep(one: Streamed, drawings: Drawings, records: Records, summary: ExplainedFiles) -> None:
+def _keep(
+    one: Streamed,
+    drawings: Drawings,
+    records: Records,
+    summary: ExplainedFiles,
+    threshold: float | None,
+) -> None:
     """Write what belongs to one picture, or say in the summary why that was not possible."""
     if one.explanation is None:
         reason = str(one.error)
         summary.unreadable.append(reason if one.name in reason else f"{one.name}: {reason}")
         return
-    record = _record_of(one.name, one.explanation)
+    record = _record_of(one.name, one.explanation, threshold)
     try:
         drawings.add(one.explanation, record)
     except OSError as error:
@@ -223,13 +241,17 @@ def _keep(one: Streamed, drawings: Drawings, records: Records, summary: Explaine
     summary.explained += 1
 
 
-def _record_of(name: str, one: PictureExplanation) -> dict[str, Any]:
+def _record_of(name: str, one: PictureExplanation, threshold: float | None) -> dict[str, Any]:
     """Return what is said of one picture."""
     record: dict[str, Any] = {
         "file": name,
         "top": [_score_of(score) for score in one.top()],
         "explained": [_score_of(score) for score in one.explained],
     }
+    if threshold is None and one.task == "multilabel":
+        threshold = THRESHOLD
+    if threshold is not None:
+        record["labels"] = [_score_of(score) for score in one.top(None, threshold)]
     if one.speed_only:
         record["speed_only"] = True
     return record

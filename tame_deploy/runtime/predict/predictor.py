@@ -10,19 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy.artifact.manifest import GraphSpec, Manifest
-from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.artifact.types import ImageSpec, Task
 from tame_deploy.errors import BackendError
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.predict.class_ids import ClassIds, resolve_class_ids
 
-__all__ = ["Predictions", "Predictor", "joined", "softmax"]
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return softmax probabilities (N, C) of logits (N, C)."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-    probabilities: NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
-    return probabilities
+__all__ = ["Predictions", "Predictor", "joined"]
 
 
 @dataclass(frozen=True)
@@ -65,17 +58,19 @@ class Predictor:
         graph: what the graph can be asked.
         image: how pictures become its `images`.
         classes: C, the number of classes.
+        task: what its `logits` mean.
     """
 
     backend: Backend
     graph: GraphSpec
     image: ImageSpec
     classes: int
+    task: Task = "multiclass"
 
     @classmethod
     def of(cls, manifest: Manifest, backend: Backend) -> Predictor:
         """Return a predictor for the graph that a manifest describes."""
-        return cls(backend, manifest.graph, manifest.image, manifest.classes)
+        return cls(backend, manifest.graph, manifest.image, manifest.classes, manifest.task)
 
     def class_ids(
         self, count: int, class_ids: ClassIds | None = None, top_k: int | None = None

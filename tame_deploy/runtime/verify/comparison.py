@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.artifact.types import FLAT_RANGE, MapKind
+from tame_deploy.artifact.task import agreement
+from tame_deploy.artifact.types import FLAT_RANGE, MapKind, Task
 from tame_deploy.errors import ParityError
 from tame_deploy.runtime.predict.predictor import Predictions
 from tame_deploy.runtime.verify.reference import ParityReference
@@ -30,14 +31,20 @@ class Comparison:
     Attributes:
         logit_error: the largest error of a logit, as a share of the range of its picture's logits.
         map_error: likewise of a map's value, as a share of the map's range.
-        top1_agreement: share of pictures whose most likely class is the reference's, in [0, 1].
+        top1_agreement: how far the classes named are the reference's, in [0, 1] (`agreement`).
         map_correlation: the least of the maps' correlations with the reference's, in [-1, 1].
 
     Raises:
         ParityError: for maps of another shape, and for NaN or infinity.
     """
 
-    def __init__(self, reference: ParityReference, found: Predictions, kind: MapKind) -> None:
+    def __init__(
+        self,
+        reference: ParityReference,
+        found: Predictions,
+        kind: MapKind,
+        task: Task = "multiclass",
+    ) -> None:
         self.logits, self.maps = found.logits, found.maps
         self.explained = found.class_ids
         self.expected_ids = reference.class_ids
@@ -55,8 +62,7 @@ class Comparison:
         self.map_errors = _shares(self.maps, self.expected_maps, (2, 3), float(kind == "minmax"))
         self.logit_error = float(self.logit_errors.max())
         self.map_error = float(self.map_errors.max())
-        same = self.logits.argmax(1) == self.expected_logits.argmax(1)
-        self.top1_agreement = float(same.mean())
+        self.top1_agreement = float(agreement(self.expected_logits, self.logits, task).mean())
         self.map_correlation = min(
             _correlation(heat, expected, kind)
             for row, expected_row in zip(self.maps, self.expected_maps, strict=True)

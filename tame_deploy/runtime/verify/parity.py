@@ -136,7 +136,7 @@ def _compare(
         some = reference.repeated(batch)
         class_ids = some.class_ids if graph.explain == "selectable" else None
         found = predictor.predict(some.images, class_ids, allow_non_finite=True)
-        runs.append(Comparison(some, found, graph.maps))
+        runs.append(Comparison(some, found, graph.maps, predictor.task))
         if graph.explain == "selectable":
             _check_ranking(predictor, some)
     return runs

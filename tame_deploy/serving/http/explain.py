@@ -28,7 +28,7 @@ from tame_deploy.serving.model import ExplainedPicture, ServedModel
 __all__ = ["explain_picture", "picture_file"]
 
 _PNG = "image/png"
-_KNOWN = ("class_id", "label", "top_k", "top", "maps", "overlay")
+_KNOWN = ("class_id", "label", "top_k", "top", "threshold", "maps", "overlay")
 _REPEATABLE = ("class_id", "label")
 #: Bytes of a form that are parsed at a time, which takes some milliseconds at most.
 _PIECE = 64 * 1024
@@ -42,7 +42,8 @@ async def explain_picture(
     """Answer a request for the explanation of one picture.
 
     The body is the file, or a form with it in the field `image`. The query has `class_id` and
-    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list;
+    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list, and
+    `threshold`: how likely they are at least;
     `maps`: `list`, `png` or `none`; `overlay`: `true` for PNG overlays beside the maps. With
     `Accept: image/png` the answer is the first overlay itself.
 
@@ -57,7 +58,9 @@ async def explain_picture(
             raise RequestError(f"found {name} more than once; expected it once")
     chosen = _classes(model, query)
     classes = len(model.explainer.labels)
-    listed = _number("top", query.get("top", str(min(_LISTED, classes))), least=1, most=classes)
+    threshold = _share("threshold", query.get("threshold", "0"))
+    most = classes if "threshold" in query else min(_LISTED, classes)
+    listed = _number("top", query.get("top", str(most)), least=1, most=classes)
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
     accepted = request.headers.get("accept", "*/*")
@@ -68,7 +71,7 @@ async def explain_picture(
     found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
         return Response(found.overlays[0], media_type=_PNG, headers=_headers(found))
-    document = partial(_document, model, found, listed=listed, maps=maps)
+    document = partial(_document, model, found, listed=(listed, threshold), maps=maps)
     return Response(await asyncio.to_thread(document), media_type="application/json")
 
 
@@ -135,6 +138,16 @@ def _number(name: str, text: str, *, least: int, most: int) -> int:
     return value
 
 
+def _share(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise RequestError(f"{name} is {text!r:.40}; expected a number from 0 to 1")
+    return value
+
+
 def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
     if text not in known:
         raise RequestError(f"{name} is {text!r:.40}; expected {', '.join(known)}")
@@ -147,8 +160,10 @@ def _headers(found: ExplainedPicture) -> Mapping[str, str]:
     return {"x-class-id": str(shown.class_id), "x-probability": f"{shown.probability:.6f}"}
 
 
-def _document(model: ServedModel, found: ExplainedPicture, *, listed: int, maps: str) -> bytes:
-    """Return the answer in JSON."""
+def _document(
+    model: ServedModel, found: ExplainedPicture, *, listed: tuple[int, float], maps: str
+) -> bytes:
+    """Return the answer in JSON; `listed`: how many classes at most, how likely at least."""
     explanation = found.explanation
     explained = [
         score._asdict() | _map(explanation, place, maps)
@@ -159,7 +174,8 @@ def _document(model: ServedModel, found: ExplainedPicture, *, listed: int, maps:
     told = {
         "model_name": model.name,
         "model_version": VERSION,
-        "classes": [score._asdict() for score in explanation.top(listed)],
+        "task": explanation.task,
+        "classes": [score._asdict() for score in explanation.top(*listed)],
         "explained": explained,
         # What of the picture the network saw: the maps cover it.
         "visible_box": list(visible_box(found.size, explanation.image)),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from tame_deploy import __version__
+from tame_deploy.artifact.types import Task
 
 __all__ = ["openapi_document"]
 
@@ -65,6 +66,7 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "model_name": {"type": "string"},
             "model_version": {"type": "string"},
+            "task": {"type": "string", "enum": list(get_args(Task))},
             "classes": {"type": "array", "items": {"$ref": "#/components/schemas/Class"}},
             "explained": {"type": "array", "items": {"$ref": "#/components/schemas/Class"}},
             "visible_box": {"type": "array", "items": {"type": "number"}},
@@ -91,6 +93,7 @@ _EXPLAIN_QUERY = [
     ("label", {"type": "array", "items": {"type": "string"}}),
     ("top_k", {"type": "integer", "minimum": 1}),
     ("top", {"type": "integer", "minimum": 1}),
+    ("threshold", {"type": "number", "minimum": 0, "maximum": 1}),
     ("maps", {"type": "string", "enum": ["list", "png", "none"]}),
     ("overlay", {"type": "string", "enum": ["true", "false"]}),
 ]

@@ -6,7 +6,7 @@ import { takeDrops } from "./drops.js";
 import { $, announce, classRow, make, notify, refreshTiming } from "./elements.js";
 import { offerSamples, samplePath } from "./samples.js";
 import { ask, fetchModel, readable, Refusal, useToken } from "./server.js";
-import { named, percent, spoken } from "./words.js";
+import { listed, named, spoken, summary, verdict } from "./words.js";
 
 const LISTED = 6; // classes in the list
 const AT_ONCE = 3; // pictures on their way to the server
@@ -54,7 +54,8 @@ function useModel(chosen) {
 // ---- Explaining ----
 
 async function requestExplanation(picture, by, classId) {
-  const query = new URLSearchParams({ maps: "png", top: Math.min(LISTED, by.labels.length) });
+  const top = by.isMultilabel ? by.labels.length : Math.min(LISTED, by.labels.length);
+  const query = new URLSearchParams({ maps: "png", top });
   if (classId !== undefined) query.set("class_id", classId);
   else if (by.selectable) query.set("top_k", 1);
   const body = await readable(picture.file);
@@ -89,13 +90,13 @@ async function explain(picture) {
     if (picture.answers.has(by.name)) return;
     picture.answers.set(by.name, UNKNOWN); // nobody else needs to ask
     const told = await requestExplanation(picture, by);
-    const answer = { state: "done", told, classes: [...told.classes], maps: new Map() };
+    const answer = { state: "done", told, classes: listed(told, LISTED), maps: new Map() };
     await keepMaps(answer, told);
     const likeliest = told.classes[0].class_id;
     const first = answer.maps.has(likeliest) ? likeliest : told.explained[0].class_id;
     answer.chosen = answer.drawn = first;
     picture.answers.set(by.name, answer);
-    announce(`${picture.file.name}: ${named(told.classes[0])}. ${spoken(answer)}`);
+    announce(`${picture.file.name}: ${summary(told)}. ${spoken(answer)}`);
   } catch (error) {
     fail(picture, by, error);
   }
@@ -213,10 +214,10 @@ function refreshResult() {
 }
 
 function refreshVerdict(answer) {
-  const likeliest = answer.told?.classes[0];
   const pending = answer.state === "failed" ? "Not explained" : "Explaining…";
-  $("verdict").textContent = likeliest?.name ?? pending;
-  $("verdict-share").textContent = likeliest ? percent(likeliest.probability) : "";
+  const [words, share] = answer.told ? verdict(answer.told) : [pending, ""];
+  $("verdict").textContent = words;
+  $("verdict-share").textContent = share;
 }
 
 function refreshCaption(answer) {
@@ -248,7 +249,7 @@ function refreshClasses(answer) {
 
 function refreshThumbnail(picture) {
   const answer = answerOf(picture);
-  const words = answer.told ? named(answer.told.classes[0]) : answer.words ?? "waiting";
+  const words = answer.told ? summary(answer.told) : answer.words ?? "waiting";
   picture.button.className = answer.state;
   picture.button.title = `${picture.file.name}: ${words}`;
   picture.button.ariaLabel = picture.button.title;

@@ -34,8 +34,10 @@ function inWords(status, error) {
 export async function fetchModel(name) {
   const config = await ask(`v2/models/${encodeURIComponent(name)}/config`);
   const labels = config.parameters.labels.string_value.split("\n");
+  const isMultilabel = config.parameters.task?.string_value === "multilabel";
   // Some models take no classes: they explain the same ones always.
-  return { name, labels, selectable: config.input.some((port) => port.name === "class_ids") };
+  const selectable = config.input.some((port) => port.name === "class_ids");
+  return { name, labels, isMultilabel, selectable };
 }
 
 // A folder, or a file that is gone, fails only when it is read.

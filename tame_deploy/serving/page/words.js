@@ -10,6 +10,33 @@ export function named(one) {
   return `${one.name} ${percent(one.probability)}`;
 }
 
+// Labels of which a picture may have several: those that are as likely as not.
+function shownLabels({ task, classes }) {
+  return task === "multilabel" ? classes.filter((one) => one.probability >= 0.5) : null;
+}
+
+// The likeliest classes, at most so many, and beyond them all labels that are shown.
+export function listed(told, most) {
+  const shown = shownLabels(told) ?? [];
+  return told.classes.filter((one, place) => place < most || shown.includes(one));
+}
+
+// The answer in large letters, and what stands beside it.
+export function verdict(told) {
+  const labels = shownLabels(told);
+  if (!labels) return [told.classes[0].name, percent(told.classes[0].probability)];
+  if (!labels.length) return ["No label", "none reaches 50%"];
+  const share = labels.length === 1 ? percent(labels[0].probability) : `${labels.length} labels`;
+  return [labels.map((one) => one.name).join(", "), share];
+}
+
+// The same in a line.
+export function summary(told) {
+  const labels = shownLabels(told);
+  if (!labels) return named(told.classes[0]);
+  return labels.map(named).join(", ") || `no label (${named(told.classes[0])})`;
+}
+
 export function spoken(answer) {
   const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
   const { place } = answer.maps.get(answer.drawn);

@@ -1,5 +1,7 @@
 """Each metric on a case that was worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -183,3 +185,21 @@ def test_an_unknown_metric_is_refused():
         check_metrics(["x"])
     with pytest.raises(InputError, match="unknown metric ''"):
         check_metrics([])
+
+
+def test_a_label_is_kept_while_it_is_as_likely_as_not_whatever_the_others_are():
+    after = np.array([[0.6, 0.9], [0.4, 0.1], [0.2, 0.1]])
+    asked = ExplainedBatch(
+        pixels=np.zeros((3, 2, 2, 3), np.float32),
+        heat=np.zeros((3, 2, 2), np.float32),
+        class_ids=np.zeros(3, int),
+        confidences=np.array([0.9, 0.8, 0.3]),
+        masks=[None] * 3,
+        indices=range(3),
+        classify=lambda _: after,
+        task="multilabel",
+    )
+    # The last picture had no label to keep.
+    np.testing.assert_array_equal(asked.keeps_class(asked.pixels), [1, 0, np.nan])
+    as_classes = replace(asked, task="multiclass").keeps_class(asked.pixels)
+    np.testing.assert_array_equal(as_classes, [0, 1, 1])

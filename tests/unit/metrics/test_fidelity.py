@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.search.recovery import parse_recovery
+from tame_deploy.calibration.search.trials import scored
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.evaluation_set import NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity, parse_floor
@@ -131,3 +134,29 @@ def test_methods_of_accuracy_recovery_come_cheapest_first():
 def test_options_that_cannot_be_honoured_are_refused(wrong):
     with pytest.raises(InputError):
         QuantizeOptions(**wrong)
+
+
+def labels_of(*logits):
+    """Return predictions of a multi-label classifier for as many pictures as there are logits."""
+    maps = np.random.default_rng(0).random((len(logits), SIDE, SIDE)).astype(np.float32)
+    rows = np.array(logits, np.float32)
+    flat = np.zeros(len(logits), bool)
+    return NormalisedPredictions(
+        logits=rows, class_ids=rows.argmax(axis=1), maps=maps, flat=flat, task="multilabel"
+    )
+
+
+def test_multi_label_agreement_is_that_of_the_labels_shown():
+    expected = labels_of([5, 4, -3], [2, -1, -1])
+    found = labels_of([5, -0.1, -3], [2, -1, -1])
+    report = measure_fidelity(expected, found, ["a", "b"], [0, 0], (224, 224))
+    assert report.top1_agreement == pytest.approx((0.5 + 1) / 2)
+    assert (report.top1, report.top1_fp32) == (None, None)  # one class a picture judges no labels
+    assert scored(expected, found).top1 == report.top1_agreement
+
+
+def test_a_shift_that_a_softmax_ignores_counts_among_sigmoids():
+    expected, found = labels_of([5, 4, -3]), labels_of([6, 5, -2])
+    assert squared_error(expected, found) > 0.05
+    plain = [replace(one, task="multiclass") for one in (expected, found)]
+    assert squared_error(*plain) == pytest.approx(0, abs=1e-9)

@@ -102,9 +102,9 @@ def test_it_is_grad_cam_up_to_a_factor():
     [
         (nn.Sequential(*features(), nn.Flatten(), nn.Linear(8 * 49, 5)), "does not read the mean"),
         (pooling(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)), "does not read the mean"),
-        (pooling(nn.Linear(8, 5), nn.Softmax(1)), "no linear layer gives its logits"),
+        (pooling(nn.Linear(8, 5), nn.Tanh()), "no linear layer gives its logits"),
     ],
-    ids=["fully connected", "two layers", "softmax"],
+    ids=["fully connected", "two layers", "tanh"],
 )
 def test_a_network_with_another_tail_is_told_what_it_has(module, found):
     with pytest.raises(InputError, match=f"ends in global average pooling.*mine.*{found}.*Train a"):
@@ -119,3 +119,24 @@ def test_options_of_branches_are_refused():
         build_network(backbone, HeadRequest("cam", variant="tame"))
     with pytest.raises(InputError, match="found 2 labels for 5 classes"):
         build_network(replace(backbone, labels=("a", "b")), HeadRequest("cam"))
+
+
+def test_of_one_logit_there_is_a_map_for_and_one_against():
+    backbone = replace(backbone_of(pooling(nn.Linear(8, 1))), task="binary")
+    network = build_network(backbone, HeadRequest("cam"))
+    with torch.no_grad():
+        logits, maps = network(pictures())
+    assert torch.allclose(maps.mean((2, 3))[:, 1], logits[:, 1], atol=1e-5)
+    assert torch.equal(maps[:, 0], -maps[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("end", "task"), [(nn.Softmax(1), "multiclass"), (nn.Sigmoid(), "multilabel")]
+)
+def test_a_classifier_is_found_before_the_probabilities_that_end_a_network(end, task):
+    module = pooling(nn.Linear(8, 5))
+    plain = build_network(backbone_of(module), HeadRequest("cam"))
+    backbone = replace(backbone_of(nn.Sequential(module, end)), task=task, outputs="probabilities")
+    network = build_network(backbone, HeadRequest("cam"))
+    with torch.no_grad():
+        torch.testing.assert_close(network(pictures())[1], plain(pictures())[1])

@@ -75,3 +75,22 @@ def test_every_weight_counts():
 def test_weights_that_make_no_loss_are_refused(values, message):
     with pytest.raises(InputError, match=message):
         LossConfig(**values)
+
+
+def test_a_label_of_several_has_a_binary_cross_entropy_of_its_own():
+    maps, labels = torch.rand(2, 1, 5, 5), torch.tensor([0, 2])
+    logits = torch.tensor([[3.0, 9.0, 1.0], [0.0, 0.0, -2.0]])
+    config = LossConfig(cross_entropy=1.0)
+    found = map_losses(config, maps, logits, labels, task="multilabel").cross_entropy
+    own = torch.tensor([3.0, -2.0])
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(own, torch.ones(2))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_cross_entropy_of_one_logit_is_a_binary_one():
+    logits = torch.tensor([[0.0, 3.0], [0.0, 3.0]])
+    maps, labels = torch.rand(2, 1, 5, 5), torch.tensor([1, 0])
+    config = LossConfig(cross_entropy=1.0)
+    found = map_losses(config, maps, logits, labels, task="binary").cross_entropy
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 1], labels.float())
+    torch.testing.assert_close(found, wanted)
