@@ -118,8 +118,9 @@ def feeds_of(backend: Backend, batch: int) -> dict[str, NDArray[np.generic]]:
         shape = (batch, *(size if isinstance(size, int) else 1 for size in spec.shape[1:]))
         if spec.name == "class_ids":
             feeds[spec.name] = np.full(shape, -1, np.int64)
-        elif spec.dtype == "uint8":
-            feeds[spec.name] = noise.integers(0, 256, shape, np.uint8)
+        elif spec.dtype in ("uint8", "uint16"):
+            levels = np.dtype(spec.dtype)
+            feeds[spec.name] = noise.integers(0, np.iinfo(levels).max + 1, shape, levels.type)
         else:
             feeds[spec.name] = noise.standard_normal(shape, np.float32)
     return feeds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,11 +20,11 @@ from tame_deploy.cli.options import (
     InterpolationOption,
     LayersOption,
     MeanOption,
+    OutputsOption,
     PrefixTokensOption,
     PreprocessingOption,
     RescaleOption,
     ResizeOption,
-    OutputsOption,
     StdOption,
     TaskOption,
     TokensOption,
@@ -47,6 +48,7 @@ from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.artifact.types import InputKind
     from tame_deploy.model.backbones import BackboneRequest
     from tame_deploy.model.network import ExplainedNetwork, HeadRequest
 
@@ -94,8 +96,13 @@ def export(
         int | None, typer.Option(help="How many likeliest classes it can rank (5), or emits (1).")
     ] = None,
     graph_input: Annotated[
-        Literal["uint8", "float32"], typer.Option("--input", help="Pixels, or normalised floats.")
-    ] = "uint8",
+        Literal["uint8", "uint16", "float32"] | None,
+        typer.Option("--input", help="Pixels of 8 or 16 bits, or normalised floats; uint8."),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Levels of --input uint16 that count: low,high, full, or own."),
+    ] = None,
     maps: Annotated[
         Literal["minmax", "sigmoid", "logits"], typer.Option(help="How maps are finished.")
     ] = "minmax",
@@ -119,25 +126,33 @@ def export(
         backbone=backbone, weights=weights, classes=classes, labels=labels, image_size=image_size,
         resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
         channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
-        prefix_tokens=prefix_tokens, task=task, outputs=outputs, trust_remote_code=trust_remote_code,
+        prefix_tokens=prefix_tokens, task=task, outputs=outputs,
+        trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
-    options = ExportOptions(explain=explain, top_k=top_k, input=graph_input, maps=maps, opset=opset)
-    network = _load_network(request, head_request, split_layers(layers))
+    network = _load_network(request, head_request, split_layers(layers), graph_input, window)
+    levels = network.backbone.image.dtype
+    options = ExportOptions(explain=explain, top_k=top_k, input=levels, maps=maps, opset=opset)
     with step_spinner() as report:
         artifact = export_artifact(network, target, options, overwrite=overwrite, report=report)
     _show(artifact)
 
 
 def _load_network(
-    backbone: BackboneRequest, head: HeadRequest, layers: tuple[str, ...] | None
+    backbone: BackboneRequest,
+    head: HeadRequest,
+    layers: tuple[str, ...] | None,
+    graph_input: InputKind | None,
+    window: str | None,
 ) -> ExplainedNetwork:
     from tame_deploy.model.backbones import load_backbone
     from tame_deploy.model.network import build_network
+    from tame_deploy.picture.window import graph_image
 
     with download_bar(f"{backbone.name} weights") as progress:
         loaded = load_backbone(backbone, progress)
     show_remarks(loaded)
+    loaded = replace(loaded, image=graph_image(loaded.image, graph_input, window))
     with download_bar(f"{backbone.name} head") as progress:
         network = build_network(loaded, head, layers, progress)
     show_task(network.backbone)

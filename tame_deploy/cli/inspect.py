@@ -67,11 +67,14 @@ def inspect(
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     image, graph = manifest.image, manifest.graph
-    cut = (
-        f"short side to {image.resize}, central {image.height}x{image.width}"
-        if image.crop == "center"
-        else f"squeezed into {image.height}x{image.width}"
-    )
+    size = f"{image.height}x{image.width}"
+    cut = {
+        "center": f"short side to {image.resize}, central {size}",
+        "none": f"squeezed into {size}",
+        "pad": f"fitted into {size}, padded with {image.pad_level}",
+    }[image.crop]
+    deep = image.dtype == "uint16"
+    window = f", levels {_window(image.window)}" if deep else ""
     classes = {
         "selectable": f"any class, or the {graph.ranks} likeliest by rank",
         "predicted": f"the {graph.ranks} likeliest",
@@ -84,7 +87,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("classes", str(manifest.classes)),
         ("task", f"{manifest.task}: {TASK_WORDS[manifest.task]}"),
         ("explains", f"{classes}; {graph.maps} maps"),
-        ("pictures", f"{cut}, {image.interpolation}"),
+        ("pictures", f"{cut}, {image.interpolation}{window}"),
         ("normalised", f"by the {image.normalise}, mean {image.mean}, std {image.std}"),
         ("inputs", "\n".join(map(str, manifest.inputs))),
         ("outputs", "\n".join(map(str, manifest.outputs))),
@@ -93,6 +96,10 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
     ]
+
+
+def _window(window: tuple[int, int] | None) -> str:
+    return "from the least to the greatest" if window is None else f"{window[0]} to {window[1]}"
 
 
 def _arithmetic(artifact: Artifact) -> list[tuple[str, str]]:

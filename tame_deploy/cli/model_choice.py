@@ -138,7 +138,10 @@ class ModelChoice(BackboneOptions):
         assert network is not None
         from tame_deploy.model.torch_backend import TorchBackend
 
-        return evaluated_network(TorchBackend(network, device=self.device))
+        # A network of 16 bits takes its levels; others take masked pictures unrounded.
+        deep = network.backbone.image.dtype == "uint16"
+        backend = TorchBackend(network, "uint16" if deep else "float32", device=self.device)
+        return evaluated_network(backend)
 
     def _backend(self, artifact: Artifact) -> Backend:
         from tame_deploy.runtime.backends.protocol import BackendOptions
@@ -156,6 +159,7 @@ class ModelChoice(BackboneOptions):
 def _check_same(model: EvaluatedModel, network: ExplainedNetwork) -> None:
     """Check that an artifact and the PyTorch network beside it are of one classifier."""
     image = network.backbone.image.for_input(model.image.dtype)
+    image = replace(image, window=model.image.window)  # which may have been given at export
     classes = network.head.config.classes
     if network.backbone.name != model.backbone:
         raise InputError(
@@ -182,7 +186,7 @@ def _check_probabilities(model: EvaluatedModel, network: ExplainedNetwork) -> No
     from tame_deploy.metrics.evaluated_model import evaluated_network
     from tame_deploy.model.torch_backend import TorchBackend
 
-    shape = (4, model.image.height, model.image.width, 3)
+    shape = (4, model.image.height, model.image.width, model.image.channels)
     noise = np.random.default_rng(0).random(shape, np.float32)
     other = evaluated_network(TorchBackend(network))
     difference = np.abs(model.probabilities(noise) - other.probabilities(noise)).max()

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tame_deploy.data.shapes import LABELS, draw_picture
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.data.shapes import LABELS, draw_levels, draw_picture
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import load_image
+from tame_deploy.picture.preprocess import Picture, load_image, load_picture
 
 __all__ = [
     "HELD_OUT_SEED",
@@ -30,6 +30,9 @@ __all__ = [
 
 #: Seeds from here on draw pictures that training never sees.
 HELD_OUT_SEED = 10_000_000
+
+#: What pictures are read for, unless a network is named.
+RGB = ImageSpec()
 
 #: Where an object is: a mask picture, or boxes (left, top, right, bottom) in pixels.
 Region: TypeAlias = "Path | tuple[tuple[float, ...], ...]"
@@ -48,8 +51,8 @@ class Pictures(Protocol):
         """Return a picture's class id, or None where it is not known."""
         ...
 
-    def image(self, index: int) -> Image.Image:
-        """Return a picture, upright RGB.
+    def image(self, index: int, spec: ImageSpec = RGB) -> Picture:
+        """Return a picture as a network takes it: upright RGB, or its channels and bits.
 
         Raises:
             InputError: if it cannot be read.
@@ -82,9 +85,9 @@ class FilePictures:
         """Return the picture's class id, where it has one."""
         return self.labels[index]
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, spec: ImageSpec = RGB) -> Picture:
         """Return the picture (see `Pictures.image`)."""
-        return load_image(self.paths[index])
+        return load_picture(self.paths[index], spec)
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """Return the picture's mask, or its boxes filled (see `Pictures.mask`)."""
@@ -126,9 +129,12 @@ class DrawnPictures:
         """Return the shape's class id."""
         return (self.first_seed + index) % len(LABELS) if self.labelled else None
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, spec: ImageSpec = RGB) -> Picture:
         """Return the picture (see `Pictures.image`)."""
-        return _draw(self.first_seed + index)[0].copy()
+        seed = self.first_seed + index
+        if spec.channels in (1, 3) and spec.dtype != "uint16":
+            return _draw(seed)[0].copy()
+        return draw_levels(seed, spec)
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """Return where the shape is (see `Pictures.mask`)."""
@@ -162,9 +168,9 @@ class TorchvisionPictures:
         target = self._read(index)[1]
         return int(target) if isinstance(target, int | np.integer) else None
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, spec: ImageSpec = RGB) -> Picture:
         """Return the picture (see `Pictures.image`)."""
-        return load_image(self._read(index)[0])
+        return load_picture(self._read(index)[0], spec)
 
     def _read(self, index: int) -> Any:
         try:
@@ -202,9 +208,9 @@ class Subset:
         """Return the picture's class id."""
         return self.whole.label(self.indices[index])
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, spec: ImageSpec = RGB) -> Picture:
         """Return the picture (see `Pictures.image`)."""
-        return self.whole.image(self.indices[index])
+        return self.whole.image(self.indices[index], spec)
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """Return the picture's mask (see `Pictures.mask`)."""

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-__all__ = ["LABELS", "SIZE", "draw_picture"]
+from tame_deploy.artifact.types import ImageSpec
+from tame_deploy.picture.preprocess import Picture
+
+__all__ = ["LABELS", "SIZE", "draw_levels", "draw_picture"]
 
 LABELS = ("circle", "square", "triangle", "star", "cross", "ring")
 SIZE = 128
@@ -43,6 +46,31 @@ def draw_picture(seed: int, size: int = SIZE) -> tuple[Image.Image, NDArray[np.b
         ImageDraw.Draw(mask).ellipse(box, fill=255)
     covered = np.asarray(mask.resize((size, size), Image.Resampling.BOX)) > 127
     return picture, covered, class_id
+
+
+def draw_levels(seed: int, spec: ImageSpec, size: int = SIZE) -> Picture:
+    """Return the picture of a seed with the channels and bits that a network takes.
+
+    Further channels repeat red, green and blue under grain of their own. Where the network takes 16
+    bits, those below the upper 8 are noise.
+
+    Args:
+        seed: as of `draw_picture`.
+        spec: channels, dtype and window.
+        size: side of the picture in pixels.
+    """
+    picture = draw_picture(seed, size)[0]
+    if spec.channels in (1, 3) and spec.dtype != "uint16":
+        return picture
+    generator = np.random.default_rng((seed, spec.channels))
+    levels = np.asarray(picture)[..., np.arange(spec.channels) % 3].astype(np.float64)
+    levels[..., 3:] += generator.normal(0, 16, levels[..., 3:].shape)
+    whole = levels.clip(0, 255).astype(np.int64)
+    if spec.dtype != "uint16":
+        return whole.astype(np.uint8)
+    low, high = spec.window or (0, 65535)
+    deep = whole * 256 + generator.integers(0, 256, whole.shape)
+    return (low + deep * (high - low) // 65535).astype(np.uint16)
 
 
 def _background(generator: np.random.Generator, side: int) -> Image.Image:

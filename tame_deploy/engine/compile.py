@@ -262,6 +262,11 @@ def _held(target: Path, wanted: EngineSidecar) -> str:
 
 def _check_target(artifact: Artifact) -> None:
     manifest = artifact.manifest
+    if manifest.image.dtype == "uint16":
+        raise IncompatibleArtifactError(
+            f"{artifact.path} takes pictures as uint16, which TensorRT does not take; export it "
+            "with --input float32, for which the caller normalises"
+        )
     if manifest.target in ("cpu", "cpu-vnni") and manifest.precision != "fp16":
         parents = ", ".join(manifest.parents)
         raise IncompatibleArtifactError(

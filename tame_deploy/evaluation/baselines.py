@@ -184,8 +184,8 @@ class CamMethod:
                 self._arguments["ablation_layer"] = AblationLayerVit()
         self._build: Callable[..., Any] = getattr(pytorch_grad_cam, _CAMS[name])
         image = network.backbone.image
-        self._mean = torch.tensor(image.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(image.std).view(1, 3, 1, 1)
+        self._mean = torch.tensor(image.mean).view(1, -1, 1, 1)
+        self._std = torch.tensor(image.std).view(1, -1, 1, 1)
 
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tame_deploy.data.labelled import Pictures, Subset
 from tame_deploy.errors import InputError
@@ -21,6 +20,7 @@ from tame_deploy.evaluation.result import TITLES, Evaluation, title_of
 from tame_deploy.metrics.evaluated_model import EvaluatedModel
 from tame_deploy.metrics.masking import heat_of
 from tame_deploy.picture.overlay import blend, contact_sheet
+from tame_deploy.picture.preprocess import shown
 
 __all__ = ["compare", "comparison_lines", "draw_grid", "save_comparison"]
 
@@ -77,7 +77,7 @@ def draw_grid(
         for batch in prepared_batches(one, model.image, options, []):
             found = model.predict(batch.pixels)
             class_ids = found.class_ids[:, 0]
-            image = Image.fromarray(np.rint(batch.pixels[0] * 255).astype(np.uint8))
+            image = shown(np.rint(batch.pixels[0] * 255).astype(np.uint8))
             label = model.labels[int(class_ids[0])]
             cells.append((image, f"{label} {model.probabilities_of(found).max():.0%}"))
             for method in methods:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.evaluation.result import Evaluation
 from tame_deploy.metrics.evaluated_model import EvaluatedModel
 from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
-from tame_deploy.picture.preprocess import prepare
+from tame_deploy.picture.preprocess import prepare, prepared_levels, shares_of, size_of
 from tame_deploy.runtime.predict.predictor import Predictions
 
 __all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
@@ -56,13 +56,13 @@ class Method(Protocol):
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return maps (B, h, w) of one class each for pictures (B, H, W, 3) in [0, 1]."""
+        """Return maps (B, h, w) of one class each for pictures (B, H, W, channels) in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """Pictures as the network sees them: pixels float32 (B, H, W, 3) in [0, 1], masks alike."""
+    """Pictures as the network sees them: float32 (B, H, W, channels) in [0, 1], masks alike."""
 
     indices: list[int]
     pixels: NDArray[np.float32]
@@ -103,17 +103,19 @@ def prepared_batches(
 def _prepare(
     pictures: Pictures, index: int, image: ImageSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    picture = pictures.image(index)
-    pixels = np.asarray(prepare(picture, image), np.float32) / np.float32(255)
+    picture = pictures.image(index, image)
+    pixels = shares_of(prepared_levels(picture, image)[None], image)[0]
     mask = pictures.mask(index)
     if mask is None:
         return pixels, None
-    if mask.shape != (picture.height, picture.width):
+    width, height = size_of(picture)
+    if mask.shape != (height, width):
         raise InputError(
-            f"its mask is {mask.shape[1]}x{mask.shape[0]}, the picture "
-            f"{picture.width}x{picture.height}; expected them alike"
+            f"its mask is {mask.shape[1]}x{mask.shape[0]}, the picture {width}x{height}; "
+            "expected them alike"
         )
-    covered = prepare(Image.fromarray(mask.astype(np.uint8) * 255), image)
+    # What is padded is not the object.
+    covered = prepare(Image.fromarray(mask.astype(np.uint8) * 255), replace(image, pad_level=0))
     return pixels, np.asarray(covered) > 127
 
 

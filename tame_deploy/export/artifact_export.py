@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tame_deploy.artifact.directory import (
@@ -19,7 +20,7 @@ from tame_deploy.artifact.directory import (
 )
 from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest
 from tame_deploy.artifact.types import ImageSpec, TensorSpec
-from tame_deploy.data.shapes import draw_picture
+from tame_deploy.data.shapes import draw_levels
 from tame_deploy.errors import InputError
 from tame_deploy.export.onnx_graph import export_onnx
 from tame_deploy.export.options import ExportOptions
@@ -27,7 +28,7 @@ from tame_deploy.model.fused import Finish, FusedNetwork
 from tame_deploy.model.head import map_size
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.soundness import check_sound
-from tame_deploy.picture.preprocess import prepare_batch
+from tame_deploy.picture.preprocess import as_input, prepared_levels, shares_of
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.runtime.verify.comparison import count_same
 from tame_deploy.runtime.verify.parity import check_parity
@@ -183,9 +184,10 @@ def parity_reference(
     Raises:
         InputError: if the network gives NaN or infinity.
     """
-    drawn = [draw_picture(seed)[0] for seed in range(_CANDIDATES)]
-    normalised = prepare_batch(drawn, image.for_input("float32"))
-    pixels = [torch.from_numpy(one[None]) for one in normalised]
+    drawn = [draw_levels(seed, image) for seed in range(_CANDIDATES)]
+    levels = np.stack([prepared_levels(one, image) for one in drawn])
+    shares = shares_of(levels, image)
+    pixels = [torch.from_numpy(one[None]) for one in as_input(shares, image.for_input("float32"))]
     logits = torch.cat([network.look(one)[0] for one in pixels])
     count = max(options.ranks(logits.shape[1]), 1)
     best = logits.topk(min(count + 1, logits.shape[1]), dim=1)
@@ -200,7 +202,7 @@ def parity_reference(
     # Stretched, because maps that differ by a constant show the same.
     two = Finish("minmax")(_gather_maps(every, _likeliest_and_another(logits[kept])))
     reference = ParityReference(
-        images=prepare_batch([drawn[index] for index in kept], image),
+        images=as_input(levels[kept], image),
         class_ids=class_ids.numpy(),
         logits=logits[kept].numpy(),
         maps=Finish(options.maps)(_gather_maps(every, class_ids)).numpy(),

@@ -61,7 +61,7 @@ class EvaluatedModel(Closing):
         """Return logits, and the map of the most likely class of each picture (K = 1).
 
         Args:
-            pixels: float32 (B, H, W, 3) in [0, 1], resized and cropped.
+            pixels: float32 (B, H, W, channels) in [0, 1], resized and cropped.
 
         Raises:
             BackendError: if it cannot be run, or gives NaN or infinity.
@@ -88,7 +88,7 @@ class EvaluatedModel(Closing):
         """Return what metrics are computed of.
 
         Args:
-            pixels: float32 (B, H, W, 3) in [0, 1].
+            pixels: float32 (B, H, W, channels) in [0, 1].
             predictions: what `predict` returns for them.
             indices: numbers of the pictures.
             maps: float32 (B, h, w) of the predicted classes; the model's own by default.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import Task
 from tame_deploy.metrics.masking import normalise
-from tame_deploy.picture.preprocess import as_input
+from tame_deploy.picture.preprocess import Levels, as_input
 from tame_deploy.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tame_deploy.runtime.backends.protocol import Backend, BackendOptions
 from tame_deploy.runtime.predict.predictor import Predictor, joined
@@ -62,13 +62,13 @@ class EvaluationSet:
 
     Attributes:
         manifest: the contract: what the graphs take and give.
-        pixels: uint8 (N, H, W, 3), resized and cropped as the network sees them.
+        pixels: uint8 or uint16 (N, H, W, channels), resized and cropped as the network sees them.
         names: of the pictures.
         labels: their class ids, None where one is not known.
     """
 
     manifest: Manifest
-    pixels: NDArray[np.uint8]
+    pixels: Levels
     names: Sequence[str]
     labels: Sequence[int | None]
 

@@ -37,13 +37,13 @@ class ExplainedBatch:
     """Pictures, their maps, and a way to ask the classifier again.
 
     Attributes:
-        pixels: float32 (B, H, W, 3) in [0, 1].
+        pixels: float32 (B, H, W, channels) in [0, 1].
         heat: float32 (B, H, W) in [0, 1], the map of the predicted class at picture resolution.
         class_ids: int64 (B), the classes predicted for the pictures.
         confidences: float (B), their probabilities.
         masks: where the object is, bool (H, W) each, or None.
         indices: numbers of the pictures, which seed what is random.
-        classify: probabilities (N, C) of pictures (N, H, W, 3).
+        classify: probabilities (N, C) of pictures (N, H, W, channels).
         task: what the classifier's logits mean.
     """
 

@@ -19,7 +19,7 @@ def impute(
     Direct neighbours weigh 1/6, diagonal ones 1/12; unknown neighbours are solved for together.
 
     Args:
-        picture: float32 (H, W, 3) in [0, 1].
+        picture: float32 (H, W, channels) in [0, 1].
         removed: bool (H, W).
         seed: of the noise.
     """

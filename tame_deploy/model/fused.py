@@ -15,8 +15,36 @@ __all__ = ["Finish", "FusedNetwork", "Preprocess"]
 MAP_EPSILON = 1e-6
 
 
+class Shares(nn.Module):
+    """Levels to shares of their range, in [0, 1]: 255 for 8 bits, the window for 16."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.window: tuple[int, int] | None = image.window
+        self.deep = image.dtype == "uint16"
+
+    def levels(self, pixels: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return levels (B, C, H, W) above the range's lowest one, and how many it spans."""
+        if not self.deep:
+            return pixels, 255.0
+        if self.window is None:
+            low = pixels.amin(dim=(1, 2, 3), keepdim=True)
+            # A picture of one level is black: there is nothing to divide by.
+            span = (pixels.amax(dim=(1, 2, 3), keepdim=True) - low).clamp(min=1.0)
+            return pixels - low, span
+        if self.window == (0, 65535):
+            return pixels, 65535.0
+        first, last = self.window
+        return pixels.clamp(first, last) - first, float(last - first)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return float32 of float32 levels, (B, C, H, W)."""
+        above, span = self.levels(pixels)
+        return above / span
+
+
 class Preprocess(nn.Module):
-    """uint8 pixels to normalised float32, channels first."""
+    """uint8 or uint16 pixels to normalised float32, channels first."""
 
     scale: Tensor
     shift: Tensor
@@ -25,14 +53,21 @@ class Preprocess(nn.Module):
         super().__init__()
         mean = torch.tensor(image.mean, dtype=torch.float64)
         std = torch.tensor(image.std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std)).float().view(1, -1, 1, 1))
+        self.shares = Shares(image)
+        self.own = image.dtype == "uint16" and image.window is None
+        low, high = image.window or (0, 65535)
+        span = (1 if self.own else high - low) if image.dtype == "uint16" else 255
+        self.register_buffer("scale", (1 / (span * std)).float().view(1, -1, 1, 1))
         self.register_buffer("shift", (-mean / std).float().view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return float32 (B, 3, H, W) of uint8 (B, H, W, 3)."""
+        """Return float32 (B, C, H, W) of levels (B, H, W, C)."""
         # Cast first: TensorRT's parser refuses to transpose uint8.
         pixels = images.float().permute(0, 3, 1, 2)
-        return pixels * self.scale + self.shift
+        above, span = self.shares.levels(pixels)
+        if self.own:
+            above = above / span
+        return above * self.scale + self.shift
 
 
 class Ranking(nn.Module):
@@ -95,7 +130,8 @@ class FusedNetwork(nn.Module):
         super().__init__()
         self.explain = explain
         self.source = [network]  # in a list, so that the unfolded head is no part of this module
-        self.preprocess = Preprocess(network.backbone.image) if graph_input == "uint8" else None
+        image = network.backbone.image.for_input(graph_input)
+        self.preprocess = None if graph_input == "float32" else Preprocess(image)
         self.backbone = network.tap
         self.branches = FoldedBranches(network.head)
         self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(maps)})
@@ -111,7 +147,7 @@ class FusedNetwork(nn.Module):
         """Return logits (B, classes), explained int64 (B, K) and maps (B, K, h, w).
 
         Args:
-            images: uint8 (B, H, W, 3), or normalised float32 (B, 3, H, W).
+            images: uint8 or uint16 (B, H, W, C), or normalised float32 (B, C, H, W).
             class_ids: int64 (B, K), only where classes are selectable.
         """
         pixels = images if self.preprocess is None else self.preprocess(images)

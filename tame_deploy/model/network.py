@@ -93,7 +93,7 @@ class ExplainedNetwork(nn.Module):
         """Return logits (B, classes) and map logits of every class (B, classes, h, w).
 
         Args:
-            images: normalised float32 (B, 3, H, W).
+            images: normalised float32 (B, channels, H, W).
         """
         logits, outputs = self.look(images)
         return logits, self.head(self.feature_maps(outputs))
@@ -129,6 +129,7 @@ def build_network(
             layers, another variant or another number of classes.
         DownloadError: if a default head is neither cached nor to be had.
     """
+    _check_channels(backbone)
     if request.head == "cam":
         return _cam_network(backbone, request, layers)
     checkpoint, source = _load_checkpoint(backbone, request, progress)
@@ -179,6 +180,23 @@ def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
     given = tap(probe_pictures(backbone))[0]
     settled = settle_task(backbone, given)
     return settled, 2 if settled.task == "binary" else given.shape[1]
+
+
+def _check_channels(backbone: Backbone) -> None:
+    """Say which channels a backbone takes, if its first convolution is why it fails."""
+    stem = next((one for one in backbone.module.modules() if isinstance(one, nn.Conv2d)), None)
+    declared = backbone.image.channels
+    if stem is None or stem.in_channels == declared:
+        return
+    try:
+        with torch.no_grad():
+            backbone.module(backbone.example)
+    # A foreign module may raise anything on channels that it does not take.
+    except Exception:
+        raise InputError(
+            f"{backbone.name} takes pictures of {stem.in_channels} channels, and the means are of "
+            f"{declared}; expected one mean and one standard deviation a channel"
+        ) from None
 
 
 def _check_labels(backbone: Backbone, classes: int) -> None:

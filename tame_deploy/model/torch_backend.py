@@ -24,8 +24,8 @@ class TorchBackend(Closing):
 
     Args:
         network: backbone and head.
-        graph_input: "float32" takes normalised pictures exactly; "uint8" rounds as a deployed
-            graph with uint8 input does.
+        graph_input: "float32" takes normalised pictures exactly; "uint8" and "uint16" round as
+            a deployed graph with such input does.
         device: where to run, "cpu" or "cuda".
         maps: how they are finished, as at export.
 

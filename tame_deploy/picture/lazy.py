@@ -6,18 +6,24 @@ import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, Window, load_image, prepare
+from tame_deploy.picture.preprocess import (
+    MAX_PIXELS,
+    ImageSource,
+    Levels,
+    Window,
+    load_picture,
+    prepared_levels,
+    shown,
+)
 
 __all__ = ["LazyPicture", "ReadPicture", "read_prepared"]
 
-#: A picture, and its pixels as the network sees them, uint8 (height, width, 3).
-ReadPicture: TypeAlias = "tuple[Image.Image | LazyPicture, NDArray[np.uint8]]"
+#: A picture for people, and its levels as the network sees them, (height, width, channels).
+ReadPicture: TypeAlias = "tuple[Image.Image | LazyPicture, Levels]"
 
 
 @dataclass(frozen=True)
@@ -26,35 +32,43 @@ class LazyPicture:
 
     Attributes:
         source: a path, or the bytes of a file.
+        spec: which channels and bits of it are read.
         max_pixels: as of `load_image`.
         window: as of `load_image`.
         version: time in ns and size in bytes of the file when it was first read; None for bytes.
     """
 
     source: str | os.PathLike[str] | bytes
+    spec: ImageSpec
     max_pixels: int = MAX_PIXELS
     window: Window | None = None
     version: tuple[int, int] | None = None
 
     @classmethod
     def of(
-        cls, source: str | os.PathLike[str] | bytes, max_pixels: int, window: Window | None = None
+        cls,
+        source: str | os.PathLike[str] | bytes,
+        spec: ImageSpec,
+        max_pixels: int = MAX_PIXELS,
+        window: Window | None = None,
     ) -> LazyPicture:
         """Return a picture that knows which version of its file is meant: the one of now."""
-        return cls(source, max_pixels, window, _version(source))
+        return cls(source, spec, max_pixels, window, _version(source))
 
     def decoded(self) -> Image.Image:
-        """Return the picture, upright RGB.
+        """Return the picture as people see it, upright RGB.
 
         Raises:
             InputError: if its file is gone, or has been changed or replaced.
         """
-        picture = load_image(self.source, max_pixels=self.max_pixels, window=self.window)
+        picture = load_picture(
+            self.source, self.spec, max_pixels=self.max_pixels, window=self.window
+        )
         if not isinstance(self.source, bytes) and _version(self.source) != self.version:
             raise InputError(
                 f"{os.fspath(self.source)} has changed since it was explained; explain it again"
             )
-        return picture
+        return shown(picture)
 
 
 def _version(source: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
@@ -75,10 +89,10 @@ def read_prepared(
     window: Window | None = None,
     lazily: bool = False,
 ) -> ReadPicture:
-    """Return a picture and its pixels as the network sees them, uint8 (height, width, 3).
+    """Return a picture for people, and its levels as the network sees them.
 
     Args:
-        source: as `load_image` takes it.
+        source: as `load_picture` takes it.
         spec: how it is prepared.
         max_pixels: as of `load_image`.
         window: as of `load_image`.
@@ -89,6 +103,6 @@ def read_prepared(
     """
     lazy = None
     if lazily and isinstance(source, (str, os.PathLike, bytes)):
-        lazy = LazyPicture.of(source, max_pixels, window)
-    picture = load_image(source, max_pixels=max_pixels, window=window)
-    return lazy or picture, np.asarray(prepare(picture, spec))
+        lazy = LazyPicture.of(source, spec, max_pixels, window)
+    picture = load_picture(source, spec, max_pixels=max_pixels, window=window)
+    return lazy or shown(picture), prepared_levels(picture, spec)

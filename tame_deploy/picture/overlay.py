@@ -22,6 +22,8 @@ PANEL_SIDE = 288
 TEXT_WIDTH = 300
 #: How quickly colour covers with what matters: middle values still show.
 _COVER = 0.8
+#: The most pixels of a resized map, of which a picture covers but a part.
+_MOST_SCALED = 100_000_000
 
 # Anchors of a perceptually ordered scale, dark violet over magenta and orange to pale yellow.
 _ANCHORS = (
@@ -43,9 +45,14 @@ def _color_table() -> NDArray[np.uint8]:
     return (np.stack(channels, axis=1) + 0.5).astype(np.uint8)
 
 
-def _scaled(heat: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return a map (h, w) in [0, 1], bilinearly resized to (width, height) pixels."""
-    resized = Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)
+def _scaled(
+    heat: NDArray[Any],
+    size: tuple[int, int],
+    part: tuple[float, float, float, float] | None = None,
+) -> NDArray[np.float32]:
+    """Return a map (h, w) in [0, 1], or a part of it, bilinearly resized to (width, height)."""
+    whole = Image.fromarray(np.asarray(heat, np.float32))
+    resized = whole.resize(size, Image.Resampling.BILINEAR, part)
     clipped: NDArray[np.float32] = np.clip(np.nan_to_num(np.asarray(resized)), 0.0, 1.0)
     return clipped
 
@@ -81,15 +88,30 @@ def blend(
             not seen by the network and is dimmed. The whole picture by default.
         strength: opacity in [0, 1] where the map is 1.
     """
-    left, top, right, bottom = _rounded(box or (0, 0, *image.size))
-    placed = _scaled(heat, (right - left, bottom - top))
-    clip = _intersection((left, top, right, bottom), image.size)
-    inside = placed[clip[1] - top : clip[3] - top, clip[0] - left : clip[2] - left]
+    place = _rounded(box or (0, 0, *image.size))
+    clip = _intersection(place, image.size)
+    inside = _scaled_part(heat, place, clip)
     result = Image.blend(image, Image.new("RGB", image.size, (128, 128, 128)), 0.65)
     colors = Image.fromarray(_color_table()[_levels(inside)])
     alpha = Image.fromarray(_levels(strength * inside**_COVER))
     result.paste(Image.composite(colors, image.crop(clip), alpha), clip)
     return result
+
+
+def _scaled_part(
+    heat: NDArray[Any], place: tuple[int, int, int, int], clip: tuple[int, int, int, int]
+) -> NDArray[np.float32]:
+    """Return what lies in `clip` of a map that is resized to `place`."""
+    left, top, right, bottom = place
+    size = (right - left, bottom - top)
+    inside = (clip[0] - left, clip[1] - top, clip[2] - left, clip[3] - top)
+    if size[0] * size[1] <= _MOST_SCALED:
+        return _scaled(heat, size)[inside[1] : inside[3], inside[0] : inside[2]]
+    # Of a long and narrow picture in a square, nearly all of the map is cut off: what shows is
+    # resized alone, which may round otherwise in the last place.
+    across, down = heat.shape[1] / size[0], heat.shape[0] / size[1]
+    part = (inside[0] * across, inside[1] * down, inside[2] * across, inside[3] * down)
+    return _scaled(heat, (clip[2] - clip[0], clip[3] - clip[1]), part)
 
 
 def _rounded(box: Sequence[float]) -> tuple[int, int, int, int]:

@@ -1,28 +1,32 @@
-"""From pictures as people have them to the network's input.
+"""From pictures to the network's input.
 
 Resizing and cropping equal torchvision's `Resize` and `CenterCrop` on a PIL image to the pixel. All
-of the package that prepares NumPy arrays does it here; an exported graph that takes uint8
+of the package that prepares NumPy arrays does it here; an exported graph that takes uint8 or uint16
 normalises inside, in PyTorch (`model/fused.py`).
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
-from tame_deploy.picture.files import FORMATS, IMAGE_SUFFIXES, open_image
-from tame_deploy.picture.orientation import orientation_of, upright
+from tame_deploy.picture.files import FORMATS, IMAGE_SUFFIXES
+from tame_deploy.picture.reading import (
+    MAX_PIXELS,
+    MOST_PIXELS,
+    ImageSource,
+    Levels,
+    Picture,
+    load_image,
+    load_picture,
+)
+from tame_deploy.picture.window import Window, check_window, parse_window
 
 __all__ = [
     "FORMATS",
@@ -30,30 +34,22 @@ __all__ = [
     "MAX_PIXELS",
     "MOST_PIXELS",
     "ImageSource",
+    "Levels",
+    "Picture",
     "Window",
     "as_input",
+    "check_window",
     "load_image",
+    "load_picture",
     "parse_window",
     "prepare",
     "prepare_batch",
+    "prepared_levels",
+    "shares_of",
+    "shown",
+    "size_of",
     "visible_box",
 ]
-
-ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
-)
-
-#: The levels of 16-bit grey that become 0 and 255.
-Window: TypeAlias = "tuple[int, int]"
-
-#: The most pixels of a picture unless the caller allows more.
-MAX_PIXELS = 89_000_000
-#: The most that a caller can allow: telephones have 200 megapixels.
-MOST_PIXELS = 250_000_000
-#: A 16-bit picture whose levels are all lower comes out nearly black: it holds 14 bits or fewer.
-_DIM = 1 << 14
-
-_log = logging.getLogger("tame_deploy.picture")
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,195 +58,29 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-
-def load_image(
-    source: ImageSource,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    window: Window | None = None,
-    background: tuple[int, int, int] = (255, 255, 255),
-) -> Image.Image:
-    """Return a picture as people see it: 8-bit RGB, EXIF rotation applied, first frame.
-
-    Args:
-        source: a path, the bytes of a file, a file opened as binary (read from where it stands), a
-            PIL image, or a uint8 array of shape (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
-        max_pixels: what is larger is refused before it is decoded. 89 megapixels unless given; what
-            is over 250 megapixels is always refused.
-        window: of grey pictures of 16 bits (or 32), the levels that become 0 and 255; lower and
-            higher ones are clipped. By default (0, 65535). Other pictures are left alone.
-        background: RGB levels that show where the picture is transparent; white by default.
-
-    Raises:
-        InputError: if it is broken, empty, too large or of an unknown kind.
-    """
-    if window is not None and not window[0] < window[1]:
-        raise InputError(f"found window {window}; expected its first level below its second")
-    how = _Reading(min(max_pixels, MOST_PIXELS), window, background)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, how)
-    if isinstance(source, Image.Image):
-        with _decoding_errors("picture"):  # a file that was opened lazily is decoded only now
-            return _to_rgb(source, "picture", how)
-    if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "picture", how)
-    if isinstance(source, (str, os.PathLike)):
-        if isinstance(source, str) and "://" in source:
-            raise InputError(f"{source} is a URL; pictures are not fetched, so download it first")
-        if os.path.isdir(source):
-            raise InputError(f"{os.fspath(source)} is a directory; expected a picture")
-        with _decoding_errors(os.fspath(source)), open(source, "rb") as stream:
-            return _decode(stream, os.fspath(source), how)
-    if hasattr(source, "read"):
-        return _decode(io.BytesIO(_rest_of(source)), "picture", how)
-    raise InputError(
-        f"found {type(source).__name__}; expected a path, bytes, a file opened as binary, "
-        "a PIL image or a uint8 array"
-    )
-
-
-def parse_window(text: str) -> Window:
-    """Return a window of levels (see `load_image`) from words such as "0,4095".
-
-    Raises:
-        InputError: for anything but two integers, the first below the second.
-    """
-    try:
-        low, high = (int(word) for word in text.split(","))
-    except ValueError:
-        raise InputError(f"found window {text!r}; expected two levels, such as 0,4095") from None
-    if low >= high:
-        raise InputError(f"found window {text!r}; expected its first level below its second")
-    return low, high
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How a picture is read (see `load_image`)."""
-
-    max_pixels: int
-    window: Window | None
-    background: tuple[int, int, int]
-
-
-@contextmanager
-def _decoding_errors(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into an InputError of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{name} has more pixels than Pillow takes in its format") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture in {', '.join(FORMATS)}") from None
-    # Pillow's decoders answer damaged files with nearly any exception there is.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{name} cannot be decoded: {reason}") from None
-
-
-def _rest_of(stream: IO[bytes]) -> bytes:
-    """Read a file of the caller's, from where it stands."""
-    with _decoding_errors("picture"):
-        data: Any = stream.read()
-    if not isinstance(data, bytes):
-        raise InputError(f"found a file that gives {type(data).__name__}; expected one opened as "
-                         'binary, with mode "rb"')  # fmt: skip
-    return data
-
-
-def _decode(stream: IO[bytes], name: str, how: _Reading) -> Image.Image:
-    with _decoding_errors(name), open_image(stream, name) as image:
-        return _to_rgb(image, name, how)
-
-
-def _check_size(width: int, height: int, name: str, most: int) -> None:
-    if width < 1 or height < 1:
-        raise InputError(f"{name} is {width}x{height}; expected at least one pixel")
-    if width * height > most:
-        bound = f"{most / 10**6:g} megapixels" if most >= 10**6 else f"{most} pixels"
-        raise InputError(f"{name} is {width}x{height}; expected at most {bound}")
-
-
-def _from_array(array: NDArray[Any], how: _Reading) -> Image.Image:
-    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not shaped:
-        raise InputError(
-            f"found {array.dtype} array of shape {array.shape}; "
-            "expected uint8 (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey"
-        )
-    _check_size(array.shape[1], array.shape[0], "array", how.max_pixels)
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", how)
-
-
-def _to_rgb(image: Image.Image, name: str, how: _Reading) -> Image.Image:
-    _check_size(image.width, image.height, name, how.max_pixels)
-    image.load()
-    if image.mode == "F":
-        raise InputError(f"{name} has floating-point pixels; expected 8 or 16 bits a channel")
-    # A PIL image from the caller must come back untouched: all of these make one of their own.
-    if image.mode.startswith("I"):
-        rgb = _to_eight_bits(image, name, how.window).convert("RGB")
-    elif _has_transparency(image):
-        rgb = _over(image, how.background)
-    else:
-        rgb = image.convert("RGB")
-    return upright(rgb, orientation_of(image.info))
-
-
-def _has_transparency(image: Image.Image) -> bool:
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        return True
-    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
-        return True
-    return "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
-
-
-def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Lay a picture over a background, where its own hidden colours do not show."""
-    clear = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    below = Image.new("RGB", image.size, background)
-    below.paste(clear, mask=clear)
-    return below
-
-
-def _to_eight_bits(image: Image.Image, name: str, window: Window | None) -> Image.Image:
-    """Scale grey of more than 8 bits to 8; Pillow's own conversion clips at 255 instead."""
-    pixels = np.asarray(image).astype(np.int64)
-    if window is None:
-        least, most = int(pixels.min()), int(pixels.max())
-        if least < 0 or most > 65535:
-            raise InputError(f"{name} has pixels from {least} to {most}; expected 0 to 65535, or a "
-                             "window")  # fmt: skip
-        if 0 < most < _DIM:
-            _log.warning(
-                "%s has 16-bit pixels of at most %d, which come out nearly black; "
-                "give it a window, such as 0,%d",
-                *(name, most, (1 << most.bit_length()) - 1),
-            )
-    low, high = window or (0, 65535)
-    span = high - low
-    scaled = ((np.clip(pixels, low, high) - low) * 255 + span // 2) // span
-    return Image.fromarray(scaled.astype(np.uint8))
+#: Shares of red, green and blue in grey, in 1/65536: those of Pillow's mode "L".
+_LUMA = (19595, 38470, 7471)
 
 
 def prepare(
     image: Image.Image, spec: ImageSpec, place: tuple[float, float] | None = None
 ) -> Image.Image:
-    """Resize and crop a picture to height x width of `spec`.
+    """Resize and crop or pad a picture to height x width of `spec`, whatever its channels.
 
     Args:
-        image: any mode that can be interpolated.
-        spec: the sizes.
+        image: any mode that can be interpolated; "F" for levels of 16 bits.
+        spec: the sizes, and what is filled in.
         place: where to crop, (across, down) in [0, 1] of what is left over; the middle by default.
     """
     if spec.crop == "none":
         return image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
     resized = image.resize(_resized_size(image.size, spec), _FILTERS[spec.interpolation])
     left, top = _crop_corner(resized.size, spec)
+    if spec.crop == "pad":
+        fill = _deep_level(spec.pad_level, spec) if image.mode == "F" else spec.pad_level
+        canvas = Image.new(image.mode, (spec.width, spec.height), (fill,) * len(image.getbands()))
+        canvas.paste(resized, (-left, -top))
+        return canvas
     if place is not None:
         left = round(place[0] * max(0, resized.width - spec.width)) if left > 0 else left
         top = round(place[1] * max(0, resized.height - spec.height)) if top > 0 else top
@@ -258,13 +88,109 @@ def prepare(
     return resized.crop((left, top, left + spec.width, top + spec.height))
 
 
+def prepared_levels(
+    picture: Picture, spec: ImageSpec, place: tuple[float, float] | None = None
+) -> Levels:
+    """Return a picture as the network sees it, not normalised.
+
+    Args:
+        picture: of `load_picture`.
+        spec: channels, bits and sizes.
+        place: as of `prepare`.
+
+    Returns:
+        uint8 (height, width, channels); uint16 for a graph that takes it.
+    """
+    fitted = _fitted(picture, spec)
+    if isinstance(fitted, Image.Image):
+        pixels: Levels = np.asarray(prepare(fitted, spec, place))
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+    planes = (fitted[..., channel] for channel in range(fitted.shape[2]))
+    return np.stack([_prepared_plane(plane, spec, place) for plane in planes], axis=2)
+
+
+def _prepared_plane(
+    plane: NDArray[Any], spec: ImageSpec, place: tuple[float, float] | None
+) -> NDArray[Any]:
+    if plane.dtype == np.uint8:
+        return np.asarray(prepare(Image.fromarray(np.ascontiguousarray(plane)), spec, place))
+    # In float32, the one mode that Pillow interpolates without losing bits of 16.
+    exact = np.asarray(prepare(Image.fromarray(plane.astype(np.float32)), spec, place))
+    levels: NDArray[np.uint16] = np.clip(np.rint(exact), 0, 65535).astype(np.uint16)
+    return levels
+
+
+def _fitted(picture: Picture, spec: ImageSpec) -> Picture:
+    """Return a picture with the channels and bits that a network takes."""
+    if isinstance(picture, Image.Image):
+        image = picture.convert("L") if spec.channels == 1 else picture
+        if spec.dtype != "uint16":
+            return image
+        levels: Levels = np.asarray(image).reshape(image.height, image.width, spec.channels)
+    else:
+        levels = picture
+    if spec.channels == 1 and levels.shape[2] == 3:
+        sums = (levels.astype(np.uint32) * np.array(_LUMA, np.uint32)).sum(2, dtype=np.uint32)
+        levels = (((sums + 32768) >> 16)[..., None]).astype(np.uint16)
+    elif spec.channels == 3 and levels.shape[2] == 1:
+        levels = levels.repeat(3, axis=2)
+    if spec.dtype == "uint16" and levels.dtype == np.uint8:
+        return np.array([_deep_level(level, spec) for level in range(256)], np.uint16)[levels]
+    return levels
+
+
+def _deep_level(level: int, spec: ImageSpec) -> int:
+    """Return what 8 bits' level is for a graph of 16: 0 to 255 fill its window."""
+    low, high = spec.window or (0, 65535)
+    return low + (level * (high - low) + 127) // 255
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Return width and height."""
+    if isinstance(picture, Image.Image):
+        return picture.size
+    return picture.shape[1], picture.shape[0]
+
+
+def shown(picture: Picture) -> Image.Image:
+    """Return a picture for people, RGB of 8 bits.
+
+    Of three channels and more, the first three are red, green and blue; of two, the mean is shown.
+    Levels of 16 bits are stretched, from the least that is shown to the greatest.
+    """
+    if isinstance(picture, Image.Image):
+        return picture
+    levels = picture[..., :3].astype(np.int64)
+    if levels.shape[2] == 2:
+        levels = (levels.sum(axis=2, keepdims=True) + 1) // 2
+    if picture.dtype == np.uint16:
+        low = int(levels.min())
+        span = max(int(levels.max()) - low, 1)
+        levels = ((levels - low) * 255 + span // 2) // span
+    return Image.fromarray(levels.astype(np.uint8).repeat(3 // levels.shape[2], axis=2))
+
+
 def _resized_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    if spec.crop == "pad":
+        return _fitting_size(size, spec)
     short, long = min(size), max(size)
     # A strip one pixel wide would otherwise grow without bound.
     resized_long = int(spec.resize * long / short)
     if spec.resize * resized_long > MAX_PIXELS:
         raise InputError(f"picture is {size[0]}x{size[1]}: too long and narrow to resize")
     return (spec.resize, resized_long) if size[0] <= size[1] else (resized_long, spec.resize)
+
+
+def _fitting_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Return the largest size of the same proportions that fits, the shorter side rounded."""
+    (width, height), (across, down) = size, (spec.width, spec.height)
+    if width * down >= height * across:
+        fitting = across, (2 * height * across + width) // (2 * width)
+    else:
+        fitting = (2 * width * down + height) // (2 * height), down
+    if min(fitting) < 1:
+        raise InputError(f"picture is {width}x{height}: too long and narrow to resize")
+    return fitting
 
 
 def _crop_corner(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
@@ -290,27 +216,55 @@ def visible_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, f
     )
 
 
-def prepare_batch(images: Sequence[Image.Image], spec: ImageSpec) -> NDArray[Any]:
-    """Return RGB pictures as the `images` tensor of `spec`.
+def prepare_batch(images: Sequence[Picture], spec: ImageSpec) -> NDArray[Any]:
+    """Return pictures of `load_picture` as the `images` tensor of `spec`.
 
     Returns:
-        uint8 (B, height, width, 3), or float32 (B, 3, height, width) with (x/255 - mean) / std.
+        uint8 or uint16 (B, height, width, channels), or float32 (B, channels, height, width) with
+        (x/255 - mean) / std.
     """
-    return as_input(np.stack([np.asarray(prepare(image, spec)) for image in images]), spec)
+    return as_input(np.stack([prepared_levels(image, spec) for image in images]), spec)
 
 
-def as_input(pixels: NDArray[np.uint8] | NDArray[np.float32], spec: ImageSpec) -> NDArray[Any]:
+def as_input(pixels: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
     """Return prepared pixels as the `images` tensor of `spec`.
 
     Args:
-        pixels: (B, height, width, 3), uint8 levels or float32 in [0, 1]. A graph that takes uint8
-            gets the latter rounded to whole levels.
-        spec: dtype, mean and std.
+        pixels: (B, height, width, channels): levels, or float32 in [0, 1]. A graph that takes
+            levels gets the latter rounded to whole ones, in its window.
+        spec: dtype, window, mean and std.
     """
-    whole = pixels.dtype == np.uint8
+    if spec.dtype == "float32":
+        mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+        normalised = ((shares_of(pixels, spec) - mean) / std).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(normalised, dtype=np.float32)
+    if pixels.dtype != np.float32:
+        return pixels
     if spec.dtype == "uint8":
-        return pixels if whole else np.rint(pixels * 255).astype(np.uint8)
-    shares = pixels.astype(np.float32) / np.float32(255) if whole else pixels
-    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-    normalised = ((shares - mean) / std).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(normalised, dtype=np.float32)
+        eight: NDArray[np.uint8] = np.rint(pixels * 255).astype(np.uint8)
+        return eight
+    low, high = spec.window or (0, 65535)
+    deep: NDArray[np.uint16] = np.rint(low + pixels * np.float32(high - low)).astype(np.uint16)
+    return deep
+
+
+def shares_of(pixels: NDArray[Any], spec: ImageSpec) -> NDArray[np.float32]:
+    """Return prepared pixels (B, height, width, channels) as shares of their range, in [0, 1].
+
+    That of 16 bits is the window of `spec`, or of each picture its own; float32 is in [0, 1].
+    """
+    exact: NDArray[np.float32] = pixels.astype(np.float32, copy=False)
+    if pixels.dtype == np.float32:
+        return exact
+    if pixels.dtype == np.uint8:
+        shares: NDArray[np.float32] = exact / np.float32(255)
+        return shares
+    low, high = spec.window or _own_window(exact)
+    inside: NDArray[np.float32] = np.clip((exact - low) / (high - low), 0, 1)
+    return inside
+
+
+def _own_window(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the least and the greatest level of each picture; one apart where all are equal."""
+    low = pixels.min(axis=(1, 2, 3), keepdims=True)
+    return low, np.maximum(pixels.max(axis=(1, 2, 3), keepdims=True), low + 1)

@@ -145,7 +145,7 @@ class Contract:
         if not request.draws:
             return
         images, ids = request.images, request.class_ids
-        if images is not None and images.dtype != np.uint8:
+        if images is not None and images.dtype.kind == "f":
             raise RequestError("overlay needs pictures as image; images are normalised numbers")
         explain = self._manifest.graph
         always = self._manifest.classes if explain.explain == "all" else explain.ranks

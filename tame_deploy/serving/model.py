@@ -18,7 +18,14 @@ from PIL import Image
 
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.picture.lazy import LazyPicture
-from tame_deploy.picture.preprocess import as_input, load_image, prepare
+from tame_deploy.picture.preprocess import (
+    Levels,
+    as_input,
+    load_picture,
+    prepared_levels,
+    shown,
+    size_of,
+)
 from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
@@ -37,7 +44,7 @@ from tame_deploy.serving.options import ModelOptions
 from tame_deploy.serving.scheduler import RequestResult, Scheduler, Tensors
 from tame_deploy.serving.statistics import ModelStatistics
 
-__all__ = ["ExplainedPicture", "ServedModel", "open_model"]
+__all__ = ["ExplainedPicture", "ServedModel", "open_model", "small"]
 
 _T = TypeVar("_T")
 
@@ -266,14 +273,14 @@ class ServedModel:
 
         def read(
             index: int,
-        ) -> tuple[NDArray[np.uint8], Image.Image | LazyPicture, tuple[int, int]]:
+        ) -> tuple[Levels, Image.Image | LazyPicture, tuple[int, int]]:
+            most = self.options.max_pixels
             try:
-                picture = load_image(files[index], max_pixels=self.options.max_pixels)
-                pixels, size = np.asarray(prepare(picture, spec)), picture.size
+                picture = load_picture(files[index], spec, max_pixels=most)
+                pixels, size = prepared_levels(picture, spec), size_of(picture)
                 if not request.draws:
-                    return pixels, LazyPicture(files[index], self.options.max_pixels), size
-                picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
-                return pixels, picture, size
+                    return pixels, LazyPicture(files[index], spec, most), size
+                return pixels, small(shown(picture)), size
             except InputError as error:
                 which = f"picture {index}: " if len(files) > 1 else ""
                 raise RequestError(f"{which}{error}") from None
@@ -319,7 +326,7 @@ class ServedModel:
             pictures: tuple[Image.Image | LazyPicture, ...] = decoded.pictures
         else:
             assert request.images is not None
-            pictures = tuple(Image.fromarray(pixels) for pixels in request.images)
+            pictures = tuple(shown(pixels) for pixels in request.images)
             image = replace(image, crop="none")
         return Explanation(
             outputs["logits"], outputs["explained"], outputs["maps"], self.explainer.labels,
@@ -347,6 +354,12 @@ def _classification(
     for (row, place), class_id in np.ndenumerate(best):
         found[row, place] = f"{logits[row, class_id]:f}:{class_id}:{labels[class_id]}".encode()
     return found
+
+
+def small(picture: Image.Image) -> Image.Image:
+    """Shrink a picture to what overlays are drawn over, and return it."""
+    picture.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def _overlay(explanation: PictureExplanation, place: int) -> bytes:

@@ -24,7 +24,7 @@ from tame_deploy.data.labelled import FilePictures, Pictures, Subset
 from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.errors import InputError
 from tame_deploy.model.network import ExplainedNetwork
-from tame_deploy.picture.preprocess import prepare
+from tame_deploy.picture.preprocess import prepared_levels
 from tame_deploy.training.recipe import DataConfig, Recipe
 
 __all__ = ["Batch", "EpochBatches", "PictureTensors", "make_loader", "open_training_data"]
@@ -38,7 +38,7 @@ class Batch:
     """Pictures of one step.
 
     Attributes:
-        pixels: uint8 (B, 3, H, W).
+        pixels: uint8 or uint16 (B, channels, H, W).
         indices: int64 (B), which pictures they are.
         problems: what could not be read, as (picture, reason); the next one stands in for it.
     """
@@ -53,7 +53,7 @@ class Batch:
 
 
 class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
-    """Pictures as uint8 tensors, by (epoch, index)."""
+    """Pictures as tensors of uint8 or uint16, by (epoch, index)."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
     def _read(self, epoch: int, index: int) -> Tensor:
         chance = np.random.default_rng((self.seed, epoch, index)).random(3)
         place = (chance[0], chance[1]) if self.random_crop else None
-        pixels = np.asarray(prepare(self.pictures.image(index), self.image, place))
+        pixels = prepared_levels(self.pictures.image(index, self.image), self.image, place)
         if self.flip and chance[2] < 0.5:
             pixels = pixels[:, ::-1]
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

@@ -46,8 +46,7 @@ class ModelConfig(Preprocessing):
     """Backbone and head, as the options of `tame-deploy export`; `head` is what to start from.
 
     What is said of the preprocessing comes before the file `preprocessing`, and that before what
-    the weights say.
-
+    the weights say. `input` and `window` say which bits and levels of pictures count, as at export.
     `initial_bias` is added to every class's map logit at the start: above 0, a head starts from
     maps that show nearly everything.
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tame_deploy.model.frozen import frozen_copy
+from tame_deploy.model.fused import Shares
 from tame_deploy.model.head import resize_map
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.losses import LossConfig, LossTerms, map_losses
@@ -26,8 +27,9 @@ class MaskedStep:
         self.config = config
         image = network.backbone.image
         self.size = (image.height, image.width)
-        self.mean = torch.tensor(image.mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(image.std).view(1, 3, 1, 1)
+        self.shares = Shares(image)
+        self.mean = torch.tensor(image.mean).view(1, -1, 1, 1)
+        self.std = torch.tensor(image.std).view(1, -1, 1, 1)
         self.tap = network.tap.eval()
         self.masked_backbone: nn.Module = frozen_copy(network.classifier)
         self._sums = self._weight_sums()
@@ -52,12 +54,12 @@ class MaskedStep:
         """Return the loss and the classes that the classifier gives the pictures, int64 (B).
 
         Args:
-            pixels: uint8 (B, 3, H, W).
+            pixels: uint8 or uint16 (B, channels, H, W).
             area_scale: share of the area's weight in force.
             alone: look at own maps whatever the configuration, and at no other process.
             draws: float (B, classes) that choose among several labels of a picture (see `look`).
         """
-        images = pixels.float() / 255
+        images = self.shares(pixels.float())
         features, labels = self.look(images, draws)
         if self.config.maps == "batch" and not alone:
             every, first = gather_labels(labels)

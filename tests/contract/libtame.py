@@ -31,7 +31,17 @@ class _Options(_Sized):
     _fields_ = [
         ("struct_size", c_size_t), ("backend", c_char_p), ("library", c_char_p),
         ("precision", c_char_p), ("engine", c_char_p), ("threads", c_int32), ("streams", c_int32),
-        ("device", c_int32), ("no_cuda_graphs", c_int32),
+        ("device", c_int32), ("no_cuda_graphs", c_int32), ("max_pixels", c_int64),
+        ("window_low", c_int32), ("window_high", c_int32),
+    ]  # fmt: skip
+
+
+class _Image(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t), ("format", c_int32), ("width", c_int32), ("height", c_int32),
+        ("color", c_int32), ("data", c_void_p), ("size", c_size_t), ("stride", c_size_t),
+        ("chroma", c_void_p * 2), ("chroma_size", c_size_t), ("chroma_stride", c_size_t),
+        ("channels", c_int32),
     ]  # fmt: skip
 
 
@@ -56,12 +66,14 @@ class LibtameBackend(Closing):
 
     name, max_batch = "libtame", None
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, window: tuple[int, int] = (0, 0)) -> None:
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
         self._library = ctypes.CDLL(str(next(built().rglob("libtame.so"))))
         self._library.tame_last_error.restype = c_char_p
         self._explainer, self._is_open = c_void_p(), False
-        options = _Options(backend=b"onnxruntime", threads=1)
+        options = _Options(
+            backend=b"onnxruntime", threads=1, window_low=window[0], window_high=window[1]
+        )
         path = str(artifact.path).encode()
         self._call("tame_open", path, byref(options), byref(self._explainer))
         self._is_open = True
@@ -88,6 +100,26 @@ class LibtameBackend(Closing):
         finally:
             self._call("tame_explanation_free", explanation)
 
+    def explain(self, source: bytes | NDArray[Any]) -> tuple[dict[str, NDArray[Any]], Any]:
+        """Return the outputs for a file, or for channels (H, W, C), and its first overlay."""
+        image, _data = _image_of(source)
+        explanation, view = c_void_p(), _View()
+        self._call("tame_explain", self._explainer, byref(image), c_size_t(1), None,
+                   byref(explanation))  # fmt: skip
+        try:
+            self._call("tame_explanation_view", explanation, byref(view))
+            width, height = c_int32(), c_int32()
+            self._call("tame_image_size", byref(image), byref(width), byref(height))
+            drawn = np.zeros((height.value, width.value, 3), np.uint8)
+            self._call(
+                "tame_overlay", self._explainer, byref(image), explanation, c_size_t(0),
+                c_size_t(0), c_float(0.75), c_void_p(drawn.ctypes.data), c_size_t(drawn.nbytes),
+                c_size_t(0),
+            )  # fmt: skip
+            return _arrays(view), drawn
+        finally:
+            self._call("tame_explanation_free", explanation)
+
     def close(self) -> None:
         if self._is_open:
             self._call("tame_close", self._explainer)
@@ -99,6 +131,19 @@ class LibtameBackend(Closing):
             message = self._library.tame_last_error().decode()
             refused = status == _INPUT_ERROR and self._is_open
             raise (errors.InputError if refused else errors.BackendError)(message)
+
+
+def _image_of(source: bytes | NDArray[Any]) -> tuple[_Image, Any]:
+    """Return a picture's description, and the memory that it is about."""
+    if isinstance(source, bytes):
+        file = np.frombuffer(source, np.uint8)
+        return _Image(data=file.ctypes.data, size=file.nbytes), file
+    levels = np.ascontiguousarray(source)
+    height, width, channels = levels.shape
+    kind = 12 if levels.dtype == np.uint8 else 13
+    found = _Image(format=kind, width=width, height=height, channels=channels)
+    found.data = levels.ctypes.data
+    return found, levels
 
 
 def _arrays(view: _View) -> dict[str, NDArray[Any]]:

@@ -73,7 +73,11 @@ def _answers(output: bytes) -> Iterator[tuple[str, bytes]]:
 
 def spec_words(spec: ImageSpec) -> str:
     which = FILTERS.index(spec.interpolation)
-    return f"{spec.height} {spec.width} {spec.resize} {spec.crop} {which} {spec.dtype}"
+    low, high = spec.window or (0, 0)
+    return (
+        f"{spec.height} {spec.width} {spec.resize} {spec.crop} {which} {spec.dtype} "
+        f"{spec.channels} {spec.pad_level} {low} {high}"
+    )
 
 
 def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -357,6 +357,13 @@ def test_engines_outlive_a_calibration_of_the_same_graph(demo_copy):
     assert compiled(demo_copy).origin == "artifact"
 
 
+def test_a_graph_of_16_bits_is_refused(demo_copy):
+    artifact = open_artifact(demo_copy)
+    manifest = replace(artifact.manifest, image=artifact.manifest.image.for_input("uint16"))
+    with pytest.raises(IncompatibleArtifactError, match="as uint16, which TensorRT.*--input float"):
+        compile_artifact(replace(artifact, manifest=manifest), request_for(demo_copy))
+
+
 def test_a_graph_for_cpus_is_refused(demo_copy):
     artifact = open_artifact(demo_copy)
     manifest = replace(artifact.manifest, precision="int8", target="cpu", parents=("demo 1",))

@@ -338,6 +338,7 @@ def explain_probes(picture: bytes, jpeg: bytes) -> tuple[Probe, ...]:
                    says="100"),
         explaining("explain-with-unknown-maps", picture, "?maps=gif", says="maps"),
         explaining("explain-with-unknown-overlay", picture, "?overlay=yes", says="overlay"),
+        explaining("explain-with-unknown-picture", picture, "?picture=yes", says="picture"),
         explaining("explain-top-of-none", picture, "?top=0", says="top"),
         explaining("a-form-without-the-field", part % (b"file", b'; filename="a"', picture),
                    says="field image", content_type=_FORM),

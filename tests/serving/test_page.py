@@ -8,9 +8,11 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from tests.golden.test_artifacts import ARTIFACTS
 from tests.serving.clients import TOKEN
 from tests.serving.running import PLAIN, running
 
@@ -273,3 +275,19 @@ def test_a_token_is_asked_for_and_sent(browser, guarded):
         here.shows("ring")
         assert not field.is_visible()
         assert here.page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+
+
+def test_what_a_browser_cannot_show_is_shown_by_the_server(browser, tmp_path):
+    levels = np.linspace(0, 4095, 1200).astype(np.uint16).reshape(30, 40)  # for browsers, black
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    Image.fromarray(levels).save(tmp_path / "deep.tif")
+    grey = ARTIFACTS[0].parent / "schema-3-grey16"
+    with running(tmp_path, f"grey={grey}", *PLAIN) as server, opened(browser, server.http) as one:
+        for name in ("deep.png", "deep.tif"):
+            one.drop(tmp_path / name)
+            one.page.locator("#file-name", has_text=name).wait_for()
+            one.page.locator("#classes label").first.wait_for()
+            one.page.get_by_label("Strength of the map").fill("0")
+            drawn = Image.open(io.BytesIO(base64.b64decode(one.pixels.partition(",")[2])))
+            assert drawn.convert("L").getextrema() == (0, 255)
+            assert "cannot show" not in one.page.locator("#spoken").inner_text()

@@ -20,11 +20,13 @@ typedef enum tame_format {
   TAME_BGRA = 5,
   TAME_RGBX = 6, /**< the fourth byte is ignored */
   TAME_BGRX = 7,
-  TAME_GRAY16 = 8, /**< 16 bits in the machine's byte order, scaled to 8 as 16-bit grey files are
-                      (see `window_high` of tame_options) */
-  TAME_RGB16 = 9,  /**< interleaved, 16 bits a channel, of which the upper 8 count */
-  TAME_NV12 = 10,  /**< Y in full, then U and V in turns, one of each for 2x2 pixels */
-  TAME_I420 = 11   /**< Y in full, then U, then V, one of each for 2x2 pixels */
+  TAME_GRAY16 = 8,    /**< 16 bits in the machine's byte order; for a network of 8, scaled as 16-bit
+                      grey files are (see `window_high` of tame_options) */
+  TAME_RGB16 = 9,     /**< interleaved, 16 bits a channel; for a network of 8, the upper 8 count */
+  TAME_NV12 = 10,     /**< Y in full, then U and V in turns, one of each for 2x2 pixels */
+  TAME_I420 = 11,     /**< Y in full, then U, then V, one of each for 2x2 pixels */
+  TAME_CHANNELS = 12, /**< `channels` of 8 bits, interleaved, for a network of as many */
+  TAME_CHANNELS16 = 13 /**< `channels` of 16 bits in the machine's byte order, interleaved */
 } tame_format;
 
 /** How YUV stands for RGB (docs/pictures.md has the formula). Cameras and video files say which; by
@@ -50,6 +52,7 @@ typedef struct tame_image {
   const void* chroma[2];
   size_t chroma_size;   /**< bytes at each of `chroma`; 0 trusts the other fields */
   size_t chroma_stride; /**< 0: as `stride` (half of it for I420), which may be 0 itself */
+  int32_t channels;     /**< TAME_CHANNELS and TAME_CHANNELS16: how many, 1 to 1024 */
 } tame_image;
 
 #ifdef __cplusplus

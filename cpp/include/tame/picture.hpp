@@ -92,6 +92,16 @@ class Image {
     return of(TAME_RGB16, pixels, width, height, stride);
   }
 
+  /// Channels of a network that takes neither grey nor RGB: `count` of them, interleaved.
+  static Image channels(Bytes pixels TAME_LIFETIMEBOUND, int width, int height, int count,
+                        std::size_t stride = 0) {
+    return with_channels(TAME_CHANNELS, pixels, width, height, count, stride);
+  }
+  static Image channels16(Bytes pixels TAME_LIFETIMEBOUND, int width, int height, int count,
+                          std::size_t stride = 0) {
+    return with_channels(TAME_CHANNELS16, pixels, width, height, count, stride);
+  }
+
   /// YUV whose planes follow each other.
   static Image nv12(Bytes planes TAME_LIFETIMEBOUND, int width, int height,
                     tame_color color = TAME_BT601_LIMITED, std::size_t stride = 0) {
@@ -128,6 +138,13 @@ class Image {
     image.stride = stride;
     image.color = color;
     return Image(image);
+  }
+
+  static Image with_channels(tame_format format, Bytes pixels TAME_LIFETIMEBOUND, int width,
+                             int height, int count, std::size_t stride) {
+    Image made = of(format, pixels, width, height, stride);
+    made.image_.channels = count;
+    return made;
   }
 
   tame_image image_;

@@ -171,7 +171,8 @@ typedef struct tame_info {
   const char* precision;  /**< "fp32", "fp16", "int8", "int8+fp16" */
   const char* explain;    /**< "selectable", "predicted" or "all" */
   const char* map_kind;   /**< "minmax", "sigmoid" or "logits" */
-  const char* input_type; /**< of the network: "uint8" (B, h, w, 3) or "float32" (B, 3, h, w) */
+  const char* input_type; /**< of the network, of C channels: "uint8" or "uint16" (B, h, w, C), or
+                               "float32" (B, C, h, w) */
   int64_t classes;        /**< C */
   int64_t ranks;          /**< how many of the likeliest classes -1 may stand for */
   int32_t input_width, input_height; /**< of the network's picture */
@@ -179,6 +180,7 @@ typedef struct tame_info {
   int32_t speed_only;                /**< 1 if weights are random: answers mean nothing */
   const char* task; /**< "multiclass": probabilities are a softmax; "multilabel": a sigmoid each;
                        "binary": two classes, against and for, of one logit */
+  int32_t input_channels;            /**< of the network's picture: 1 is grey, 3 is RGB */
 } tame_info;
 
 /** Describe an explainer. @param info its `struct_size` is set by the caller. Thread-safe. */
@@ -209,7 +211,8 @@ TAME_API tame_status tame_decode(const tame_image* image, uint8_t* rgb, size_t s
 /** Resize and crop a picture to the network's, as the manifest says.
  *
  * @param tensor  of the caller's: `input_type` of tame_info, without the batch
- * @param size    bytes at `tensor`: 3 * h * w for uint8, 12 * h * w for float32
+ * @param size    bytes at `tensor`: C * h * w for uint8, twice that for uint16, four times for
+ *                float32
  *
  * Thread-safe.
  */

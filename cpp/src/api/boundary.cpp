@@ -107,7 +107,7 @@ std::vector<tame_image> checked_images(const tame_image* images, std::size_t cou
       fail(TAME_INPUT_ERROR, "picture ", index, " has struct_size ", image->struct_size,
            "; expected ", step, ", as the first one has");
     }
-    copies.push_back(checked_struct(image, "tame_image"));
+    copies.push_back(named(checked_struct(image, "tame_image")));
   }
   return copies;
 }

@@ -104,7 +104,7 @@ void write_struct(T* out, T found, const char* name) {
 
 /// Copy a picture's description, which callers of an older header give shorter.
 inline tame_image checked_image(const tame_image* image) {
-  return checked_struct(checked_pointer(image, "image"), "tame_image");
+  return named(checked_struct(checked_pointer(image, "image"), "tame_image"));
 }
 
 /// Copy the descriptions of an array, in which they are as far apart as the caller's header has it.

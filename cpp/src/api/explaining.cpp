@@ -57,6 +57,8 @@ tame_status tame_explain_prepared(tame_explainer* explainer, const void* tensor,
     const ImageSpec& spec = opened->manifest().image;
     if (spec.dtype == InputType::float32) {
       checked_pointer(static_cast<const float*>(tensor), "tensor");
+    } else if (spec.dtype == InputType::uint16) {
+      checked_pointer(static_cast<const uint16_t*>(tensor), "tensor");
     }
     checked_pointer(static_cast<const char*>(tensor), "tensor");
     if (size != count * spec.input_bytes()) {

@@ -71,13 +71,14 @@ tame_info described(const Explainer& explainer) {
   info.precision = manifest.precision.c_str();
   info.explain = name_of(manifest.explain);
   info.map_kind = name_of(manifest.maps);
-  info.input_type = manifest.image.dtype == InputType::uint8 ? "uint8" : "float32";
+  info.input_type = manifest.image.type_name();
   info.classes = manifest.classes;
   info.ranks = manifest.ranks;
   info.input_width = manifest.image.width;
   info.input_height = manifest.image.height;
   info.map_width = static_cast<int32_t>(width);
   info.map_height = static_cast<int32_t>(height);
+  info.input_channels = manifest.image.channels();
   info.speed_only = manifest.speed_only ? 1 : 0;
   info.task = name_of(manifest.task);
   return info;

@@ -37,6 +37,7 @@ tame_status tame_prepare(tame_explainer* explainer, const tame_image* image, voi
     const auto opened = explainers().get(explainer);
     const ImageSpec& spec = opened->manifest().image;
     if (spec.dtype == InputType::float32) checked_pointer(static_cast<float*>(tensor), "tensor");
+    if (spec.dtype == InputType::uint16) checked_pointer(static_cast<uint16_t*>(tensor), "tensor");
     checked_pointer(static_cast<char*>(tensor), "tensor");
     if (size != spec.input_bytes()) {
       fail(TAME_INPUT_ERROR, "found ", size, " bytes for a picture of the network; expected ",

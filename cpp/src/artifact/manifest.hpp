@@ -39,6 +39,17 @@ struct ImageSpec {
 
   int channels() const { return static_cast<int>(mean.size()); }
 
+  /// Shape of the `images` tensor.
+  std::array<std::int64_t, 4> input_shape(std::int64_t batch) const {
+    if (dtype == InputType::float32) return {batch, channels(), height, width};
+    return {batch, height, width, channels()};
+  }
+
+  /// Type of the `images` tensor, as the manifest and sidecars spell it.
+  const char* type_name() const {
+    return dtype == InputType::uint8 ? "uint8" : dtype == InputType::uint16 ? "uint16" : "float32";
+  }
+
   /// Bytes of one picture of the `images` tensor.
   std::size_t input_bytes() const {
     const std::size_t values = mean.size() * height * width;

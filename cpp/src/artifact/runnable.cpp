@@ -33,28 +33,15 @@ void check_type(const TensorSpec& tensor, const std::string& dtype) {
   }
 }
 
-/// What this libtame cannot prepare yet.
-void check_preparable(const ImageSpec& image) {
-  if (image.channels() != 3 || image.dtype == InputType::uint16 || image.crop == Crop::pad) {
-    fail(TAME_INCOMPATIBLE_ERROR, "found pictures of ", image.channels(),
-         " channels, 16 bits or with padding; libtame takes RGB of 8 bits, cut or squeezed");
-  }
-}
-
 void check_images(const Manifest& manifest) {
   const TensorSpec& images = manifest.inputs.at(0);
   const ImageSpec& spec = manifest.image;
-  const bool levels = spec.dtype != InputType::float32;
-  const char* const types[] = {"uint8", "uint16", "float32"};
-  check_type(images, types[static_cast<int>(spec.dtype)]);
-  const int channels = spec.channels();
-  const std::int64_t expected[] = {levels ? spec.height : channels,
-                                   levels ? spec.width : spec.height,
-                                   levels ? channels : spec.width};
+  check_type(images, spec.type_name());
+  const std::array<std::int64_t, 4> expected = spec.input_shape(-1);
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    if (!is_size(images.shape.at(axis + 1), expected[axis])) {
-      fail(TAME_INCOMPATIBLE_ERROR, "found ", describe(images), "; expected [batch, ", expected[0],
-           ", ", expected[1], ", ", expected[2], "], as the image is prepared");
+    if (!is_size(images.shape.at(axis + 1), expected[axis + 1])) {
+      fail(TAME_INCOMPATIBLE_ERROR, "found ", describe(images), "; expected [batch, ", expected[1],
+           ", ", expected[2], ", ", expected[3], "], as the image is prepared");
     }
   }
 }
@@ -86,7 +73,6 @@ std::array<std::int64_t, 2> Manifest::map_size() const {
 }
 
 void check_runnable(const Manifest& manifest) {
-  check_preparable(manifest.image);
   check_images(manifest);
   if (manifest.explain == ExplainMode::selectable) {
     check_type(manifest.inputs.at(1), "int64");

@@ -78,15 +78,12 @@ class OnnxRuntimeBackend final : public Backend {
   void run(const Call& call) override {
     const auto [height, width] = manifest_.map_size();
     const ImageSpec& image = manifest_.image;
-    const bool bytes = image.dtype == InputType::uint8;
-    const std::array<std::int64_t, 4> pixels =
-        bytes ? std::array<std::int64_t, 4>{call.count, image.height, image.width, 3}
-              : std::array<std::int64_t, 4>{call.count, 3, image.height, image.width};
+    const std::array<std::int64_t, 4> pixels = image.input_shape(call.count);
     const std::array<std::int64_t, 2> chosen{call.count, call.explained};
     const std::array<std::int64_t, 2> scores{call.count, manifest_.classes};
     const std::array<std::int64_t, 4> maps{call.count, call.explained, height, width};
     // ONNX Runtime does not write to its inputs, whatever the type says.
-    const Tensor images(runtime_, call.images, pixels, bytes ? ort::uint8 : ort::float32);
+    const Tensor images(runtime_, call.images, pixels, type_of(image.dtype));
     const Tensor class_ids(runtime_, call.class_ids, chosen, ort::int64);
     const Tensor logits(runtime_, call.logits, scores, ort::float32);
     const Tensor explained(runtime_, call.explained_ids, chosen, ort::int64);
@@ -103,6 +100,16 @@ class OnnxRuntimeBackend final : public Backend {
     }
   };
 
+  static ort::ElementType type_of(InputType type) {
+    return type == InputType::uint8    ? ort::uint8
+           : type == InputType::uint16 ? ort::uint16
+                                       : ort::float32;
+  }
+
+  static std::size_t bytes_of(ort::ElementType type) {
+    return type == ort::uint8 ? 1 : type == ort::uint16 ? 2 : type == ort::float32 ? 4 : 8;
+  }
+
   /// A view of the caller's memory for ONNX Runtime; none where there is no memory.
   class Tensor {
    public:
@@ -111,7 +118,7 @@ class OnnxRuntimeBackend final : public Backend {
            ort::ElementType type)
         : api_(runtime.api) {
       if (!data) return;
-      std::size_t size = type == ort::uint8 ? 1 : type == ort::float32 ? 4 : 8;
+      std::size_t size = bytes_of(type);
       for (const std::int64_t extent : shape) size *= static_cast<std::size_t>(extent);
       check(api_,
             api_.call<ort::CreateTensorWithDataAsOrtValue>(runtime.memory, const_cast<void*>(data),

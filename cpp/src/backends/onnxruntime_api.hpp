@@ -28,7 +28,7 @@ struct ApiBase {
 /// The version of the table that has all of the functions below: that of ONNX Runtime 1.11.
 inline constexpr std::uint32_t api_version = 11;
 
-enum ElementType { float32 = 1, uint8 = 2, int64 = 7 };
+enum ElementType { float32 = 1, uint8 = 2, uint16 = 4, int64 = 7 };
 inline constexpr int error_severity = 3;  // ORT_LOGGING_LEVEL_ERROR
 inline constexpr int device_allocator = 0;
 inline constexpr int default_memory = 0;

@@ -85,9 +85,7 @@ class OpenVinoBackend final : public Backend {
   void run(const Call& call) override {
     const Lent request(*this);
     const auto [height, width] = manifest_.map_size();
-    const ImageSpec& image = manifest_.image;
-    std::array<std::int64_t, 4> pixels{call.count, image.height, image.width, 3};
-    if (image.dtype == InputType::float32) pixels = {call.count, 3, image.height, image.width};
+    std::array<std::int64_t, 4> pixels = manifest_.image.input_shape(call.count);
     std::array<std::int64_t, 2> chosen{call.count, call.explained};
     set(request.get(), 0, {4, pixels.data()}, const_cast<void*>(call.images));
     if (call.class_ids) {

@@ -97,9 +97,20 @@ void Explanation::top(std::size_t index, std::size_t wanted, tame_score* out) co
   }
 }
 
+/// How pictures are read for a network: one of 16 bits takes all of them, in its own window.
+Reading reading_for(const ImageSpec& image, Reading reading) {
+  reading.deep = image.dtype == InputType::uint16;
+  if (!reading.deep || !reading.windowed) return reading;
+  const std::string own =
+      image.window ? words((*image.window)[0], ",", (*image.window)[1]) : "each picture's own";
+  fail(TAME_INPUT_ERROR, "found window ", reading.low, ",", reading.high,
+       " for pictures; the graph has its own (", own,
+       "), so leave it out, or export with another --window");
+}
+
 Explainer::Explainer(const std::string& path, const Options& options, const Reading& reading)
     : artifact_(open_artifact(path)),
-      reading_(reading),
+      reading_(reading_for(artifact_.manifest.image, reading)),
       backend_(open_backend(artifact_, options)),
       backend_name_(backend_->name()),
       backend_version_(backend_->version()),
@@ -176,8 +187,7 @@ Explanation Explainer::shaped(std::size_t count, std::size_t explained) const {
 }
 
 void Explainer::prepare(const tame_image& image, void* tensor) const {
-  with_pixels(image, reading_,
-              [&](const PixelView& pixels) { prepare_input(pixels, manifest().image, tensor); });
+  prepare_input(image, reading_, manifest().image, tensor);
 }
 
 void Explainer::overlay(const tame_image& image, const Explanation& explanation, std::size_t index,

@@ -71,11 +71,22 @@ Walk walk_of(Size stored, int orientation, std::ptrdiff_t row) {
   }
 }
 
+/// Levels of 16 bits lie in three bytes each until they are upright; the third is nothing.
+void pack_levels(std::vector<std::uint8_t>& pixels) {
+  const std::size_t count = pixels.size() / 3;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint8_t first = pixels[3 * i], second = pixels[3 * i + 1];
+    pixels[2 * i] = first;
+    pixels[2 * i + 1] = second;
+  }
+  pixels.resize(2 * count);
+}
+
 Picture upright(Picture stored, int orientation) {
   if (orientation == 1) return stored;
   const Size from{stored.width, stored.height};
   const Size to = upright_size(from, orientation);
-  Picture result{to[0], to[1], std::vector<std::uint8_t>(stored.pixels.size())};
+  Picture result{to[0], to[1], std::vector<std::uint8_t>(stored.pixels.size()), stored.deep};
   std::uint8_t* out = result.pixels.data();
   for (int row = 0; row < to[1]; ++row) {
     const Walk walk = walk_of(from, orientation, row);
@@ -93,7 +104,9 @@ Picture decode_picture(const void* data, std::size_t size, const Reading& readin
   int orientation = 1;
   Picture stored = kind_of(file) == Kind::jpeg ? decode_jpeg(file, reading.max_pixels, orientation)
                                                : decode_png(file, reading, orientation);
-  return upright(std::move(stored), orientation);
+  Picture picture = upright(std::move(stored), orientation);
+  if (picture.deep) pack_levels(picture.pixels);
+  return picture;
 }
 
 Size decoded_size(const void* data, std::size_t size, std::int64_t most) {

@@ -62,58 +62,10 @@ int level_of(float value) { return static_cast<int>(value * 255.0f + 0.5f); }
 /// NaN is 0, what lies outside [0, 1] is moved to its edge.
 float clipped(float value) { return value > 0.0f ? std::min(value, 1.0f) : 0.0f; }
 
-/// Resize rows of a map horizontally.
-std::vector<float> scaled_across(const float* map, const Axis& across, std::size_t rows) {
-  const std::size_t columns = across.count;
-  std::vector<float> result(columns * rows);
-  const Taps<double> taps = exact_taps(across, Interpolation::bilinear);
-  float* out = result.data();
-  for (std::size_t y = 0; y < rows; ++y, map += across.in, out += columns) {
-    if (across.identity()) {
-      std::copy_n(map + across.first, columns, out);
-      continue;
-    }
-    for (int x = 0; x < across.count; ++x) {
-      double sum = 0.0;
-      for (int i = 0; i < taps.length[x]; ++i) {
-        sum += static_cast<double>(map[taps.start[x] + i]) * taps.row(x)[i];
-      }
-      out[x] = static_cast<float>(sum);
-    }
-  }
-  return result;
-}
-
-/// Resize columns of a map vertically.
-std::vector<float> scaled_down(const float* map, const Axis& down, std::size_t columns) {
-  std::vector<float> result(columns * down.count);
-  if (down.identity()) {
-    std::copy_n(map + down.first * columns, result.size(), result.begin());
-    return result;
-  }
-  const Taps<double> taps = exact_taps(down, Interpolation::bilinear);
-  std::vector<double> sums(columns);
-  float* out = result.data();
-  for (int y = 0; y < down.count; ++y, out += columns) {
-    std::fill(sums.begin(), sums.end(), 0.0);
-    for (int i = 0; i < taps.length[y]; ++i) {
-      const float* row = map + (taps.start[y] + i) * columns;
-      const double weight = taps.row(y)[i];
-      for (std::size_t x = 0; x < columns; ++x) sums[x] += static_cast<double>(row[x]) * weight;
-    }
-    for (std::size_t x = 0; x < columns; ++x) out[x] = static_cast<float>(sums[x]);
-  }
-  return result;
-}
-
-/// Resize the wanted window of a map: down.count rows of across.count.
+/// Resize the wanted window of a map.
 std::vector<float> scaled_map(const float* map, const Axis& across, const Axis& down) {
-  if (vertical_first(across, down)) {
-    const std::vector<float> rows = scaled_down(map, down, static_cast<std::size_t>(across.in));
-    return scaled_across(rows.data(), across, down.count);
-  }
-  const std::vector<float> columns = scaled_across(map, across, static_cast<std::size_t>(down.in));
-  return scaled_down(columns.data(), down, across.count);
+  return scale_plane([&](std::int64_t y) { return map + y * across.in; }, across, down,
+                     Interpolation::bilinear);
 }
 
 /// A box in whole pixels, halves to even as Python's round, at least one pixel a side.

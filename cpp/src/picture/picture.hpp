@@ -13,23 +13,26 @@
 
 namespace libtame {
 
-/// Pixels in somebody's memory, interleaved; 8 bits a channel, but for those that rgb_of reads.
+/// Pixels in somebody's memory, interleaved; 8 bits a channel, but for formats that say otherwise.
 struct PixelView {
   const std::uint8_t* data = nullptr;
   int width = 0;
   int height = 0;
   std::size_t stride = 0;         // bytes from a row to the next
   tame_format format = TAME_RGB;  // neither a file nor planes
+  int channels = 0;               // of TAME_CHANNELS and TAME_CHANNELS16
 };
 
-/// RGB of its own, rows without a gap.
+/// RGB of its own, or grey of 16 bits; rows without a gap.
 struct Picture {
   int width = 0;
   int height = 0;
   std::vector<std::uint8_t> pixels;
+  bool deep = false;  // grey of 16 bits in the machine's byte order
 
   PixelView view() const {
-    return {pixels.data(), width, height, std::size_t{3} * width, TAME_RGB};
+    const std::size_t row = (deep ? std::size_t{2} : std::size_t{3}) * width;
+    return {pixels.data(), width, height, row, deep ? TAME_GRAY16 : TAME_RGB};
   }
 };
 
@@ -45,6 +48,7 @@ struct Reading {
   bool windowed = false;  // otherwise dim pictures are warned of
   std::int64_t low = 0;   // levels of 16-bit gray that become 0 and 255
   std::int64_t high = 65535;
+  bool deep = false;  // for a network of 16 bits: they are kept, and stretched where they show
 };
 
 /// The longest side of pixels in the caller's memory.
@@ -57,7 +61,7 @@ using Size = std::array<int, 2>;
 using Box = std::array<double, 4>;
 
 /// Decode a JPEG or PNG file to upright RGB as Pillow does (EXIF rotation applied), over white
-/// where it is transparent. Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or
+/// where it is transparent; if reading.deep, grey of 16 bits stays that. Throws Failure: TAME_INPUT_ERROR if it is broken, empty, too large or
 /// of another kind. Warns (warning.hpp) of 16-bit gray that comes out nearly black.
 Picture decode_picture(const void* data, std::size_t size, const Reading& reading = {});
 
@@ -74,9 +78,12 @@ PixelView checked_pixels(const tame_image& image, std::int64_t most = max_pixels
 /// Width and height of any image of the caller, checked. Throws Failure: TAME_INPUT_ERROR.
 Size checked_size(const tame_image& image, std::int64_t most);
 
-/// Whether a caller's pixels are prepared as they are; files, alpha, 16 bits and YUV become RGB
-/// first.
+/// Whether a caller's pixels are RGB or grey of 8 bits as they are; files, alpha, 16 bits, YUV and
+/// further channels become RGB first.
 bool is_plain(std::int32_t format);
+
+/// The image under the name that its one or three channels have.
+tame_image named(tame_image image);
 
 /// An image of the caller as RGB, over white; not for plain ones. Throws Failure: TAME_INPUT_ERROR.
 Picture rgb_of(const tame_image& image, const Reading& reading);
@@ -99,8 +106,10 @@ void with_pixels(const tame_image& image, const Reading& reading, Use&& use) {
 /// Throws Failure: TAME_INPUT_ERROR if it is too long and narrow.
 void prepare(const PixelView& picture, const ImageSpec& spec, std::uint8_t* out);
 
-/// As `prepare`, in the type and layout of the `images` tensor: spec.input_bytes() bytes.
-void prepare_input(const PixelView& picture, const ImageSpec& spec, void* out);
+/// Resize and crop or pad any image of the caller to the `images` tensor: spec.input_bytes() bytes.
+/// Throws Failure: TAME_INPUT_ERROR, also if it has other channels than the network takes.
+void prepare_input(const tame_image& image, const Reading& reading, const ImageSpec& spec,
+                   void* out);
 
 /// What the network sees, in the picture's own pixels.
 Box visible_box(Size size, const ImageSpec& spec);

@@ -29,6 +29,12 @@ void check_bytes(std::size_t found, std::size_t needed, const tame_image& image,
 /// Check what all formats have: that there is data, its sides, its pixels.
 void check_sides(const tame_image& image, std::int64_t most);
 
+/// The most channels of a picture.
+inline constexpr int max_channels = 1024;
+
+/// A level of 16 bits in the machine's byte order.
+std::uint16_t level_at(const std::uint8_t* place);
+
 /// 16-bit grey in 8 bits, scaled and rounded as preprocess.py does; Pillow alone would clip it.
 class DeepGray {
  public:

@@ -186,13 +186,22 @@ void spread_deep(const Rows& rows, const Reading& reading) {
   scaled.warn_if_dim();
 }
 
+/// Levels in the machine's byte order, in three bytes each (see decode_picture).
+void keep_deep(const Rows& rows) {
+  rows.each(2, [](const std::uint8_t* level, std::uint8_t* rgb) {
+    const auto found = static_cast<std::uint16_t>(level[0] << 8 | level[1]);
+    std::memcpy(rgb, &found, sizeof found);
+    rgb[2] = 0;
+  });
+}
+
 void spread(const Rows& rows, const PngFile& file, const Reading& reading) {
   const bool deep = file.depth == 16;
   switch (file.color) {
     case PNG_COLOR_TYPE_PALETTE:
       return spread_indices(rows, file);
     case PNG_COLOR_TYPE_GRAY: {
-      if (deep) return spread_deep(rows, reading);
+      if (deep) return reading.deep ? keep_deep(rows) : spread_deep(rows, reading);
       const auto clear = clear_color(file, 1);
       return rows.each(1, [&](const std::uint8_t* level, std::uint8_t* rgb) {
         fill(rgb, !clear.empty() && *level == clear[0] ? 255 : *level);
@@ -258,6 +267,7 @@ Picture decode_png(Bytes bytes, const Reading& reading, int& orientation) {
   }
   spread({rows, picture.pixels.data(), count}, file, reading);
   picture.pixels.resize(3 * count);
+  picture.deep = reading.deep && file.depth == 16 && file.color == PNG_COLOR_TYPE_GRAY;
   return picture;
 }
 

@@ -1,9 +1,9 @@
+#include "prepare.hpp"
+
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "../error.hpp"
-#include "picture.hpp"
 #include "scale.hpp"
 
 namespace libtame {
@@ -32,19 +32,36 @@ constexpr int most_side = 1 << 20;
   fail(TAME_INPUT_ERROR, "picture is ", size[0], "x", size[1], ": too long and narrow to resize");
 }
 
+/// The largest size of the same proportions that fits, the shorter side rounded, halves up.
+std::array<std::int64_t, 2> fitting(Size size, const ImageSpec& spec) {
+  const std::int64_t width = size[0], height = size[1];
+  const std::int64_t across = spec.width, down = spec.height;
+  std::array<std::int64_t, 2> found{across, down};
+  if (width * down >= height * across) {
+    found[1] = (2 * height * across + width) / (2 * width);
+  } else {
+    found[0] = (2 * width * down + height) / (2 * height);
+  }
+  if (std::min(found[0], found[1]) < 1) fail_narrow(size);
+  return found;
+}
+
+Plan centred(std::array<std::int64_t, 2> resized, const ImageSpec& spec) {
+  return {resized, {corner_of(resized[0], spec.width), corner_of(resized[1], spec.height)}};
+}
+
 Plan plan_of(Size size, const ImageSpec& spec) {
   if (std::max(size[0], size[1]) > most_side) fail_narrow(size);
   if (spec.crop == Crop::none) return {{spec.width, spec.height}, {0, 0}};
+  if (spec.crop == Crop::pad) return centred(fitting(size, spec), spec);
   const double longer = std::max(size[0], size[1]);
   const double shorter = std::min(size[0], size[1]);
   const auto resized = static_cast<std::int64_t>(spec.resize * longer / shorter);
   // A strip one pixel wide would otherwise grow without bound.
   if (spec.resize * resized > max_pixels) fail_narrow(size);
-  Plan plan;
-  plan.resized = size[0] <= size[1] ? std::array<std::int64_t, 2>{spec.resize, resized}
-                                    : std::array<std::int64_t, 2>{resized, spec.resize};
-  plan.corner = {corner_of(plan.resized[0], spec.width), corner_of(plan.resized[1], spec.height)};
-  return plan;
+  return centred(size[0] <= size[1] ? std::array<std::int64_t, 2>{spec.resize, resized}
+                                    : std::array<std::int64_t, 2>{resized, spec.resize},
+                 spec);
 }
 
 /// What of a side the crop keeps.
@@ -56,20 +73,37 @@ Axis kept(std::int64_t in, std::int64_t out, std::int64_t corner, int wanted) {
 
 }  // namespace
 
-void prepare(const PixelView& picture, const ImageSpec& spec, std::uint8_t* out) {
-  const Plan plan = plan_of({picture.width, picture.height}, spec);
-  const Axis across = kept(picture.width, plan.resized[0], plan.corner[0], spec.width);
-  const Axis down = kept(picture.height, plan.resized[1], plan.corner[1], spec.height);
-  const std::size_t stride = std::size_t{3} * spec.width;
-  if (across.count < spec.width || down.count < spec.height) {
-    std::memset(out, 0, stride * spec.height);
-  }
-  const std::int64_t left = std::max<std::int64_t>(-plan.corner[0], 0);
-  const std::int64_t top = std::max<std::int64_t>(-plan.corner[1], 0);
-  scale(picture, across, down, spec.interpolation, out + top * stride + left * 3, stride);
+Placed placed(Size size, const ImageSpec& spec) {
+  const Plan plan = plan_of(size, spec);
+  return {kept(size[0], plan.resized[0], plan.corner[0], spec.width),
+          kept(size[1], plan.resized[1], plan.corner[1], spec.height),
+          static_cast<std::size_t>(std::max<std::int64_t>(-plan.corner[0], 0)),
+          static_cast<std::size_t>(std::max<std::int64_t>(-plan.corner[1], 0))};
 }
 
-void prepare_input(const PixelView& picture, const ImageSpec& spec, void* out) {
+std::array<float, 256> normalised(const ImageSpec& spec, int channel) {
+  const auto mean = static_cast<float>(spec.mean[channel]);
+  const auto deviation = static_cast<float>(spec.std[channel]);
+  std::array<float, 256> table;
+  for (int level = 0; level < 256; ++level) {
+    table[level] = (static_cast<float>(level) / 255.0f - mean) / deviation;
+  }
+  return table;
+}
+
+void prepare(const PixelView& picture, const ImageSpec& spec, std::uint8_t* out) {
+  const Placed place = placed({picture.width, picture.height}, spec);
+  const std::size_t stride = std::size_t{3} * spec.width;
+  if (!place.fills(spec)) {
+    std::memset(out, spec.crop == Crop::pad ? spec.pad_level : 0, stride * spec.height);
+  }
+  scale(picture, place.across, place.down, spec.interpolation,
+        out + place.top * stride + place.left * 3, stride);
+}
+
+namespace {
+
+void prepare_rgb(const PixelView& picture, const ImageSpec& spec, void* out) {
   if (spec.dtype == InputType::uint8) {
     return prepare(picture, spec, static_cast<std::uint8_t*>(out));
   }
@@ -77,16 +111,22 @@ void prepare_input(const PixelView& picture, const ImageSpec& spec, void* out) {
   std::vector<std::uint8_t> pixels(3 * count);
   prepare(picture, spec, pixels.data());
   auto* values = static_cast<float*>(out);
-  for (std::size_t channel = 0; channel < 3; ++channel) {
-    const auto mean = static_cast<float>(spec.mean[channel]);
-    const auto deviation = static_cast<float>(spec.std[channel]);
-    float table[256];
-    for (int level = 0; level < 256; ++level) {
-      table[level] = (static_cast<float>(level) / 255.0f - mean) / deviation;
-    }
+  for (int channel = 0; channel < 3; ++channel) {
+    const std::array<float, 256> table = normalised(spec, channel);
     const std::uint8_t* from = pixels.data() + channel;
     for (std::size_t i = 0; i < count; ++i) *values++ = table[from[3 * i]];
   }
+}
+
+}  // namespace
+
+void prepare_input(const tame_image& image, const Reading& reading, const ImageSpec& spec,
+                   void* out) {
+  const bool channels = image.format == TAME_CHANNELS || image.format == TAME_CHANNELS16;
+  if (spec.channels() != 3 || spec.dtype == InputType::uint16 || channels) {
+    return prepare_channels(image, reading, spec, out);
+  }
+  with_pixels(image, reading, [&](const PixelView& pixels) { prepare_rgb(pixels, spec, out); });
 }
 
 Box visible_box(Size size, const ImageSpec& spec) {

@@ -144,11 +144,21 @@ class RowPass {
   FixedTaps taps_;
 };
 
-/// Writes rows of a result that are RGB already, or gray and must be spread.
+/// Where a result goes.
+struct Output {
+  std::uint8_t* rows;
+  std::size_t stride;
+  bool spread;  // gray to RGB
+
+  bool spreads(const RowPass& pass) const { return spread && pass.channels() == 1; }
+  std::size_t channels(const RowPass& pass) const { return spread ? 3 : pass.channels(); }
+};
+
+/// Writes rows of a result that are as wanted already, or gray and must be spread.
 class RowWriter {
  public:
-  RowWriter(const RowPass& pass, int count, std::uint8_t* out, std::size_t stride)
-      : out_(out), stride_(stride), count_(count), gray_(pass.channels() == 1 ? count : 0) {}
+  RowWriter(int count, std::uint8_t* out, std::size_t stride, bool spreads)
+      : out_(out), stride_(stride), count_(count), gray_(spreads ? count : 0) {}
 
   /// Where the next row goes.
   std::uint8_t* row() { return gray_.empty() ? out_ : gray_.data(); }
@@ -188,24 +198,25 @@ void scale_strip(const PixelView& picture, const RowPass& pass, const FixedTaps&
 }
 
 void scale_both(const PixelView& picture, const RowPass& pass, const FixedTaps& taps, int columns,
-                std::uint8_t* out, std::size_t stride) {
+                const Output& output) {
   // One strip, but for pictures that are very tall: memory must not grow with both sides.
   const std::size_t column = static_cast<std::size_t>(taps.longest) * pass.channels();
   const int strip = static_cast<int>(
       std::clamp<std::size_t>(most_ring_bytes / column, 1, static_cast<std::size_t>(columns)));
   for (int first = 0; first < columns; first += strip) {
     const int count = std::min(strip, columns - first);
-    RowWriter writer(pass, count, out + std::size_t{3} * first, stride);
+    RowWriter writer(count, output.rows + output.channels(pass) * first, output.stride,
+                     output.spreads(pass));
     scale_strip(picture, pass, taps, first, count, writer);
   }
 }
 
 void scale_down_first(const PixelView& picture, const RowPass& pass, const FixedTaps& taps,
-                      int columns, std::uint8_t* out, std::size_t stride) {
+                      int columns, const Output& output) {
   const auto [begin, end] = pass.span();
   std::vector<std::uint8_t> sums(end);
   std::vector<const std::uint8_t*> rows(taps.longest);
-  RowWriter writer(pass, columns, out, stride);
+  RowWriter writer(columns, output.rows, output.stride, output.spreads(pass));
   for (std::size_t place = 0; place < taps.start.size(); ++place, writer.next()) {
     for (int i = 0; i < taps.length[place]; ++i) rows[i] = row_of(picture, taps.start[place] + i);
     sum_rows(rows.data(), taps.row(static_cast<int>(place)), taps.length[place], begin, end,
@@ -215,26 +226,28 @@ void scale_down_first(const PixelView& picture, const RowPass& pass, const Fixed
 }
 
 void scale_across(const PixelView& picture, const RowPass& pass, const Axis& down, int columns,
-                  std::uint8_t* out, std::size_t stride) {
-  RowWriter writer(pass, columns, out, stride);
+                  const Output& output) {
+  RowWriter writer(columns, output.rows, output.stride, output.spreads(pass));
   for (int place = 0; place < down.count; ++place, writer.next()) {
     pass(row_of(picture, down.first + place), 0, columns, writer.row());
   }
 }
 
 void scale_nearest(const PixelView& picture, const Axis& across, const Axis& down,
-                   std::uint8_t* out, std::size_t stride) {
+                   const Output& output) {
   const Layout layout = layout_of(picture.format);
   const std::vector<std::int64_t> columns = nearest_taps(across);
   const std::vector<std::int64_t> rows = nearest_taps(down);
+  std::uint8_t* out = output.rows;
   for (const std::int64_t y : rows) {
     std::uint8_t* to = out;
-    out += stride;
+    out += output.stride;
     const std::uint8_t* row = y < 0 ? nullptr : row_of(picture, y);
     for (const std::int64_t x : columns) {
       const bool there = row != nullptr && x >= 0;
       const std::uint8_t* pixel = there ? row + x * layout.channels : nullptr;
       *to++ = there ? pixel[layout.red] : 0;
+      if (!output.spread) continue;
       *to++ = there ? pixel[layout.green] : 0;
       *to++ = there ? pixel[layout.blue] : 0;
     }
@@ -261,24 +274,27 @@ Layout layout_of(tame_format format) {
     case TAME_RGB16:
     case TAME_NV12:
     case TAME_I420:
+    case TAME_CHANNELS:
+    case TAME_CHANNELS16:
       break;
   }
   return {3, 0, 1, 2};
 }
 
 void scale(const PixelView& picture, const Axis& across, const Axis& down,
-           Interpolation interpolation, std::uint8_t* out, std::size_t stride) {
+           Interpolation interpolation, std::uint8_t* out, std::size_t stride, bool spread) {
   if (across.count < 1 || down.count < 1) return;
+  const Output output{out, stride, spread};
   if (interpolation == Interpolation::nearest && !(across.identity() && down.identity())) {
-    return scale_nearest(picture, across, down, out, stride);
+    return scale_nearest(picture, across, down, output);
   }
   const RowPass pass(picture.format, across, interpolation);
-  if (down.identity()) return scale_across(picture, pass, down, across.count, out, stride);
+  if (down.identity()) return scale_across(picture, pass, down, across.count, output);
   const FixedTaps taps = fixed_taps(down, interpolation);
   if (vertical_first(across, down)) {
-    return scale_down_first(picture, pass, taps, across.count, out, stride);
+    return scale_down_first(picture, pass, taps, across.count, output);
   }
-  scale_both(picture, pass, taps, across.count, out, stride);
+  scale_both(picture, pass, taps, across.count, output);
 }
 
 }  // namespace libtame

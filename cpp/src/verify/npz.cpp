@@ -170,8 +170,12 @@ Array array_of(const std::string& file) {
               file.substr(8 + wide + letters)};
   if (between(header, "'fortran_order': ", ',') != "False") damaged("an array is of another order");
   const std::string& dtype = array.dtype;
-  std::size_t wanted = dtype == "|u1" ? 1 : dtype == "<f4" ? 4 : dtype == "<i8" ? 8 : 0;
-  if (wanted == 0) damaged("an array holds no bytes, float32 or int64");
+  std::size_t wanted = dtype == "|u1"   ? 1
+                       : dtype == "<u2" ? 2
+                       : dtype == "<f4" ? 4
+                       : dtype == "<i8" ? 8
+                                        : 0;
+  if (wanted == 0) damaged("an array holds no bytes, uint16, float32 or int64");
   for (const std::int64_t size : array.shape) {
     const auto factor = static_cast<std::size_t>(size);
     if (factor != 0 && wanted > max_npz_bytes / factor) damaged("an array is too large");

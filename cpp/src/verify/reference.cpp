@@ -58,18 +58,19 @@ Reference checked(const Arrays& arrays, const Manifest& manifest) {
   const Array& logits = named(arrays, "logits");
   const Array& maps = named(arrays, "maps");
   const ImageSpec& image = manifest.image;
-  const bool bytes = image.dtype == InputType::uint8;
   const std::int64_t count = images.shape.empty() ? 0 : images.shape[0];
   const std::int64_t explained = class_ids.shape.size() == 2 ? class_ids.shape[1] : 0;
   const auto [height, width] = manifest.map_size();
-  const Shape pixels = bytes ? Shape{count, image.height, image.width, 3}
-                             : Shape{count, 3, image.height, image.width};
+  const std::array<std::int64_t, 4> sizes = image.input_shape(count);
+  const Shape pixels(sizes.begin(), sizes.end());
+  const char* const types[] = {"|u1", "<u2", "<f4"};
   const std::int64_t fixed = fixed_explained(manifest);
   const bool fits = count > 0 && explained > 0 && (fixed == 0 || fixed == explained) &&
-                    images.dtype == (bytes ? "|u1" : "<f4") && images.shape == pixels &&
-                    class_ids.dtype == "<i8" && class_ids.shape == Shape{count, explained} &&
-                    logits.dtype == "<f4" && logits.shape == Shape{count, manifest.classes} &&
-                    maps.dtype == "<f4" && maps.shape == Shape{count, explained, height, width};
+                    images.dtype == types[static_cast<int>(image.dtype)] &&
+                    images.shape == pixels && class_ids.dtype == "<i8" &&
+                    class_ids.shape == Shape{count, explained} && logits.dtype == "<f4" &&
+                    logits.shape == Shape{count, manifest.classes} && maps.dtype == "<f4" &&
+                    maps.shape == Shape{count, explained, height, width};
   if (!fits) fail(TAME_MANIFEST_ERROR, "does not fit the manifest's tensors");
   Reference reference{count,
                       explained,

@@ -37,6 +37,7 @@ TEST_F(Owners, an_explainer_describes_its_artifact) {
   EXPECT_STREQ(info.input_type, "uint8");
   EXPECT_EQ(info.classes, 6);
   EXPECT_EQ(info.input_width, 128);
+  EXPECT_EQ(info.input_channels, 3);
   EXPECT_EQ(info.map_height, 32);
   EXPECT_EQ(explainer.label(5), "ring");
   EXPECT_EQ(explainer.class_id(" Ring "), 5);

@@ -44,7 +44,9 @@ tame_image next_image(std::istream& job) {
   image.width = next<int>(job);
   image.height = next<int>(job);
   image.stride = next<std::size_t>(job);
-  return image;
+  if (image.format >= TAME_CHANNELS) image.channels = next<int>(job);
+  if (image.format == TAME_ENCODED) image.size = image.stride;
+  return named(image);
 }
 
 ImageSpec next_spec(std::istream& job) {
@@ -52,9 +54,22 @@ ImageSpec next_spec(std::istream& job) {
   spec.height = next<int>(job);
   spec.width = next<int>(job);
   spec.resize = next<int>(job);
-  spec.crop = next<std::string>(job) == "none" ? Crop::none : Crop::center;
+  const auto crop = next<std::string>(job);
+  spec.crop = crop == "none" ? Crop::none : crop == "pad" ? Crop::pad : Crop::center;
   spec.interpolation = static_cast<Interpolation>(next<int>(job));
-  spec.dtype = next<std::string>(job) == "float32" ? InputType::float32 : InputType::uint8;
+  const auto dtype = next<std::string>(job);
+  spec.dtype = dtype == "float32"  ? InputType::float32
+               : dtype == "uint16" ? InputType::uint16
+                                   : InputType::uint8;
+  const auto channels = next<std::size_t>(job);
+  if (channels != 3) {
+    spec.mean.assign(channels, 0.5);
+    spec.std.assign(channels, 0.25);
+  }
+  spec.pad_level = next<int>(job);
+  const int low = next<int>(job), high = next<int>(job);
+  spec.window.reset();
+  if (low < high) spec.window = {low, high};
   return spec;
 }
 
@@ -83,8 +98,25 @@ std::string prepared(std::istream& job) {
   const tame_image image = next_image(job);
   const ImageSpec spec = next_spec(job);
   std::vector<std::uint8_t> out(spec.input_bytes(), 77);  // padding must be written, too
-  with_pixels(image, {}, [&](const PixelView& view) { prepare_input(view, spec, out.data()); });
+  Reading reading;
+  reading.deep = spec.dtype == InputType::uint16;
+  prepare_input(image, reading, spec, out.data());
   return bytes_of(out);
+}
+
+/// An image as it shows for a network of 16 bits.
+std::string shown(std::istream& job) {
+  const tame_image image = next_image(job);
+  Reading reading;
+  reading.deep = true;
+  std::string found;
+  with_pixels(image, reading, [&](const PixelView& view) {
+    for (int y = 0; y < view.height; ++y) {
+      const auto* row = reinterpret_cast<const char*>(view.data) + y * view.stride;
+      found.append(row, std::size_t{3} * view.width);
+    }
+  });
+  return found;
 }
 
 /// Pixels of any kind as RGB: an image, its colour, its planes of chroma, and a window if there is
@@ -149,6 +181,7 @@ std::string answer(std::istream& job) {
   if (name == "decode") return decode(job);
   if (name == "prepare") return prepared(job);
   if (name == "rgb") return rgb(job);
+  if (name == "shown") return shown(job);
   if (name == "blend") return blended(job);
   if (name == "map") return resized(job);
   if (name == "stretch") return stretch(job);

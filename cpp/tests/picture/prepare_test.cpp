@@ -95,7 +95,12 @@ TEST(Prepare, NormalisesToPlanes) {
   spec.mean = {0.0, 0.2, 0.5};
   spec.std = {1.0, 0.5, 0.25};
   float found[6];
-  prepare_input({rgb.data(), 2, 1, 6, TAME_RGB}, spec, found);
+  tame_image image{};
+  image.format = TAME_RGB;
+  image.width = 2;
+  image.height = 1;
+  image.data = rgb.data();
+  prepare_input(image, {}, spec, found);
   const float expected[] = {0.0f, 1.0f, 0.0f, 0.4f, 2.0f, -2.0f};
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(found[i], expected[i], 1e-6f);
 }

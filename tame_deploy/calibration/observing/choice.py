@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec
@@ -15,7 +14,7 @@ from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.evaluation_set import EvaluationSet
-from tame_deploy.picture.preprocess import prepare
+from tame_deploy.picture.preprocess import Levels, prepared_levels
 
 __all__ = [
     "NOTHING",
@@ -31,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Choice:
-    """Pictures by number, name and hash: sha256 of the prepared uint8 (H, W, 3) pixels."""
+    """Pictures by number, name and hash: sha256 of the prepared (H, W, channels) pixels."""
 
     indices: tuple[int, ...]
     names: tuple[str, ...]
@@ -63,13 +62,13 @@ class PicturesToChooseFrom:
     source: str
     image: ImageSpec
 
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return a picture resized and cropped, uint8 (H, W, 3).
+    def pixels(self, index: int) -> Levels:
+        """Return a picture resized and cropped, (H, W, channels).
 
         Raises:
             InputError: if it cannot be read.
         """
-        return np.asarray(prepare(self.pictures.image(index), self.image))
+        return prepared_levels(self.pictures.image(index, self.image), self.image)
 
 
 def choose_pictures(
@@ -174,8 +173,8 @@ def choose_sets(
     return PictureSets(calibration, rest.part(0, helping), held_out), [*unreadable, *more]
 
 
-def prepared(source: PicturesToChooseFrom, choice: Choice) -> NDArray[np.uint8]:
-    """Return a choice's pictures, uint8 (N, H, W, 3), held to their hashes.
+def prepared(source: PicturesToChooseFrom, choice: Choice) -> Levels:
+    """Return a choice's pictures, (N, H, W, channels), held to their hashes.
 
     Raises:
         InputError: if a picture has changed since it was chosen.
@@ -203,5 +202,5 @@ def evaluation_set(
     )
 
 
-def _sha256(pixels: NDArray[np.uint8]) -> str:
+def _sha256(pixels: Levels) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()

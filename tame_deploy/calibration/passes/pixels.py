@@ -56,7 +56,7 @@ def normalise_rows(graph: Graph) -> Graph:
 
     ONNX Runtime lays activations of integer convolutions out with channels last, and moves the
     transposition of the pictures behind their normalisation. That then multiplies three numbers at
-    a time, which takes as long as several convolutions. A row of all colours is one vector.
+    a time, which takes as long as several convolutions. A row of all channels is one vector.
     """
     steps = _steps(graph)
     if steps is None:
@@ -131,7 +131,7 @@ _Found: TypeAlias = tuple[
 def _pattern(graph: Graph) -> _Found | None:
     """Return the steps, the convolution, scale and shift by colour, and the level of zero."""
     steps = _steps(graph)
-    if steps is None:
+    if steps is None or not _are_bytes(graph):
         return None
     convs = graph.consumers.get(str(steps[-1].output[0]), [])
     if len(convs) != 1 or convs[0].op_type != "Conv" or len(convs[0].input) != 3:
@@ -170,7 +170,18 @@ def _by_channel(graph: Graph, step: onnx.NodeProto) -> NDArray[np.float64] | Non
     if len(constants) != 1:
         return None
     values = graph.weight(constants[0]).astype(np.float64).ravel()
-    return values if values.size == 3 else None
+    return values if values.size == _channels(graph) else None
+
+
+def _channels(graph: Graph) -> int:
+    """Return how many channels pictures have, which come with channels last."""
+    images = next(value for value in graph.model.graph.input if value.name == "images")
+    return int(images.type.tensor_type.shape.dim[-1].dim_value)
+
+
+def _are_bytes(graph: Graph) -> bool:
+    images = next(value for value in graph.model.graph.input if value.name == "images")
+    return bool(images.type.tensor_type.elem_type == onnx.TensorProto.UINT8)
 
 
 def _rewire(model: onnx.ModelProto, steps: set[str], conv: str, zero: int) -> None:

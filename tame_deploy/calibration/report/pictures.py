@@ -13,6 +13,7 @@ from tame_deploy.calibration.report.quantization_record import Comparison, Quant
 from tame_deploy.metrics.fidelity import Floor
 from tame_deploy.metrics.similarity import correlations, overlaps
 from tame_deploy.picture.overlay import blend, colorize, contact_sheet
+from tame_deploy.picture.preprocess import Levels, shown
 
 __all__ = ["draw_before_after", "draw_curve"]
 
@@ -41,15 +42,15 @@ def draw_before_after(comparison: Comparison, path: Path, name: str) -> None:
     contact_sheet(entries, columns=3, side=_SIDE).save(path)
 
 
-def _square(pixels: NDArray[np.uint8], maps: Sequence[NDArray[np.float32]]) -> Image.Image:
+def _square(pixels: Levels, maps: Sequence[NDArray[np.float32]]) -> Image.Image:
     """Return picture and float32 map above, the other map and the difference below."""
-    picture = Image.fromarray(pixels)
+    picture = shown(pixels)
     box = (0.0, 0.0, float(picture.width), float(picture.height))
-    shown = [picture, *(blend(picture, heat, box, 0.75) for heat in maps)]
-    shown.append(colorize(np.abs(maps[0] - maps[1]), picture.size))
+    cells = [picture, *(blend(picture, heat, box, 0.75) for heat in maps)]
+    cells.append(colorize(np.abs(maps[0] - maps[1]), picture.size))
     across, down = picture.width + _GAP, picture.height + _GAP
     square = Image.new("RGB", (2 * across - _GAP, 2 * down - _GAP), "white")
-    for place, image in enumerate(shown):
+    for place, image in enumerate(cells):
         square.paste(image, (place % 2 * across, place // 2 * down))
     return square
 

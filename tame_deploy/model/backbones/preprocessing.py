@@ -9,6 +9,7 @@ from typing import Literal
 from tame_deploy.artifact.decoding import TOML, decode, read_toml
 from tame_deploy.artifact.types import Crop, ImageSpec, Interpolation
 from tame_deploy.errors import InputError
+from tame_deploy.picture.window import graph_image
 
 __all__ = [
     "IMAGENET",
@@ -42,7 +43,8 @@ class Preprocessing:
     the middle is cut out. `mean` and `std` have one number a channel, RGB whatever `channel_order`
     is, for pixels as `rescale` leaves them: "unit" x/255, "signed" (x-127)/128, "none" x. Where a
     `rescale` is given without them, that is all: mean 0, standard deviation 1. `channel_order` is
-    what the network takes.
+    what the network takes. `input` says how many bits of grey count, and `window` which levels of
+    16: "low,high", "full" or "own".
     """
 
     image_size: tuple[int, int] | None = None
@@ -54,6 +56,8 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
     channel_order: ChannelOrder | None = None
     pad_level: int | None = None
+    input: Literal["uint8", "uint16"] | None = None
+    window: str | None = None
 
 
 NOTHING_SAID = Preprocessing()
@@ -79,7 +83,15 @@ def declared_by(image: ImageSpec) -> Preprocessing:
         mean=image.mean,
         std=image.std,
         pad_level=image.pad_level,
+        input="uint16" if image.dtype == "uint16" else None,
+        window=_window_of(image),
     )
+
+
+def _window_of(image: ImageSpec) -> str | None:
+    if image.dtype != "uint16":
+        return None
+    return "own" if image.window is None else f"{image.window[0]},{image.window[1]}"
 
 
 def read_preprocessing(path: str) -> Preprocessing:
@@ -147,7 +159,8 @@ def image_spec(said: Preprocessing, default: Preprocessing) -> ImageSpec:
         for name in ("resize", "crop", "interpolation", "mean", "std", "pad_level")
         if (value := getattr(whole, name)) is not None
     }
-    return ImageSpec(height=height, width=width, **values)
+    image = ImageSpec(height=height, width=width, **values)
+    return graph_image(image, whole.input, whole.window)
 
 
 def undeclared(said: Preprocessing, image: ImageSpec) -> str:

@@ -17,7 +17,14 @@ from tame_deploy.artifact.directory import Artifact
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError
 from tame_deploy.picture.lazy import LazyPicture, ReadPicture, read_prepared
-from tame_deploy.picture.preprocess import MAX_PIXELS, ImageSource, Window, as_input
+from tame_deploy.picture.preprocess import (
+    MAX_PIXELS,
+    ImageSource,
+    Levels,
+    Window,
+    as_input,
+    check_window,
+)
 from tame_deploy.runtime.backends.protocol import Backend
 from tame_deploy.runtime.explain.explanation import Explanation
 from tame_deploy.runtime.explain.stream import NamedPicture, Streamed, stream
@@ -26,7 +33,7 @@ from tame_deploy.runtime.predict.predictor import Predictions, Predictor, joined
 
 __all__ = ["Explainer"]
 
-Images: TypeAlias = "ImageSource | Sequence[ImageSource] | NDArray[np.uint8]"
+Images: TypeAlias = "ImageSource | Sequence[ImageSource] | Levels"
 
 
 class Explainer(Closing):
@@ -60,8 +67,8 @@ class Explainer(Closing):
 
         Args:
             images: one picture or several of any size: paths, file contents as bytes, PIL images,
-                uint8 arrays (H, W, 3), or one array (N, H, W, 3). All are prepared as the
-                manifest says.
+                arrays (H, W, 3), or one array (N, H, W, 3); what else than RGB of 8 bits
+                `load_picture` takes for the network. All are prepared as the manifest says.
             class_ids: one class for all pictures, K for all, or K for each of them, (N, K); -1 in
                 place j is the j-th most likely. By default the most likely one.
             top_k: instead of `class_ids`, how many of the most likely classes to explain.
@@ -81,6 +88,7 @@ class Explainer(Closing):
             raise InputError("found no pictures; expected at least one")
         chosen = self.predictor.class_ids(len(sources), class_ids, top_k)
         spec, lazily = self.artifact.manifest.image, len(sources) > batch_size
+        check_window(window, spec)
         read = partial(
             read_prepared, spec=spec, max_pixels=max_pixels, window=window, lazily=lazily
         )
@@ -151,6 +159,7 @@ class Explainer(Closing):
             raise InputError(f"batch_size is {batch_size}, workers {workers}; expected at least 1")
         chosen = self.predictor.class_ids(1, class_ids, top_k)
         spec = self.artifact.manifest.image
+        check_window(window, spec)
         return stream(
             partial(self._explain_prepared, chosen=chosen),
             partial(read_prepared, spec=spec, max_pixels=max_pixels, window=window),
@@ -177,10 +186,10 @@ class Explainer(Closing):
     def _explain_prepared(
         self,
         pictures: Sequence[Image.Image | LazyPicture],
-        pixels: NDArray[np.uint8],
+        pixels: Levels,
         chosen: NDArray[np.int64] | None,
     ) -> Explanation:
-        """Explain a batch, uint8 (B, height, width, 3), with one row of classes for all of it."""
+        """Explain a batch (B, height, width, channels), with one row of classes for all of it."""
         ids = None if chosen is None else np.repeat(chosen, len(pixels), axis=0)
         images = as_input(pixels, self.artifact.manifest.image)
         return self._explanation(self.predictor.predict(images, ids), pictures)

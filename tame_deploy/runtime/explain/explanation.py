@@ -59,7 +59,7 @@ class PictureExplanation:
 
     @property
     def picture(self) -> Image.Image:
-        """The picture as it was given, upright RGB.
+        """The picture as it was given, upright RGB; of other channels or 16 bits, as it shows.
 
         Raises:
             InputError: if its file must be read again and is gone or changed.

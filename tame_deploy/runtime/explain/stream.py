@@ -11,12 +11,11 @@ from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tame_deploy.errors import InputError
 from tame_deploy.picture.lazy import LazyPicture, ReadPicture
-from tame_deploy.picture.preprocess import ImageSource
+from tame_deploy.picture.preprocess import ImageSource, Levels
 from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 
@@ -27,9 +26,7 @@ _MOST_WORKERS = 4
 _RUNNING = 2
 
 #: Explains a batch: its pictures, and their pixels as the network sees them.
-_Explain: TypeAlias = (
-    "Callable[[Sequence[Image.Image | LazyPicture], NDArray[np.uint8]], Explanation]"
-)
+_Explain: TypeAlias = "Callable[[Sequence[Image.Image | LazyPicture], Levels], Explanation]"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from PIL import Image
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,12 +24,12 @@ from tame_deploy.runtime.explain.explanation import PictureExplanation
 from tame_deploy.serving.contract import MOST_CLASSES, VERSION
 from tame_deploy.serving.faults import RequestError
 from tame_deploy.serving.http.negotiation import preferred_type
-from tame_deploy.serving.model import ExplainedPicture, ServedModel
+from tame_deploy.serving.model import ExplainedPicture, ServedModel, small
 
 __all__ = ["explain_picture", "picture_file"]
 
 _PNG = "image/png"
-_KNOWN = ("class_id", "label", "top_k", "top", "threshold", "maps", "overlay")
+_KNOWN = ("class_id", "label", "top_k", "top", "threshold", "maps", "overlay", "picture")
 _REPEATABLE = ("class_id", "label")
 #: Bytes of a form that are parsed at a time, which takes some milliseconds at most.
 _PIECE = 64 * 1024
@@ -42,10 +43,10 @@ async def explain_picture(
     """Answer a request for the explanation of one picture.
 
     The body is the file, or a form with it in the field `image`. The query has `class_id` and
-    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list, and
-    `threshold`: how likely they are at least;
-    `maps`: `list`, `png` or `none`; `overlay`: `true` for PNG overlays beside the maps. With
-    `Accept: image/png` the answer is the first overlay itself.
+    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list,
+    and `threshold`: how likely they are at least; `maps`: `list`, `png` or `none`; `overlay`: `true` for PNG overlays beside the maps; `picture`:
+    `true` for the picture as it shows, for who cannot show its file. With `Accept: image/png` the
+    answer is the first overlay itself.
 
     Raises:
         RequestError: for a query or a picture that cannot be honoured.
@@ -63,6 +64,7 @@ async def explain_picture(
     listed = _number("top", query.get("top", str(most)), least=1, most=classes)
     maps = _choice("maps", query.get("maps", "list"), ("list", "png", "none"))
     draws = _choice("overlay", query.get("overlay", "false"), ("true", "false")) == "true"
+    returned = _choice("picture", query.get("picture", "false"), ("true", "false")) == "true"
     accepted = request.headers.get("accept", "*/*")
     as_picture = preferred_type(accepted, ("application/json", _PNG)) == _PNG
     file = await picture_file(request, body)
@@ -71,7 +73,9 @@ async def explain_picture(
     found = await model.explain(file, chosen, timeout_s, draws=draws or as_picture)
     if as_picture:
         return Response(found.overlays[0], media_type=_PNG, headers=_headers(found))
-    document = partial(_document, model, found, listed=(listed, threshold), maps=maps)
+    document = partial(
+        _document, model, found, listed=(listed, threshold), maps=maps, returned=returned
+    )
     return Response(await asyncio.to_thread(document), media_type="application/json")
 
 
@@ -161,7 +165,12 @@ def _headers(found: ExplainedPicture) -> Mapping[str, str]:
 
 
 def _document(
-    model: ServedModel, found: ExplainedPicture, *, listed: tuple[int, float], maps: str
+    model: ServedModel,
+    found: ExplainedPicture,
+    *,
+    listed: tuple[int, float],
+    maps: str,
+    returned: bool,
 ) -> bytes:
     """Return the answer in JSON; `listed`: how many classes at most, how likely at least."""
     explanation = found.explanation
@@ -183,6 +192,8 @@ def _document(
         "speed_only": explanation.speed_only,
         "timing_ms": {stage: round(ms, 3) for stage, ms in found.timing_ms.items()},
     }
+    if returned:
+        told["picture_png"] = _encoded(small(explanation.picture))
     # Of float32 it writes the shortest text that reads as the same float32.
     return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -195,6 +206,11 @@ def _map(explanation: PictureExplanation, place: int, maps: str) -> dict[str, An
     if maps == "list":
         values = np.ascontiguousarray(explanation.maps[place])
         return {"map": {"shape": list(values.shape), "data": values}}
+    return {"map_png": _encoded(overlay.layer(heat))}
+
+
+def _encoded(image: Image.Image) -> str:
+    """Return a picture as a PNG file in base64."""
     file = io.BytesIO()
-    overlay.layer(heat).save(file, "PNG")
-    return {"map_png": base64.b64encode(file.getvalue()).decode()}
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

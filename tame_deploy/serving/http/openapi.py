@@ -71,6 +71,7 @@ _SCHEMAS: dict[str, Any] = {
             "explained": {"type": "array", "items": {"$ref": "#/components/schemas/Class"}},
             "visible_box": {"type": "array", "items": {"type": "number"}},
             "picture_size": {"type": "array", "items": {"type": "integer"}},
+            "picture_png": {"type": "string", "format": "byte"},
             "speed_only": {"type": "boolean"},
             "timing_ms": {"type": "object", "additionalProperties": {"type": "number"}},
         },
@@ -96,6 +97,7 @@ _EXPLAIN_QUERY = [
     ("threshold", {"type": "number", "minimum": 0, "maximum": 1}),
     ("maps", {"type": "string", "enum": ["list", "png", "none"]}),
     ("overlay", {"type": "string", "enum": ["true", "false"]}),
+    ("picture", {"type": "string", "enum": ["true", "false"]}),
 ]
 
 

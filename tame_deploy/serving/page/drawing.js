@@ -18,7 +18,8 @@ export function paint(canvas, picture, answer, scale, strength) {
   context.imageSmoothingQuality = "high";
   // From here on, lengths are in the picture's own pixels.
   context.scale(canvas.width / width, canvas.height / height);
-  if (picture.image) context.drawImage(picture.image, 0, 0, width, height);
+  const image = answer.image ?? picture.image; // as the server shows it, where browsers do not
+  if (image) context.drawImage(image, 0, 0, width, height);
   if (!answer.told) return;
   const [left, top, right, bottom] = answer.told.visible_box;
   context.beginPath();
@@ -27,8 +28,7 @@ export function paint(canvas, picture, answer, scale, strength) {
   context.fillStyle = DIM;
   context.fill("evenodd");
   context.globalAlpha = strength;
-  const { image } = answer.maps.get(answer.drawn);
-  context.drawImage(image, left, top, right - left, bottom - top);
+  context.drawImage(answer.maps.get(answer.drawn).image, left, top, right - left, bottom - top);
 }
 
 export async function keepMaps(answer, told) {

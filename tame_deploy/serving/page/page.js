@@ -58,6 +58,8 @@ async function requestExplanation(picture, by, classId) {
   const query = new URLSearchParams({ maps: "png", top });
   if (classId !== undefined) query.set("class_id", classId);
   else if (by.selectable) query.set("top_k", 1);
+  await picture.decoding;
+  if (classId === undefined && (by.deep || !picture.image)) query.set("picture", true);
   const body = await readable(picture.file);
   const started = performance.now();
   const told = await ask(`v2/models/${encodeURIComponent(by.name)}/explain?${query}`, {
@@ -92,6 +94,7 @@ async function explain(picture) {
     const told = await requestExplanation(picture, by);
     const answer = { state: "done", told, classes: listed(told, LISTED), maps: new Map() };
     await keepMaps(answer, told);
+    if (told.picture_png) answer.image = await decoded(`data:image/png;base64,${told.picture_png}`);
     const likeliest = told.classes[0].class_id;
     const first = answer.maps.has(likeliest) ? likeliest : told.explained[0].class_id;
     answer.chosen = answer.drawn = first;
@@ -223,7 +226,7 @@ function refreshVerdict(answer) {
 function refreshCaption(answer) {
   const { name } = shown.file;
   const [width, height] = sizeOf(shown, answer);
-  const blind = shown.image === null && answer.told;
+  const blind = shown.image === null && answer.told && !answer.image;
   $("file-name").textContent = name;
   $("file-size").textContent = shown.image || answer.told ? `${width} × ${height}` : "";
   $("spoken").textContent = answer.told
@@ -284,7 +287,7 @@ function addPicture(file) {
   button.onclick = () => show(picture);
   pictures.push(picture);
   $("strip").append(picture.item);
-  decoded(url)
+  picture.decoding = decoded(url)
     .catch(() => null) // the server reads kinds of files that browsers do not
     .then((image) => {
       picture.image = image;

@@ -36,8 +36,10 @@ export async function fetchModel(name) {
   const labels = config.parameters.labels.string_value.split("\n");
   const isMultilabel = config.parameters.task?.string_value === "multilabel";
   // Some models take no classes: they explain the same ones always.
-  const selectable = config.input.some((port) => port.name === "class_ids");
-  return { name, labels, isMultilabel, selectable };
+  const port = (wanted) => config.input.find((one) => one.name === wanted);
+  // Browsers show but the upper bits of 16, which may be all black.
+  const deep = port("images").data_type === "TYPE_UINT16";
+  return { name, labels, isMultilabel, deep, selectable: port("class_ids") !== undefined };
 }
 
 // A folder, or a file that is gone, fails only when it is read.

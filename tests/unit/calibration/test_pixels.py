@@ -12,12 +12,15 @@ from tame_deploy.calibration.passes.pixels import (
 )
 
 
-def first_layer(pads, mean=(0.485, 0.456, 0.406), deviation=(0.23, 0.22, 0.24)):
+def first_layer(
+    pads, mean=(0.485, 0.456, 0.406), deviation=(0.23, 0.22, 0.24), levels=TensorProto.UINT8
+):
+    channels = len(mean)
     random = np.random.default_rng(0)
     constants = {
-        "scale": np.reshape(1 / (255 * np.asarray(deviation)), (1, 3, 1, 1)).astype(np.float32),
-        "shift": np.reshape(-np.divide(mean, deviation), (1, 3, 1, 1)).astype(np.float32),
-        "weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "scale": (1 / (255 * np.reshape(deviation, (1, channels, 1, 1)))).astype(np.float32),
+        "shift": np.reshape(-np.divide(mean, deviation), (1, channels, 1, 1)).astype(np.float32),
+        "weight": random.standard_normal((4, channels, 3, 3)).astype(np.float32),
         "bias": random.standard_normal(4).astype(np.float32),
     }
     nodes = [
@@ -30,7 +33,7 @@ def first_layer(pads, mean=(0.485, 0.456, 0.406), deviation=(0.23, 0.22, 0.24)):
     graph = helper.make_graph(
         nodes,
         "first",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 9, 9, 3])],
+        [helper.make_tensor_value_info("images", levels, ["batch", 9, 9, channels])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
@@ -51,6 +54,20 @@ def test_normalisation_folds_into_a_convolution_without_padding():
     assert span == (0, 1)
     assert [n.op_type for n in folded.nodes] == ["Transpose", "DequantizeLinear", "Conv"]
     np.testing.assert_allclose(run(folded, pixels), run(graph, pixels), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_grey_and_many_channels_fold_and_are_normalised_by_rows_as_colours_are(channels):
+    graph = first_layer([0, 0, 0, 0], [0.4] * channels, [0.3] * channels)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, channels), np.uint8)
+    for changed in (fold_pixels(graph)[0], normalise_rows(graph)):
+        assert changed is not graph
+        np.testing.assert_allclose(run(changed, pixels), run(graph, pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_16_bits_are_no_codes_of_8_and_are_not_folded():
+    graph = first_layer([0, 0, 0, 0], [0.4], [0.3], TensorProto.UINT16)
+    assert fold_pixels(graph) is None
 
 
 def test_with_padding_it_would_not_be_exact_and_is_left_alone():

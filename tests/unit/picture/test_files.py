@@ -116,7 +116,7 @@ def test_arrays_paths_and_pil_give_the_same_picture(tmp_path):
         (encoded(noise(8, 8), "EPS"), "is not a picture in JPEG"),
         (np.zeros((0, 4, 3), np.uint8), "array is 4x0"),
         (np.zeros((4, 4, 2), np.uint8), r"expected uint8 \(H, W, 3\) RGB, \(H, W, 4\) RGBA or"),
-        (np.zeros((4, 4), np.uint16), "found uint16 array"),
+        (np.zeros((4, 4, 2), np.uint16), "found uint16 array"),
         (np.zeros((4, 4, 3), np.float32), "found float32 array"),
         (Image.new("RGB", (0, 5)), "is 0x5"),
         (42, "found int; expected a path"),

@@ -78,16 +78,16 @@ def test_one_picture_is_drawn_without_an_index():
 def test_a_picture_that_was_not_kept_is_decoded_when_it_is_drawn(tmp_path, as_bytes):
     path = tmp_path / "it.png"
     Image.new("RGB", (20, 30), "red").save(path)
-    lazy = LazyPicture.of(path.read_bytes() if as_bytes else path, 600)
+    lazy = LazyPicture.of(path.read_bytes() if as_bytes else path, ImageSpec(), 600)
     assert np.asarray(lazy.decoded()).shape == (30, 20, 3)
     with pytest.raises(InputError, match="20x30"):
-        LazyPicture.of(path, 599).decoded()
+        LazyPicture.of(path, ImageSpec(), 599).decoded()
 
 
 def test_a_file_that_is_another_by_now_is_not_drawn_under_the_old_map(tmp_path):
     path = tmp_path / "it.png"
     Image.new("RGB", (20, 30), "red").save(path)
-    lazy = LazyPicture.of(path, 10**6)
+    lazy = LazyPicture.of(path, ImageSpec(), 10**6)
     Image.new("RGB", (20, 30), "blue").save(path)
     os.utime(path, ns=(0, 0))  # whatever the resolution of the file system's clock
     with pytest.raises(InputError, match=r"it.png has changed since it was explained"):

@@ -147,10 +147,9 @@ class Tensors {
 void check_shapes(const Manifest& manifest, const Tensors& inputs, const Tensors& outputs) {
   const ImageSpec& image = manifest.image;
   using Shape = std::vector<std::int64_t>;
-  const bool bytes = image.dtype == InputType::uint8;
   const bool takes_ids = manifest.explain == ExplainMode::selectable;
-  const Shape pictures = bytes ? Shape{TAME_PLUGIN_BATCH, image.height, image.width, 3}
-                               : Shape{TAME_PLUGIN_BATCH, 3, image.height, image.width};
+  const std::array<std::int64_t, 4> sizes = image.input_shape(TAME_PLUGIN_BATCH);
+  const Shape pictures(sizes.begin(), sizes.end());
   const auto [height, width] = manifest.map_size();
   const auto is = [](const Tensors& tensors, std::size_t place, const char* name, const char* dtype,
                      const Shape& shape) {
@@ -161,7 +160,7 @@ void check_shapes(const Manifest& manifest, const Tensors& inputs, const Tensors
   bool fits = inputs.size() == (takes_ids ? 2U : 1U) && outputs.size() == 3 &&
               outputs.shapes()[1].size() == 2;
   const std::int64_t places = fits ? outputs.shapes()[1][1] : 0;
-  fits = fits && is(inputs, 0, "images", bytes ? "uint8" : "float32", pictures) &&
+  fits = fits && is(inputs, 0, "images", image.type_name(), pictures) &&
          is(outputs, 0, "logits", "float32", {TAME_PLUGIN_BATCH, manifest.classes}) &&
          is(outputs, 1, "explained", "int64", {TAME_PLUGIN_BATCH, places}) &&
          is(outputs, 2, "maps", "float32", {TAME_PLUGIN_BATCH, places, height, width}) &&
