@@ -9,17 +9,10 @@ from numpy.typing import NDArray
 
 from tame_deploy.artifact.types import Task
 
-__all__ = ["TASK_WORDS", "THRESHOLD", "agreement", "probabilities", "ranked"]
+__all__ = ["THRESHOLD", "agreement", "probabilities", "ranked"]
 
 #: The probability from which a label of a multi-label classifier counts as shown.
 THRESHOLD = 0.5
-
-#: Each task, and what its probabilities are.
-TASK_WORDS: dict[Task, str] = {
-    "multiclass": "one class of several; probabilities are a softmax",
-    "multilabel": "any number of labels; each probability is a sigmoid",
-    "binary": "one logit, for and against; its sigmoid and the rest to 1",
-}
 
 
 def probabilities(logits: NDArray[Any], task: Task) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from tame_deploy.artifact.arithmetic import read_arithmetic
 from tame_deploy.artifact.directory import Artifact, open_artifact
 from tame_deploy.artifact.manifest import CalibrationSummary, Manifest, WeightsSource
-from tame_deploy.artifact.task import TASK_WORDS
+from tame_deploy.artifact.types import Task
 from tame_deploy.cli.inspect_engine import engine_folder, inspect_engine
 from tame_deploy.cli.screen import (
     console,
@@ -23,6 +23,13 @@ from tame_deploy.cli.screen import (
     warn_speed_only,
 )
 from tame_deploy.errors import TameError
+
+#: Each task, and what its probabilities are.
+_TASK_WORDS: dict[Task, str] = {
+    "multiclass": "one class of several; probabilities are a softmax",
+    "multilabel": "any number of labels; each probability is a sigmoid",
+    "binary": "one logit, for and against; its sigmoid and the rest to 1",
+}
 
 
 def inspect(
@@ -85,7 +92,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("head", f"{manifest.head.variant} ({_source(manifest.weights['head'])})"),
         ("layers", ", ".join(manifest.feature_layers)),
         ("classes", str(manifest.classes)),
-        ("task", f"{manifest.task}: {TASK_WORDS[manifest.task]}"),
+        ("task", f"{manifest.task}: {_TASK_WORDS[manifest.task]}"),
         ("explains", f"{classes}; {graph.maps} maps"),
         ("pictures", f"{cut}, {image.interpolation}{window}"),
         ("normalised", f"by the {image.normalise}, mean {image.mean}, std {image.std}"),

@@ -116,7 +116,7 @@ def test_own_weights_bring_their_number_of_classes(tmp_path):
     run(
         "export", "-b", "squeezenet1_1", "--weights", "w.pth", "--head", "random",
         "--layers", "features.4,features.7,features", "--labels", "labels.txt",
-        "--image-size", "96x128", "-o", "it", cwd=tmp_path,
+        "--image-size", "96x128", "--task", "multiclass", "-o", "it", cwd=tmp_path,
     )  # fmt: skip
     manifest = json.loads(run("inspect", "it", "--json", cwd=tmp_path).stdout)
     assert manifest["classes"] == 3

@@ -38,6 +38,8 @@ PICTURES = [np.asarray(draw_picture(seed)[0]) for seed in range(4)]
 class Ended(TinyNet):
     """A tiny network with an end that somebody put there."""
 
+    image_spec = ImageSpec(height=SIZE, width=SIZE, resize=SIZE)
+
     def __init__(self, classes, end=None):
         torch.manual_seed(0)
         super().__init__(classes)

@@ -23,6 +23,7 @@ BASE = {
     "model": {
         "backbone": "tests.conftest:TinyNet",
         "classes": 6,
+        "task": "multiclass",
         "image_size": [32, 32],
         "layers": ["stages.1", "stages.2", "stages.3"],
         "initial_bias": 1.0,

@@ -44,9 +44,9 @@ async def explain_picture(
 
     The body is the file, or a form with it in the field `image`. The query has `class_id` and
     `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list,
-    and `threshold`: how likely they are at least; `maps`: `list`, `png` or `none`; `overlay`: `true` for PNG overlays beside the maps; `picture`:
-    `true` for the picture as it shows, for who cannot show its file. With `Accept: image/png` the
-    answer is the first overlay itself.
+    and `threshold`: how likely they are at least; `maps`: `list`, `png` or `none`; `overlay`:
+    `true` for PNG overlays beside the maps; `picture`: `true` for the picture as it shows, for who
+    cannot show its file. With `Accept: image/png` the answer is the first overlay itself.
 
     Raises:
         RequestError: for a query or a picture that cannot be honoured.

@@ -4,7 +4,7 @@
 import { decoded, keepMaps, paint, sizeOf } from "./drawing.js";
 import { takeDrops } from "./drops.js";
 import { $, announce, classRow, make, notify, refreshTiming } from "./elements.js";
-import { offerSamples, samplePath } from "./samples.js";
+import { offerSamples, sampleFile } from "./samples.js";
 import { ask, fetchModel, readable, Refusal, useToken } from "./server.js";
 import { listed, named, spoken, summary, verdict } from "./words.js";
 
@@ -16,7 +16,6 @@ const SAVED_SIDES = [512, 4096]; // and the limits of what is downloaded
 // A picture has one answer for each model. An answer has a map for each class that was shown.
 const UNKNOWN = { state: "waiting", maps: new Map() };
 const pictures = [];
-const sampleFiles = new Map();
 const queue = [];
 let shown = null;
 let model = null;
@@ -309,21 +308,17 @@ function removePicture(picture) {
 }
 
 async function addSample(name) {
-  const known = pictures.find((picture) => picture.file === sampleFiles.get(name));
-  if (known) {
-    show(known);
-    $("stage").scrollIntoView({ block: "nearest" });
-    return;
-  }
+  let file = null;
   try {
-    const response = await fetch(samplePath(name));
-    if (!response.ok) throw new Error();
-    sampleFiles.set(name, new File([await response.blob()], name, { type: "image/png" }));
+    file = await sampleFile(name);
   } catch {
     notify("The sample cannot be fetched. Is the server still running?", () => addSample(name));
     return;
   }
-  addFiles([sampleFiles.get(name)]);
+  const known = pictures.find((picture) => picture.file === file);
+  if (!known) return addFiles([file]);
+  show(known);
+  $("stage").scrollIntoView({ block: "nearest" });
 }
 
 // ---- The token ----

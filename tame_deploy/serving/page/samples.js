@@ -3,8 +3,20 @@
 import { $, make } from "./elements.js";
 import { ask } from "./server.js";
 
-export function samplePath(name) {
+const files = new Map();
+
+function samplePath(name) {
   return `samples/${encodeURIComponent(name)}`;
+}
+
+// The same file each time; it throws where the server does not answer.
+export async function sampleFile(name) {
+  if (!files.has(name)) {
+    const response = await fetch(samplePath(name));
+    if (!response.ok) throw new Error(response.statusText);
+    files.set(name, new File([await response.blob()], name, { type: "image/png" }));
+  }
+  return files.get(name);
 }
 
 // `choose` is told the name of the one that is picked.

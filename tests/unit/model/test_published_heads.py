@@ -142,7 +142,8 @@ def known(files, monkeypatch):
 
 
 def backbone(name):
-    return Backbone(name, TinyNet().eval(), ImageSpec(32, 32, 32), None, WeightsSource("x"))
+    image, source = ImageSpec(32, 32, 32), WeightsSource("x")
+    return Backbone(name, TinyNet().eval(), image, None, source, task="multiclass")
 
 
 def warnings_of(caplog):
