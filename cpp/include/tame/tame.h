@@ -180,7 +180,7 @@ typedef struct tame_info {
   int32_t speed_only;                /**< 1 if weights are random: answers mean nothing */
   const char* task; /**< "multiclass": probabilities are a softmax; "multilabel": a sigmoid each;
                        "binary": two classes, against and for, of one logit */
-  int32_t input_channels;            /**< of the network's picture: 1 is grey, 3 is RGB */
+  int32_t input_channels; /**< of the network's picture: 1 is grey, 3 is RGB */
 } tame_info;
 
 /** Describe an explainer. @param info its `struct_size` is set by the caller. Thread-safe. */
