@@ -27,8 +27,8 @@ Transform: TypeAlias = "Callable[[Image.Image], Tensor]"
 class Backbone:
     """A frozen classifier in eval mode and what one must know to feed it.
 
-    `prefix_tokens` is how many class, distillation and register tokens stand before a transformer's
-    patch tokens, or None where the model does not say. `assumed` says what of the preprocessing
+    `prefix_tokens` is how many tokens the user says stand before the patches; None asks the module.
+    `assumed` says what of the preprocessing
     nobody declared, and `notes` what else a user must know of how the weights were read. `task` and
     `outputs` are what was said of it; `settle_task` finds out the rest.
     """

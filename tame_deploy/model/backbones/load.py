@@ -39,9 +39,6 @@ PAPER_LAYERS = {
     demo.NAME: demo.LAYERS,
 }
 
-#: Tokens that stand before a transformer's patches, by the names of their parameters.
-_PREFIX_PARAMETERS = ("class_token", "cls_token", "distillation_token", "register_tokens")
-
 
 def load_backbone(request: BackboneRequest, progress: Progress | None = None) -> Backbone:
     """Build a backbone and load its weights.
@@ -67,7 +64,7 @@ def load_backbone(request: BackboneRequest, progress: Progress | None = None) ->
         image=image,
         labels=read_labels(request.labels, loaded.labels),
         source=_described(loaded.source, assumed, differs),
-        prefix_tokens=_prefix_tokens(loaded, request),
+        prefix_tokens=request.prefix_tokens,
         assumed=assumed,
         notes=(*loaded.notes, *filter(None, [differs])),
         task=request.task,
@@ -137,18 +134,3 @@ def _take_rgb(module: nn.Module, channels: int) -> None:
         return (inputs[0].flip(1), *inputs[1:])
 
     module.register_forward_pre_hook(turn)
-
-
-def _prefix_tokens(loaded: Loaded, request: BackboneRequest) -> int | None:
-    """Return how many tokens stand before the patches, where the model says so."""
-    said = getattr(loaded.module, "num_prefix_tokens", None)
-    if request.prefix_tokens is not None or isinstance(said, int):
-        return said if request.prefix_tokens is None else request.prefix_tokens
-    if ":" in loaded.name and not loaded.name.startswith("hf:"):
-        return None  # parameters of such names mean what their author likes
-    counts = [
-        parameter.shape[-2]
-        for name, parameter in loaded.module.named_parameters()
-        if name.rpartition(".")[2] in _PREFIX_PARAMETERS and parameter.ndim > 1
-    ]
-    return sum(counts) if counts else None

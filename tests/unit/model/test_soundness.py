@@ -10,7 +10,7 @@ from torch import nn
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
 from tame_deploy.model.features import FeatureTap, probe_layers
-from tame_deploy.model.soundness import check_sound, measure_locality
+from tame_deploy.model.soundness import _agreement, check_sound, measure_locality
 from tests.conftest import TinyNet
 from tests.unit.model.test_features import narrow_swin, vision_transformer
 
@@ -155,3 +155,10 @@ def test_a_loop_over_the_pictures_is_refused():
 
     with pytest.raises(InputError, match=r"layer stages.3 gives out 1 of 2 pictures: .* loop"):
         check_sound(*look_at(Loop(), ["stages.3"]))
+
+
+def test_what_draws_all_places_to_one_half_of_the_picture_is_no_scramble():
+    one, other = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    left = (torch.arange(8) < 4).float().expand(1, 1, 8, 8)
+    joined = 0.3 * (1 - left)  # the first half is felt in the second, too
+    assert _agreement([one, other, joined, 1 - joined], 3)[0] == pytest.approx(1)

@@ -8,6 +8,7 @@ import torch
 
 from tame_deploy.errors import DownloadError, InputError, MissingExtraError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
+from tame_deploy.model.geometry import count_prefix_tokens
 
 timm = pytest.importorskip("timm")
 
@@ -53,7 +54,7 @@ def test_own_weights_bring_their_classes_and_say_whose_preprocessing_they_get(fo
 def test_transformers_take_the_size_asked_for_and_say_their_prefix_tokens():
     backbone = load("timm:test_vit4", "random", image_size=(64, 96), classes=4)
     assert backbone.module(backbone.example).shape == (1, 4)
-    assert backbone.prefix_tokens == 1
+    assert count_prefix_tokens(backbone.module) == 1
     assert backbone.source.random
     assert backbone.assumed == ""
 

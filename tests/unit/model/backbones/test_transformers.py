@@ -11,6 +11,7 @@ from PIL import Image
 from tame_deploy.errors import DownloadError, InputError, MissingExtraError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.features import FeatureTap
+from tame_deploy.model.geometry import count_prefix_tokens
 from tame_deploy.picture.preprocess import prepare_batch
 
 transformers = pytest.importorskip("transformers")
@@ -70,7 +71,7 @@ def test_a_network_sees_a_picture_as_transformers_prepares_it(tmp_path, family):
     backbone = load(f"hf:{tmp_path}/saved")
     assert backbone.name == "hf:saved"  # wherever the folder lies
     assert backbone.remarks == ()
-    assert backbone.prefix_tokens == prefix_tokens
+    assert count_prefix_tokens(backbone.module) == prefix_tokens
     waves = np.sin(np.mgrid[0:100, 0:80].sum(0)[:, :, None] / (9, 14, 20))
     picture = Image.fromarray((waves * 100 + 128).astype(np.uint8))
     theirs = processor(picture, return_tensors="pt")["pixel_values"]
