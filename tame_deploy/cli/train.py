@@ -51,8 +51,8 @@ _RECIPE_KEYS = {
 
 #: Keys of a recipe's model that are options of `export` as they are.
 _PASSED_ON = (
-    "classes", "resize", "crop", "interpolation", "rescale", "channel_order", "preprocessing",
-    "labels", "prefix_tokens",
+    "classes", "task", "outputs", "input", "window", "resize", "crop", "interpolation", "rescale",
+    "channel_order", "preprocessing", "labels", "prefix_tokens",
 )  # fmt: skip
 
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
@@ -174,9 +174,6 @@ def export_command(model: ModelConfig, head: Path) -> str:
     """Return the command that exports what was trained."""
     words = ["tame-deploy", "export", "--backbone", model.backbone]
     words += [] if model.weights == "default" else ["--weights", model.weights]
-    words += [] if model.classes is None else ["--classes", str(model.classes)]
-    for name in ("task", "outputs"):
-        words += [] if getattr(model, name) is None else [f"--{name}", getattr(model, name)]
     if model.image_size is not None:
         words += ["--image-size", "{}x{}".format(*model.image_size)]
     for name in ("mean", "std"):

@@ -43,12 +43,16 @@ def test_after_a_calibration(spaced, tmp_path):
 
 def test_after_a_training(tmp_path):
     model = ModelConfig(
-        backbone="demo", weights="my weights.pt", labels="my labels.txt", prefix_tokens=5
-    )
+        backbone="demo", weights="my weights.pt", labels="my labels.txt", prefix_tokens=5,
+        classes=6, task="multilabel", input="uint16", window="0,4095",
+    )  # fmt: skip
     words = shlex.split(export_command(model, tmp_path / "a run" / "best.safetensors"))
     assert words[words.index("--weights") + 1] == "my weights.pt"
     assert words[words.index("--labels") + 1] == "my labels.txt"
     assert words[words.index("--prefix-tokens") + 1] == "5"
+    assert words[words.index("--window") + 1] == "0,4095"
+    assert words[words.index("--input") + 1] == "uint16"
+    assert [words.count(option) for option in ("--classes", "--task")] == [1, 1]
     assert words[-2:] == ["--head", str(tmp_path / "a run" / "best.safetensors")]
 
 
