@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
+from tame_deploy.model.backbones.unwrapping import without_wrappers
 from tame_deploy.model.geometry import (
     FeatureMap,
     count_prefix_tokens,
@@ -24,18 +25,12 @@ __all__ = ["FeatureTap", "as_map", "probe_layers", "run_backbone", "unwrapped"]
 
 
 def unwrapped(backbone: nn.Module) -> nn.Module:
-    """Return what torch.compile, DataParallel or DistributedDataParallel was put around.
+    """Return a backbone without wrappers (torch.compile, DataParallel …), so that names are plain.
 
     Raises:
         InputError: if it is TorchScript, whose layers nobody can tap.
     """
-    while True:
-        if isinstance(backbone, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            backbone = backbone.module
-        elif isinstance(inner := getattr(backbone, "_orig_mod", None), nn.Module):
-            backbone = inner
-        else:
-            break
+    backbone = without_wrappers(backbone)
     if isinstance(backbone, torch.jit.ScriptModule):
         raise InputError(
             "the backbone is TorchScript, whose layers cannot be read and which torch cannot "

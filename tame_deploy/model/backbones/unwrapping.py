@@ -9,7 +9,7 @@ from torch import nn
 
 from tame_deploy.errors import InputError
 
-__all__ = ["plain_module"]
+__all__ = ["plain_module", "without_wrappers"]
 
 
 def plain_module(built: Any, name: str) -> nn.Module:
@@ -23,7 +23,7 @@ def plain_module(built: Any, name: str) -> nn.Module:
     """
     if not isinstance(built, nn.Module):
         raise InputError(f"{name} gave {type(built).__name__}; expected a torch module")
-    module = _unwrapped(built)
+    module = without_wrappers(built)
     for part, inner in module.named_modules():
         # In place, `module.compile()` leaves the compiled form here.
         inner._compiled_call_impl = None
@@ -39,7 +39,8 @@ def plain_module(built: Any, name: str) -> nn.Module:
         raise InputError(f"{name} cannot be computed in float32 on the CPU: {error}") from None
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def without_wrappers(module: nn.Module) -> nn.Module:
+    """Return a module without those around it, or around its parts."""
     while (inner := _inside(module)) is not None:
         module = inner
     for parent in list(module.modules()):
