@@ -140,6 +140,9 @@ def _cast(source: str, target: str, *, half: bool) -> onnx.NodeProto:
 
 
 def _halve_attributes(node: onnx.NodeProto) -> None:
+    if node.op_type == "ConstantOfShape" and not node.attribute:  # zeros, which are float32 unsaid
+        zero = numpy_helper.from_array(np.zeros(1, np.float16))
+        node.attribute.append(onnx.helper.make_attribute("value", zero))
     for item in node.attribute:
         if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
             item.i = TensorProto.FLOAT16

@@ -176,6 +176,22 @@ def test_float16_stands_only_in_backbone_and_branches():
     assert len(casts) == 3  # pictures in, logits out, branch into the tail
 
 
+def test_zeros_of_a_shape_are_float16_among_float16():
+    """As where Swin rolls its windows: a ConstantOfShape that names no value makes float32."""
+    graph = small_graph()
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    place = next(i for i, node in enumerate(model.graph.node) if node.output[0] == "relu3")
+    zeros = onnx.helper.make_node("ConstantOfShape", ["like"], ["zeros"], "backbone/zeros")
+    shape = onnx.helper.make_node("Shape", ["sum"], ["like"], "shape/like")
+    added = onnx.helper.make_node("Add", ["sum", "zeros"], ["sum_and_zeros"], "backbone/added")
+    model.graph.node[place].input[0] = "sum_and_zeros"
+    for offset, node in enumerate((shape, zeros, added)):
+        model.graph.node.insert(place + offset, node)
+    graph = Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    assert max(errors(halve(graph), graph, pictures())) < 1e-5
+
+
 def test_a_weight_that_float16_cannot_hold_is_named():
     graph = small_graph()
     for tensor in graph.model.graph.initializer:
