@@ -2,6 +2,7 @@
 
     python benchmarks/zoo.py PHOTOGRAPHS                 # all of them, in processes of their own
     python benchmarks/zoo.py PHOTOGRAPHS --only hrnet    # those whose name or family has "hrnet"
+    python benchmarks/zoo.py PHOTOGRAPHS --missing       # those that have no result yet
     python benchmarks/zoo.py PHOTOGRAPHS --page          # and docs/zoo.md from all results
 
 Each goes through: layers (as proposed), export with its checks, ONNX Runtime and OpenVINO beside
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photographs", type=Path, help="a folder of at least 16 pictures")
     parser.add_argument("--only", nargs="+", help="parts of names or families")
+    parser.add_argument("--missing", action="store_true", help="leave out what has a result")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="write docs/zoo.md")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -51,6 +53,8 @@ def main() -> None:
         return
     chosen = [place for place, member in enumerate(MEMBERS) if _is_meant(member, asked.only)]
     found = json.loads(FILE.read_text())["members"] if FILE.is_file() else {}
+    if asked.missing:
+        chosen = [place for place in chosen if MEMBERS[place].family not in found]
     with ThreadPoolExecutor(asked.jobs) as pool:
         for place, row in pool.map(lambda place: (place, _apart(place, asked.photographs)), chosen):
             found[MEMBERS[place].family] = row

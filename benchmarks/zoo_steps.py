@@ -16,6 +16,7 @@ from tame_deploy.calibration.graph import Graph, load_graph
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
+from tame_deploy.calibration.report import speed
 from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
@@ -29,6 +30,8 @@ from tame_deploy.runtime.verify.reference import ParityReference
 
 #: Pictures that calibrate, and that judge: few, as weights are random.
 CALIBRATION, HELD_OUT = 8, 8
+# The table has no speeds, so that they are hardly measured.
+speed._ROUNDS, speed._WARM_UPS, speed._RUNS = 1, 0, 1
 
 
 class Steps:

@@ -15,8 +15,8 @@ constexpr std::size_t most_classes = 1'000'000;
 // Plain bytes: destructors of static objects call libtame after those of this thread's objects ran.
 thread_local char last_error[4096] = "";
 
-constexpr const char* closed = "is closed; open it again";
-constexpr const char* closed_twice = "was closed before; close each handle once";
+constexpr const char* is_closed = "is closed; open it again";
+constexpr const char* was_closed = "was closed before; close each handle once";
 constexpr const char* freed = "was freed; make another";
 constexpr const char* freed_twice = "was freed before; free each handle once";
 
@@ -41,7 +41,7 @@ std::string one_line(std::string text) {
 // The registries are never destroyed: threads may still be inside when the process ends.
 Handles<tame_explainer, const Explainer>& explainers() {
   using All = Handles<tame_explainer, const Explainer>;
-  static std::atomic<All*> all{new All({"explainer", closed, closed_twice, 1})};
+  static std::atomic<All*> all{new All({"explainer", is_closed, was_closed, 1})};
   return All::of_this_process(all);
 }
 
@@ -53,7 +53,7 @@ Handles<tame_explanation, const Explanation>& explanations() {
 
 Handles<tame_stream, Stream>& streams() {
   using All = Handles<tame_stream, Stream>;
-  static std::atomic<All*> all{new All({"stream", closed, closed_twice, 3})};
+  static std::atomic<All*> all{new All({"stream", is_closed, was_closed, 3})};
   return All::of_this_process(all);
 }
 

@@ -142,29 +142,13 @@ ImageSpec image_of(const Value& image) {
   return spec;
 }
 
-std::vector<TensorSpec> tensors_of(const Value& tensors) {
-  std::vector<TensorSpec> specs;
-  for (const Value& tensor : tensors) {
-    TensorSpec spec{str(tensor["name"]), str(tensor["dtype"]), {}};
-    for (const Value& size : tensor["shape"]) {
-      if (size.is_string()) {
-        spec.shape.emplace_back(str(size));
-      } else {
-        spec.shape.emplace_back(size.get<std::int64_t>());
-      }
-    }
-    specs.push_back(std::move(spec));
-  }
-  return specs;
-}
-
 Manifest manifest_of(const Value& from) {
   Manifest to;
   to.name = str(from["name"]);
   to.backbone = str(from["backbone"]);
   to.classes = from["classes"];
-  to.inputs = tensors_of(from["inputs"]);
-  to.outputs = tensors_of(from["outputs"]);
+  to.inputs = tensor_specs(from["inputs"]);
+  to.outputs = tensor_specs(from["outputs"]);
   to.image = image_of(from["image"]);
   to.explain = choice<ExplainMode>(from["graph"]["explain"], {"selectable", "predicted", "all"});
   to.ranks = from["graph"]["ranks"];
@@ -183,6 +167,22 @@ Manifest manifest_of(const Value& from) {
 }
 
 }  // namespace
+
+std::vector<TensorSpec> tensor_specs(const Value& tensors) {
+  std::vector<TensorSpec> specs;
+  for (const Value& tensor : tensors) {
+    TensorSpec spec{str(tensor["name"]), str(tensor["dtype"]), {}};
+    for (const Value& size : tensor["shape"]) {
+      if (size.is_string()) {
+        spec.shape.emplace_back(str(size));
+      } else {
+        spec.shape.emplace_back(size.get<std::int64_t>());
+      }
+    }
+    specs.push_back(std::move(spec));
+  }
+  return specs;
+}
 
 Manifest parse_manifest(const std::string& text) {
   const Value raw = parse_object(text, "manifest.json");

@@ -11,7 +11,7 @@ namespace libtame {
 namespace {
 
 /// A loaded library with its one environment, which outlives every session.
-struct Runtime {
+struct OnnxRuntime {
   ort::Api api;
   ort::Env* env;
   ort::MemoryInfo* memory;
@@ -29,7 +29,7 @@ void check(const ort::Api& api, ort::Status* status, const std::string& what) {
   if (status) fail(TAME_BACKEND_ERROR, "onnxruntime ", what, ": ", take_message(api, status));
 }
 
-Runtime load_runtime(const std::string& given) {
+OnnxRuntime load_onnxruntime(const std::string& given) {
   const LibraryWanted wanted{"onnxruntime", "libonnxruntime.so", "TAME_ONNXRUNTIME_LIBRARY",
                              "onnxruntime/capi", "Install it (pip install onnxruntime)"};
   const Library library = Library::open(wanted, given);
@@ -39,7 +39,7 @@ Runtime load_runtime(const std::string& given) {
     fail(TAME_INCOMPATIBLE_ERROR, library.path(), " is onnxruntime ", base->get_version(),
          "; expected 1.", ort::api_version, " or later");
   }
-  Runtime runtime{ort::Api(table), nullptr, nullptr, base->get_version()};
+  OnnxRuntime runtime{ort::Api(table), nullptr, nullptr, base->get_version()};
   const ort::Api& api = runtime.api;
   check(api, api.call<ort::CreateEnv>(ort::error_severity, "tame", &runtime.env), "failed");
   // Some builds report what they are used for; who embeds this did not ask for that.
@@ -54,7 +54,7 @@ Runtime load_runtime(const std::string& given) {
 class OnnxRuntimeBackend final : public Backend {
  public:
   OnnxRuntimeBackend(const Artifact& artifact, const Options& options)
-      : runtime_(loaded_once<Runtime>(options.library, load_runtime)),
+      : runtime_(loaded_once<OnnxRuntime>(options.library, load_onnxruntime)),
         manifest_(artifact.manifest) {
     const ort::Api& api = runtime_.api;
     ort::SessionOptions* settings = nullptr;
@@ -114,8 +114,8 @@ class OnnxRuntimeBackend final : public Backend {
   class Tensor {
    public:
     template <std::size_t Rank>
-    Tensor(const Runtime& runtime, const void* data, const std::array<std::int64_t, Rank>& shape,
-           ort::ElementType type)
+    Tensor(const OnnxRuntime& runtime, const void* data,
+           const std::array<std::int64_t, Rank>& shape, ort::ElementType type)
         : api_(runtime.api) {
       if (!data) return;
       std::size_t size = bytes_of(type);
@@ -149,7 +149,7 @@ class OnnxRuntimeBackend final : public Backend {
     check(runtime_.api, status, "failed");
   }
 
-  const Runtime& runtime_;
+  const OnnxRuntime& runtime_;
   Manifest manifest_;
   ort::Session* session_ = nullptr;
 };

@@ -18,7 +18,7 @@ constexpr const char* cpu = "CPU";
 constexpr const char* precision_key = "INFERENCE_PRECISION_HINT";
 
 /// A loaded library. Like its threads, it stays until the process ends.
-struct Runtime {
+struct OpenVino {
   ov::Api api;
   ov::Core* core;
   std::string version;
@@ -47,11 +47,11 @@ void check(const ov::Api& api, ov::Status status, const std::string& what) {
   fail(TAME_BACKEND_ERROR, "openvino ", what, ": ", reason);
 }
 
-Runtime load_runtime(const std::string& given) {
+OpenVino load_openvino(const std::string& given) {
   const LibraryWanted wanted{"openvino", "libopenvino_c.so", "TAME_OPENVINO_LIBRARY",
                              "openvino/libs", "Install it (pip install openvino)"};
   const Library library = Library::open(wanted, given);
-  Runtime runtime{ov::load_api(library), nullptr, ""};
+  OpenVino runtime{ov::load_api(library), nullptr, ""};
   ov::Version version{};
   check(runtime.api, runtime.api.get_version(&version), "failed");
   runtime.version = version.build;
@@ -63,7 +63,7 @@ Runtime load_runtime(const std::string& given) {
 class OpenVinoBackend final : public Backend {
  public:
   OpenVinoBackend(const Artifact& artifact, const Options& options)
-      : runtime_(loaded_once<Runtime>(options.library, load_runtime)),
+      : runtime_(loaded_once<OpenVino>(options.library, load_openvino)),
         api_(runtime_.api),
         manifest_(artifact.manifest),
         precision_(options.precision.empty() ? "fp32" : options.precision) {
@@ -195,7 +195,7 @@ class OpenVinoBackend final : public Backend {
     std::memcpy(out, data, size);
   }
 
-  const Runtime& runtime_;
+  const OpenVino& runtime_;
   const ov::Api& api_;
   Manifest manifest_;
   std::string precision_;

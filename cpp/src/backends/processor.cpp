@@ -16,7 +16,7 @@ namespace {
 
 /// What kernels are chosen by, as /proc/cpuinfo spells it, and the usual word for it; none for what
 /// is too common to be worth one.
-constexpr std::array<std::pair<const char*, const char*>, 26> known{{
+constexpr std::array<std::pair<const char*, const char*>, 26> known_sets{{
     {"avx", ""},
     {"avx2", "avx2"},
     {"fma", ""},
@@ -93,7 +93,7 @@ std::vector<std::string> instructions() {
   std::vector<std::string> have;
   for (std::string flag; flags >> flag;) have.push_back(flag);
   std::vector<std::string> found;
-  for (const auto& one : known) {
+  for (const auto& one : known_sets) {
     if (std::find(have.begin(), have.end(), one.first) != have.end()) found.emplace_back(one.first);
   }
   return found;
@@ -102,7 +102,7 @@ std::vector<std::string> instructions() {
 std::string processor_and_sets() {
   std::vector<std::string> sets;
   for (const std::string& name : instructions()) {
-    const auto one = std::find_if(known.begin(), known.end(),
+    const auto one = std::find_if(known_sets.begin(), known_sets.end(),
                                   [&](const auto& entry) { return name == entry.first; });
     const std::string word = one->second;
     if (!word.empty() && std::find(sets.begin(), sets.end(), word) == sets.end()) {

@@ -14,7 +14,7 @@ struct Matrix {
 };
 
 constexpr int bits = 20;
-constexpr std::int32_t half = 1 << (bits - 1);
+constexpr std::int32_t half_bit = 1 << (bits - 1);
 
 constexpr std::int32_t fixed(double share) {
   return static_cast<std::int32_t>(share * (1 << bits) + 0.5);
@@ -107,7 +107,7 @@ Picture rgb_of_yuv(const tame_image& image) {
     for (std::size_t x = 0; x < static_cast<std::size_t>(image.width); ++x, rgb += 3) {
       const std::size_t at = chroma + x / 2 * planes.step;
       const std::int32_t u = planes.u[at] - 128, v = planes.v[at] - 128;
-      const std::int32_t y = of.luma * (luma[x] - of.black) + half;
+      const std::int32_t y = of.luma * (luma[x] - of.black) + half_bit;
       rgb[0] = level(y + of.red_v * v);
       rgb[1] = level(y - of.green_u * u - of.green_v * v);
       rgb[2] = level(y + of.blue_u * u);

@@ -69,7 +69,7 @@ fs::path place_of(const std::vector<std::string>& about) {
 }
 
 /// The answer that an earlier opening found, by libtame or in Python.
-std::optional<Verdict> known(const fs::path& path, const std::vector<std::string>& about) {
+std::optional<Verdict> known_verdict(const fs::path& path, const std::vector<std::string>& about) {
   std::string text(most_verdict_bytes, '\0');
   std::ifstream file(path, std::ios::binary);
   if (path.empty() || !file) return {};
@@ -197,7 +197,7 @@ void hold_to_reference(Backend& backend, const Artifact& artifact,
   const Computed by = computed();
   const std::vector<std::string> about = question(artifact, by);
   const fs::path path = place_of(about);
-  std::optional<Verdict> verdict = known(path, about);
+  std::optional<Verdict> verdict = known_verdict(path, about);
   if (!verdict) {
     verdict = measure(backend, artifact);
     if (!path.empty()) keep(path, about, *verdict);

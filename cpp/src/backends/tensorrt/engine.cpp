@@ -67,10 +67,6 @@ std::vector<Profile> profiles_of(const tame_plugin_engine& wanted) {
   return result;
 }
 
-std::vector<std::int64_t> shape_of(const nvinfer1::Dims& dims) {
-  return {dims.d, dims.d + std::max(dims.nbDims, 0)};
-}
-
 /// As TensorRT sees a shape: -1 for every free size.
 std::vector<std::int64_t> anonymous(std::vector<std::int64_t> shape) {
   for (std::int64_t& size : shape) size = std::max<std::int64_t>(size, -1);
@@ -89,6 +85,10 @@ std::string listed(const Described& tensors) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> shape_of(const nvinfer1::Dims& dims) {
+  return {dims.d, dims.d + std::max(dims.nbDims, 0)};
+}
 
 std::string library_version() {
   const std::int32_t found = getInferLibVersion();

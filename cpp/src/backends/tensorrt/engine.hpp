@@ -21,6 +21,9 @@ using Context = std::unique_ptr<nvinfer1::IExecutionContext>;
 /// headers that this was built with are another major version's.
 std::string library_version();
 
+/// The sizes of a shape; none of one that is unknown.
+std::vector<std::int64_t> shape_of(const nvinfer1::Dims& dims);
+
 /// A deserialised engine. `context` may be called from many threads; its calls are taken in turn.
 class Engine {
  public:

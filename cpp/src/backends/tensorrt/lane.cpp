@@ -19,10 +19,6 @@ nvinfer1::Dims dims_of(const std::vector<std::int64_t>& shape) {
   return dims;
 }
 
-std::vector<std::int64_t> shape_of(const nvinfer1::Dims& dims) {
-  return {dims.d, dims.d + std::max(dims.nbDims, 0)};
-}
-
 std::vector<const Tensor*> all_tensors(const Engine& engine) {
   std::vector<const Tensor*> all;
   for (const Tensor& tensor : engine.inputs()) all.push_back(&tensor);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "artifact/decode.hpp"
+#include "artifact/manifest_schema.hpp"
 #include "artifact/text.hpp"
 #include "artifact/value.hpp"
 #include "error.hpp"
@@ -74,9 +75,9 @@ std::string check_options(const Value& options) {
   if (options["profiles"].empty()) {
     return "found no profile; expected at least one";
   }
-  if (const Value& mib = options["workspace_mib"]; !absent(mib)) {
-    if (number(mib) < 1 || number(mib) > most_mib) {
-      return words("workspace is ", number(mib), " MiB; expected 1 to ", most_mib);
+  if (const Value& workspace = options["workspace_mib"]; !absent(workspace)) {
+    if (number(workspace) < 1 || number(workspace) > most_mib) {
+      return words("workspace is ", number(workspace), " MiB; expected 1 to ", most_mib);
     }
   }
   const Value& level = options["optimization_level"];
@@ -146,22 +147,6 @@ Decoder decode_sidecar() {
 
 // ------------------------------------------------------------------ values into structs
 
-std::vector<TensorSpec> tensors_of(const Value& value) {
-  std::vector<TensorSpec> result;
-  for (const Value& item : value) {
-    TensorSpec spec{text(item["name"]), text(item["dtype"]), {}};
-    for (const Value& size : item["shape"]) {
-      if (size.is_number_integer()) {
-        spec.shape.emplace_back(number(size));
-      } else {
-        spec.shape.emplace_back(text(size));
-      }
-    }
-    result.push_back(std::move(spec));
-  }
-  return result;
-}
-
 CompileOptions options_of(const Value& value) {
   CompileOptions options;
   for (const Value& item : value["profiles"]) {
@@ -182,7 +167,7 @@ CompileOptions options_of(const Value& value) {
   return options;
 }
 
-void check_version(const Value& raw) {
+void check_sidecar_version(const Value& raw) {
   const auto version = raw.find("schema_version");
   if (version == raw.end() || !version->is_number_integer()) return;
   if (number(*version) > sidecar_version) {
@@ -227,9 +212,9 @@ std::string Sidecar::runs_where() const {
                                    : "compute capability 8.0 and later";
 }
 
-Sidecar parse_sidecar(const std::string& json) {
-  Value value = parse_object(json, sidecar_name);
-  check_version(value);
+Sidecar parse_sidecar(const std::string& written) {
+  Value value = parse_object(written, sidecar_name);
+  check_sidecar_version(value);
   decode_sidecar()(value, "engine");
   if (number(value["schema_version"]) != sidecar_version) {
     fail(TAME_MANIFEST_ERROR, "schema_version is ", number(value["schema_version"]), "; expected ",
@@ -242,8 +227,8 @@ Sidecar parse_sidecar(const std::string& json) {
   sidecar.precision = text(value["precision"]);
   sidecar.compute_capabilities = texts(value["compute_capabilities"]);
   sidecar.options = options_of(value["options"]);
-  sidecar.inputs = tensors_of(value["inputs"]);
-  sidecar.outputs = tensors_of(value["outputs"]);
+  sidecar.inputs = tensor_specs(value["inputs"]);
+  sidecar.outputs = tensor_specs(value["outputs"]);
   sidecar.manifest = text(value["manifest"]);
   sidecar.onnx_sha256 = text(value["onnx_sha256"]);
   sidecar.plan = text(value["plan"]);
