@@ -58,7 +58,9 @@ cpp-packages:
 cpp-left-out:
 	@echo "libtame is neither built nor tested: $(CPP_MISSING) missing. On Debian: apt-get install $(CPP_PACKAGES)"
 
-ASAN_TARGETS := tame-api-test tame-owners-double-test tame-preparing-test tame-artifact-test tame-picture-test tame-fuzz-manifest tame-fuzz-npz tame-fuzz-picture
+ASAN_TESTS := tame-api-test tame-owners-double-test tame-preparing-test tame-artifact-test tame-picture-test
+FUZZERS := tame-fuzz-manifest tame-fuzz-npz tame-fuzz-picture
+TSAN_TESTS := tame-threads-test tame-preparing-test
 
 # libtame as it is shipped, and under sanitizers, where each target is one file to the compiler. So is
 # all with CPP_OPTIONS="$(CPP_IN_ONE)": half of the time for a first build, and more for the next one.
@@ -67,8 +69,8 @@ CPP_IN_ONE := -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0
 cpp-build: cpp-tools
 	cd cpp && cmake --preset release $(CPP_OPTIONS) && cmake --preset asan && cmake --preset tsan
 	cmake --build build/cpp
-	cmake --build build/cpp-asan --target $(ASAN_TARGETS)
-	cmake --build build/cpp-tsan --target tame-threads-test tame-preparing-test
+	cmake --build build/cpp-asan --target $(ASAN_TESTS) $(FUZZERS)
+	cmake --build build/cpp-tsan --target $(TSAN_TESTS)
 
 # The tests of libtame run an artifact of the demo and an ONNX Runtime. What is there already saves
 # making .venv: TAME_TEST_ARTIFACT=DIR names an artifact, and ONNX Runtime is then the one that
@@ -89,13 +91,13 @@ cpp: cpp-build $(CPP_READY)
 sanitize: asan fuzz tsan valgrind
 
 asan: cpp-build $(CPP_READY)
-	$(CPP_TEST) build/cpp-asan --exclude-regex NOT_BUILT
+	$(CPP_TEST) build/cpp-asan --no-tests=error --tests-regex '^($(subst $() ,|,$(ASAN_TESTS))|fuzz-corpus.*|Dangling.*)$$'
 
 fuzz: cpp-build
 	cpp/fuzz/fuzz.sh build/cpp-asan 2
 
 tsan: cpp-build $(CPP_READY)
-	$(CPP_TEST) build/cpp-tsan -L threads
+	$(CPP_TEST) build/cpp-tsan --no-tests=error --tests-regex '^($(subst $() ,|,$(TSAN_TESTS)))$$'
 
 valgrind: cpp-build $(CPP_READY)
 	$(CPP_PATH) cpp/tests/valgrind.sh build/cpp "$(CPP_ARTIFACT)"

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from machine import RESULTS, machine_facts, write_results
@@ -44,19 +45,25 @@ def main() -> None:
     parser.add_argument("photographs", type=Path, help="a folder of at least 16 pictures")
     parser.add_argument("--only", nargs="+", help="parts of names or families")
     parser.add_argument("--missing", action="store_true", help="leave out what has a result")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="members at a time, each on one core")
     parser.add_argument("--page", action="store_true", help="write docs/zoo.md")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one is not None:
+        os.sched_setaffinity(0, {asked.core})
         print(json.dumps(tried(MEMBERS[asked.one], asked.photographs)))
         return
     chosen = [place for place, member in enumerate(MEMBERS) if _is_meant(member, asked.only)]
     found = json.loads(FILE.read_text())["members"] if FILE.is_file() else {}
     if asked.missing:
         chosen = [place for place in chosen if MEMBERS[place].family not in found]
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0))[: asked.jobs]:
+        cores.put(core)
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for place, row in pool.map(lambda place: (place, _apart(place, asked.photographs)), chosen):
+        rows = pool.map(lambda place: _apart(place, asked.photographs, cores), chosen)
+        for place, row in zip(chosen, rows, strict=True):
             found[MEMBERS[place].family] = row
             _log.print(f"{MEMBERS[place].family}: {row.get('refused') or 'works'} "
                        f"({row['seconds']:.0f} s)", markup=False)  # fmt: skip
@@ -73,10 +80,11 @@ def _is_meant(member: Member, only: list[str] | None) -> bool:
     return only is None or any(part.casefold() in words for part in only)
 
 
-def _apart(place: int, photographs: Path) -> dict[str, Any]:
-    """Try a member in a process of its own, so that none can spoil the next."""
+def _apart(place: int, photographs: Path, cores: SimpleQueue[int]) -> dict[str, Any]:
+    """Try a member in a process of its own, on a core of its own, so that none spoils another."""
     started = time.perf_counter()
-    command = [sys.executable, __file__, str(photographs), "--one", str(place)]
+    core = cores.get()
+    command = [sys.executable, __file__, str(photographs), "--one", str(place), "--core", str(core)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         row = json.loads(done.stdout.splitlines()[-1])
@@ -84,6 +92,8 @@ def _apart(place: int, photographs: Path) -> dict[str, Any]:
         row = {"refused": f"not done after {LIMIT_S} s"}
     except (IndexError, ValueError):
         row = {"refused": (done.stderr.strip().splitlines() or ["ended without a word"])[-1][:300]}
+    finally:
+        cores.put(core)
     return {"name": MEMBERS[place].name, **row, "seconds": time.perf_counter() - started}
 
 

@@ -172,6 +172,7 @@ def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
         ("README.md", "quantization", "squeezenet1_1"),
         ("docs/quantization.md", "quantization", "squeezenet1_1"),
         ("docs/quantization.md", "quantization-lite0", "efficientnet_lite0"),
+        ("docs/quantization.md", "quantization-lite0-trained", "efficientnet_lite0_trained"),
     ],
 )
 def test_the_figures_of_lower_precision_are_those_of_the_committed_results(name, marker, network):
@@ -195,6 +196,24 @@ def test_the_figures_of_lower_precision_are_those_of_the_committed_results(name,
     assert f"{found['judged']} others" in text.replace("\n", " ")
     assert f"{results['resnet50']['speedup_batch_8']:.2f}x" in text
     assert results["machine"]["processor"] in text
+
+
+def test_the_speeds_of_untrained_networks_in_eight_bits_are_those_of_the_committed_results():
+    text = (ROOT / "docs" / "quantization.md").read_text()
+    results = json.loads((ROOT / "benchmarks" / "results" / "quantization.json").read_text())
+    marker = "quantization-untrained"
+    table = re.search(rf"<!-- {marker} -->\n(.*?)\n<!-- /{marker} -->", text, re.DOTALL)
+    rows = table[1].splitlines()[2:]
+    assert len(rows) == 6
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        one = results[name]
+        assert cells == [
+            f"{one['speedup_batch_1']:.2f}x / {one['speedup_batch_8']:.2f}x",
+            f"{one['integer_share']:.0%}",
+            f"{one['integer_layers']} of {one['layers']}",
+            str(one["pairs"]),
+        ], name
 
 
 def test_the_peers_in_the_readme_are_those_of_the_committed_results():
