@@ -8,7 +8,7 @@ ONNX Runtime's own tools: `quantize_static` as it comes and with `reduce_range`,
 its documentation gives for TensorRT, and `convert_float_to_float16`. Graphs for CPUs are judged on
 few of the pictures in exact arithmetic as well, and in that of processors without VNNI, whose sums
 saturate. Speed is this machine's, on ONNX Runtime, and only where the graph is meant for it.
-EfficientNet-Lite0 has a random head, and in another row that of `lite0_head.py`, which takes some
+EfficientNet-Lite0 has a random head, and in another row that of `lite0_head.py`, which takes ten
 minutes to train. The networks of `untrained.py` are random altogether and show speed, and what of a
 network runs on integers.
 """
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from crops import photographs
 from lite0_head import trained_head
 from machine import RESULTS, machine_facts, write_results
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -46,13 +47,12 @@ from tame_deploy.calibration.observing.choice import (
 from tame_deploy.calibration.options import QuantizeOptions
 from tame_deploy.calibration.quantize import quantize_artifact
 from tame_deploy.calibration.report.speed import time_against_float32
-from tame_deploy.data.sources import PictureSource, open_pictures
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.metrics.evaluation_set import EvaluationSet, NormalisedPredictions
 from tame_deploy.metrics.fidelity import Floor, measure_fidelity
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
-from tame_deploy.model.network import HeadRequest, build_network
+from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.runtime.backends.vnni import saturates
 
 
@@ -138,11 +138,11 @@ class Reader(CalibrationDataReader):
         return {"images": pixels[None], "class_ids": np.full((1, 1), -1, np.int64)}
 
 
-def export(name: str, shared: Path, folder: Path, say: Any) -> Artifact:
-    network = NETWORKS[name]
+def explained_network(network: dict[str, Any], shared: Path, say: Any) -> ExplainedNetwork:
     request = BackboneRequest(
         network["backbone"],
         str(shared / "data" / network["weights"]),
+        labels="imagenet",
         **network.get("image", {}),
     )
     head = network.get("head", "random")
@@ -150,9 +150,7 @@ def export(name: str, shared: Path, folder: Path, say: Any) -> Artifact:
         head = str(trained_head(network, shared, say))
     elif head != "random":
         head = str(shared / "data" / head)
-    loaded = load_backbone(request)
-    made = build_network(loaded, HeadRequest(head), network.get("layers"))
-    return export_artifact(made, folder, ExportOptions())
+    return build_network(load_backbone(request), HeadRequest(head), network.get("layers"))
 
 
 def plain_static(
@@ -230,15 +228,12 @@ def speed(
 
 def compared(name: str, shared: Path, folder: Path, size: Size, say: Any) -> dict[str, Any]:
     """Return the rows of one network with real weights."""
-    artifact = export(name, shared, folder / name, say)
     own = NETWORKS[name]
+    network = explained_network(own, shared, say)
+    artifact = export_artifact(network, folder / name, ExportOptions())
     if size is WHOLE:
         size = size._replace(**own.get("size", {}))
-    listed = PictureSource(
-        str(shared / "data/imagenet-sample.csv"), str(shared / "data/imagenet-sample")
-    )
-    pictures = open_pictures(listed, 1000, artifact.read_labels())
-    source = PicturesToChooseFrom(pictures, "imagenet-sample", artifact.manifest.image)
+    source = PicturesToChooseFrom(photographs(shared), "imagenet-sample", artifact.manifest.image)
     rows, models, chosen = ours(
         artifact, source, folder / "made", size, say, floor=own.get("floor")
     )

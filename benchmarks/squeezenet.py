@@ -12,55 +12,21 @@ while the pictures are not: with one picture a class, nothing else would have se
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from crops import SHARED, cut_crops, one_crop_each, photographs
 from machine import machine_facts, write_results
-from PIL import Image
+from method_comparison import compare_methods, without_lists
 from rich.console import Console
-from rich.table import Table
 
-from tame_deploy.data.labelled import Subset
-from tame_deploy.data.sources import PictureSource, open_pictures
-from tame_deploy.evaluation.baselines import make_baseline
-from tame_deploy.evaluation.compare import compare, comparison_lines, draw_grid
-from tame_deploy.evaluation.evaluate import EvaluationOptions
-from tame_deploy.metrics.evaluated_model import evaluated_network
-from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import decode_recipe
 from tame_deploy.training.train_head import build_recipe_network, train_head
 
-SHARED = Path(os.environ.get("TAME_DEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
 LAYERS = ("features.7", "features.10", "features.12")
 METHODS = ("tame", "tame-sigmoid", "grad-cam", "grad-cam++", "layercam", "score-cam", "random")
 TRAINED, HELD_OUT = 4, 4
-
-
-def cut_crops(folder: Path) -> tuple[Path, Path]:
-    """Cut 224x224 crops of 30 to 100 % of each picture's area; return the two lists."""
-    lists: dict[str, list[str]] = {"train": [], "held-out": []}
-    with (SHARED / "data" / "imagenet-sample.csv").open(newline="") as file:
-        pictures = [(row["file"], row["class_id"]) for row in csv.DictReader(file)]
-    for number, (name, class_id) in enumerate(pictures):
-        generator = np.random.default_rng(number)
-        picture = Image.open(SHARED / "data" / "imagenet-sample" / name).convert("RGB")
-        for crop in range(TRAINED + HELD_OUT):
-            side = round(min(picture.size) * generator.uniform(0.55, 1.0))
-            left = int(generator.integers(0, picture.width - side + 1))
-            top = int(generator.integers(0, picture.height - side + 1))
-            box = (left, top, left + side, top + side)
-            half = "train" if crop < TRAINED else "held-out"
-            path = folder / half / f"{number:03}-{crop}.png"
-            path.parent.mkdir(exist_ok=True)
-            picture.resize((224, 224), Image.Resampling.BICUBIC, box).save(path)
-            lists[half].append(f"{path.relative_to(folder)} {class_id}")
-    for half, lines in lists.items():
-        (folder / f"{half}.txt").write_text("\n".join(lines) + "\n")
-    return folder / "train.txt", folder / "held-out.txt"
 
 
 def make_recipe(training: Path, options: argparse.Namespace) -> Any:
@@ -82,13 +48,6 @@ def make_recipe(training: Path, options: argparse.Namespace) -> Any:
     )
 
 
-def held_out_pictures(path: Path, count: int) -> Subset:
-    """Return one held-out crop of each of `count` pictures, spread over all of them."""
-    pictures = open_pictures(PictureSource(str(path)), 1000)
-    chosen = np.linspace(0, len(pictures) // HELD_OUT - 1, count).round().astype(int)
-    return Subset(pictures, tuple(int(number) * HELD_OUT for number in chosen))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
@@ -103,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=160)
     options.output.mkdir(parents=True, exist_ok=True)
-    training, held_out = cut_crops(options.output)
+    training, held_out = cut_crops(photographs(SHARED), options.output, TRAINED, HELD_OUT)
     recipe = make_recipe(training, options)
     run = options.output / "run"
     trained = train_head(recipe, run, resume=run.is_dir(), report=console.print)
@@ -111,27 +70,18 @@ def main() -> None:
         return
     model = replace(recipe.model, head=str(trained.best_head))
     network = build_recipe_network(replace(recipe, model=model))
-    pictures = held_out_pictures(held_out, options.pictures)
-    with evaluated_network(TorchBackend(network)) as model:
-        baselines = [
-            None if m == "tame" else make_baseline(m, model, network) for m in options.methods
-        ]
-        found = compare(
-            model, pictures, baselines, EvaluationOptions(metrics=("ad-ic",)), started=console.print
-        )
-        draw_grid(model, pictures, baselines, options.output / "grid.jpg")
-    facts = machine_facts("tame-deploy", "torch", "grad-cam")
-    rows = [{k: v for k, v in one.as_json().items() if k != "unreadable"} for one in found]
+    pictures = one_crop_each(held_out, HELD_OUT, options.pictures)
+    found = compare_methods(
+        network, pictures, options.methods, options.output / "grid.jpg", console
+    )
     names = ("epochs", "lr", "maps", "initial_bias", "area_warmup")
-    settings = {name: getattr(options, name) for name in names}
-    results = {"machine": facts, "crops_trained_on": 500 * TRAINED, **settings, "methods": rows}
-    path = write_results("squeezenet", results)
-    headings, lines = comparison_lines(found)
-    shown = Table(*headings)
-    for line in lines:
-        shown.add_row(*line)
-    console.print(shown)
-    console.print(f"{facts['processor']}; {path}, {options.output / 'grid.jpg'}")
+    results = {
+        "machine": machine_facts("tame-deploy", "torch", "grad-cam"),
+        "crops_trained_on": 500 * TRAINED,
+        **{name: getattr(options, name) for name in names},
+        "methods": [without_lists(one) for one in found],
+    }
+    console.print(str(write_results("squeezenet", results)))
 
 
 if __name__ == "__main__":

@@ -166,6 +166,36 @@ def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
         ]
 
 
+def test_the_comparison_on_lite0_is_that_of_the_committed_results():
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    found = json.loads((ROOT / "benchmarks" / "results" / "efficientnet_lite0.json").read_text())
+    table = re.search(r"<!-- lite0 -->\n(.*?)\n<!-- /lite0 -->", text, re.DOTALL)
+    rows = {}
+    for line in table[1].splitlines()[2:]:
+        name, *cells = (cell.strip().replace("*", "") for cell in line.split("|")[1:-1])
+        rows[name] = cells
+    judged = {one["method"]: one for one in found["methods"]}
+    judged |= {f"tame, ONNX, {name}": found[name] for name in ("float32", "int8")}
+    assert list(rows) == list(judged)
+    for name, one in judged.items():
+        scores = [one["metrics"][f"{kind}_{share}"] for share in (100, 50, 15)
+                  for kind in ("average_drop", "increase")]  # fmt: skip
+        assert rows[name] == [
+            f"{score['mean']:.1f} ({score['low']:.0f}–{score['high']:.0f})"  # noqa: RUF001
+            for score in scores
+        ], name
+    beside = found["int8_beside_float32"]
+    for words in (
+        f"{judged['tame']['pictures']} held-out crops",
+        f"{found['crops_trained_on']} crops",
+        f"IoU of the top 15 % is {beside['iou_15']:.3f}, just below the floor",
+        f"same class in {100 * beside['agreement']:.1f} % of {beside['judged']} other crops",
+        f"{100 * beside['kept_share']:.0f} % of the multiply-adds",
+        found["machine"]["processor"],
+    ):
+        assert words in text.replace("\n", " "), words
+
+
 @pytest.mark.parametrize(
     ("name", "marker", "network"),
     [
