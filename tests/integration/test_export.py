@@ -198,16 +198,9 @@ def test_nearly_flat_maps_are_flat_however_they_are_finished(maps, bias, scale):
     assert all(is_flat(heat, maps) for row in found["maps"] for heat in row)
 
 
-@pytest.mark.parametrize(
-    ("maps", "bias", "scale"),
-    [
-        (maps, *flat)
-        for maps, flat in zip(("minmax", "sigmoid", "logits"), NEARLY_FLAT, strict=True)
-    ],
-)
-def test_nearly_flat_maps_are_warned_of_and_shown_flat(tmp_path, maps, bias, scale):
-    network = nearly_flat_network(bias, scale)
-    artifact = export_artifact(network, tmp_path / "it", ExportOptions(maps=maps))
+def test_nearly_flat_maps_are_warned_of_and_shown_flat(tmp_path):
+    network = nearly_flat_network(*NEARLY_FLAT[1])
+    artifact = export_artifact(network, tmp_path / "it", ExportOptions(maps="sigmoid"))
     assert artifact.manifest.parity.flat_maps == 6
     with load(artifact.path) as explainer:
         result = explainer.explain(np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8))

@@ -23,8 +23,9 @@ from tame_deploy.runtime.verify.reference import ParityReference
 
 pytestmark = pytest.mark.slow
 
-#: timm's own small members of families: convolutions, norm-free networks, and transformers.
-TIMM = ("convnext", "nfnet", "vit4")
+#: timm's own small members of families: convolutions, norm-free networks, hybrids, transformers.
+TIMM = ("byobnet", "coatnet", "convnext", "efficientnet", "mambaout", "nfnet", "resnet", "vit",
+        "vit4")  # fmt: skip
 BATCHES = (1, 2, 3, 7)
 
 

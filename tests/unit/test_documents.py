@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,14 @@ def test_the_speeds_of_untrained_networks_in_eight_bits_are_those_of_the_committ
             f"{one['integer_layers']} of {one['layers']}",
             str(one["pairs"]),
         ], name
+
+
+def test_the_page_of_the_zoo_is_made_of_the_committed_results():
+    made = runpy.run_path(str(ROOT / "benchmarks" / "zoo_page.py"))["page_of"]
+    results = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())
+    assert (ROOT / "docs" / "zoo.md").read_text() == made(results)
+    works = [name for name, row in results["members"].items() if "refused" not in row]
+    assert len(works) >= 60
 
 
 def test_the_peers_in_the_readme_are_those_of_the_committed_results():
