@@ -132,6 +132,10 @@ def _watch_batch(
     values = backend.run({"images": images})
     if "images" in progress.statistics:
         values["images"] = images
+    values = {
+        name: pictures_first(value, graph.shapes.get(name, (None,)), len(pixels))
+        for name, value in values.items()
+    }
     for name, value in values.items():
         finite = np.isfinite(value.reshape(len(value), -1).sum(axis=1, dtype=np.float64))
         if not finite.all():
@@ -141,6 +145,32 @@ def _watch_batch(
             )
     progress.add(values)
     return len(pixels)
+
+
+def pictures_first(
+    values: NDArray[Any], shape: tuple[int | None, ...], pictures: int
+) -> NDArray[Any]:
+    """Return what a graph gave for some pictures with an axis of pictures in front, (B, C, ...).
+
+    Transformers put queries, keys and values before the pictures, and windows or attention heads
+    together with them; what does not depend on the pictures is the same for all.
+
+    Args:
+        values: of any shape.
+        shape: as far as it is fixed in the graph.
+        pictures: how many there were.
+    """
+    free = [axis for axis, size in enumerate(shape) if size is None]
+    if 0 not in free:
+        axes = [axis for axis in free if values.shape[axis] == pictures]
+        if axes:
+            return np.moveaxis(values, axes[0], 0)
+    elif len(values) == pictures:
+        return values
+    elif len(values) % pictures == 0:
+        parts = values.reshape(pictures, -1, *values.shape[1:])
+        return np.moveaxis(parts, 1, 2).reshape(pictures, values.shape[1], -1)
+    return np.broadcast_to(values.reshape(1, 1, -1), (pictures, 1, values.size))
 
 
 def _origin(graph: Graph, name: str) -> str:

@@ -8,7 +8,7 @@ from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing import observe as module
 from tame_deploy.calibration.observing.choice import PicturesToChooseFrom, choose_pictures
-from tame_deploy.calibration.observing.observe import observe
+from tame_deploy.calibration.observing.observe import observe, pictures_first
 from tame_deploy.calibration.observing.record import Calibration, CalibrationInputs
 from tame_deploy.data.labelled import DrawnPictures
 from tame_deploy.errors import InputError, ManifestError
@@ -45,6 +45,33 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(tmp_path, monkeypa
     assert done[0] == sum(batches) == 16
     assert again == whole
     assert [path.name for path in tmp_path.iterdir()] == [f"{of.key}.json"]
+
+
+#: What graphs make of token maps (B, 4, 6): the shape as far as it is fixed, and how.
+ARRANGED = {
+    "as it comes": ((None, 4, 6), lambda x: x),
+    "queries, keys, values": (
+        (3, None, 4, 2),
+        lambda x: x.reshape(-1, 4, 3, 2).transpose(2, 0, 1, 3),
+    ),
+    "a part of them": ((1, None, 4, 6), lambda x: x[None]),
+    "heads with pictures": (
+        (None, None, None),
+        lambda x: x.reshape(-1, 4, 2, 3).swapaxes(1, 2).reshape(-1, 4, 3),
+    ),
+    "a constant": ((4, 6), lambda _: np.ones((4, 6), np.float32)),
+}
+
+
+@pytest.mark.parametrize("how", ARRANGED)
+@given(pictures=st.integers(1, 7))
+def test_what_is_seen_of_a_picture_does_not_depend_on_its_batch(how, pictures):
+    shape, made = ARRANGED[how]
+    tokens = np.random.default_rng(0).standard_normal((pictures, 4, 6)).astype(np.float32)
+    together = pictures_first(made(tokens), shape, pictures)
+    assert len(together) == pictures
+    for one, seen in zip(tokens, together, strict=True):
+        np.testing.assert_array_equal(pictures_first(made(one[None]), shape, 1)[0], seen)
 
 
 def test_a_finished_calibration_is_not_repeated(tmp_path, monkeypatch):
