@@ -24,7 +24,14 @@ from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
 from tame_deploy.model.task import Answer, probe_pictures, settle_task
 
-__all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
+__all__ = [
+    "ExplainedNetwork",
+    "HeadRequest",
+    "build_network",
+    "check_channels",
+    "check_head",
+    "choose_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def build_network(
             layers, another variant or another number of classes.
         DownloadError: if a default head is neither cached nor to be had.
     """
-    _check_channels(backbone)
+    check_channels(backbone)
     if request.head == "cam":
         return _cam_network(backbone, request, layers)
     checkpoint, source = _load_checkpoint(backbone, request, progress)
@@ -182,8 +189,12 @@ def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
     return settled, 2 if settled.task == "binary" else given.shape[1]
 
 
-def _check_channels(backbone: Backbone) -> None:
-    """Say which channels a backbone takes, if its first convolution is why it fails."""
+def check_channels(backbone: Backbone) -> None:
+    """Check that a backbone takes pictures of as many channels as there are means.
+
+    Raises:
+        InputError: saying how many it takes, if its first convolution is why it fails.
+    """
     stem = next((one for one in backbone.module.modules() if isinstance(one, nn.Conv2d)), None)
     declared = backbone.image.channels
     if stem is None or stem.in_channels == declared:
@@ -195,7 +206,8 @@ def _check_channels(backbone: Backbone) -> None:
     except Exception:
         raise InputError(
             f"{backbone.name} takes pictures of {stem.in_channels} channels, and the means are of "
-            f"{declared}; expected one mean and one standard deviation a channel"
+            f"{declared}; expected one mean and one standard deviation a channel, declared by an "
+            "attribute of the model, --preprocessing FILE or options (docs/models.md)"
         ) from None
 
 

@@ -53,6 +53,11 @@ class Backbone:
         return (*self.notes, f"assumed preprocessing: {self.assumed}; {how} (docs/models.md)")
 
     @property
+    def assumes_size(self) -> bool:
+        """Whether nobody declared how large pictures are; `undeclared` names that first."""
+        return self.assumed.startswith("pictures of ")
+
+    @property
     def example(self) -> Tensor:
         """A zero picture, float32 (1, channels, height, width)."""
         return torch.zeros(1, self.image.channels, self.image.height, self.image.width)
