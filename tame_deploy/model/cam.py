@@ -83,7 +83,9 @@ def find_class_activation(backbone: Backbone) -> ClassActivation:
 def _no_tail(backbone: Backbone, found: str) -> InputError:
     return InputError(
         f"--head cam needs a network that ends in global average pooling and one linear layer; of "
-        f"{backbone.name}, {found}. Train a head: tame-deploy train --backbone {backbone.name}"
+        f"{backbone.name}, {found}. Train a head: "
+        f"tame-deploy train --backbone {backbone.argument} --layers a,b,c --data PICTURES "
+        f"(tame-deploy layers {backbone.argument} proposes layers)"
     )
 
 

@@ -21,6 +21,7 @@ from tame_deploy.model.features import FeatureTap, as_map, probe_layers
 from tame_deploy.model.geometry import FeatureMap
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
+from tame_deploy.model.outputs import noting_choice
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
 from tame_deploy.model.task import Answer, probe_pictures, settle_task
 
@@ -116,7 +117,7 @@ def choose_layers(backbone: Backbone, layers: Sequence[str] | None) -> tuple[str
     if chosen is None:
         raise InputError(
             f"{backbone.name} has no published choice of layers; pass --layers a,b,c. "
-            f"Candidates and a proposal: tame-deploy layers {backbone.name}"
+            f"Candidates and a proposal: tame-deploy layers {backbone.argument}"
         )
     if len(set(chosen)) != len(chosen):
         raise InputError(f"layers {', '.join(chosen)} name one twice")
@@ -184,9 +185,17 @@ def _cam_network(
 @torch.no_grad()
 def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
     """Return the backbone with its task, and the number of classes."""
-    given = tap(probe_pictures(backbone))[0]
+    with noting_choice(backbone.module):
+        given = tap(probe_pictures(backbone))[0]
     settled = settle_task(backbone, given)
-    return settled, 2 if settled.task == "binary" else given.shape[1]
+    count = given.shape[1] if given.ndim == 2 else 1
+    asked = backbone.asked.classes if backbone.asked else None
+    if asked not in (None, count):
+        raise InputError(
+            f"--classes {asked}, but {backbone.name} gives {count}; build it with as many as "
+            "num_classes says, or leave --classes out"
+        )
+    return settled, 2 if settled.task == "binary" else count
 
 
 def check_channels(backbone: Backbone) -> None:

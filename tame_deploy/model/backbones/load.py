@@ -69,6 +69,7 @@ def load_backbone(request: BackboneRequest, progress: Progress | None = None) ->
         notes=(*loaded.notes, *filter(None, [differs])),
         task=request.task,
         outputs=request.outputs,
+        asked=request,
     )
 
 
