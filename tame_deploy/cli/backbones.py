@@ -134,7 +134,12 @@ def import_checkpoint(
     from tame_deploy.model.backbones import load_backbone, shape_request
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head, write_head
-    from tame_deploy.model.network import check_channels, check_head, choose_layers
+    from tame_deploy.model.network import (
+        check_channels,
+        check_class_token,
+        check_head,
+        choose_layers,
+    )
 
     checkpoint = read_head(file, variant=variant, tokens=tokens)
     config = checkpoint.head.config
@@ -158,6 +163,7 @@ def import_checkpoint(
     tap = FeatureTap(loaded.module, chosen).eval()
     features = probe_layers(tap, loaded.example, loaded.prefix_tokens)
     check_head(checkpoint, loaded.name, features, config.classes, tokens)
+    check_class_token(checkpoint, tap)
     written = write_head(
         HeadCheckpoint(checkpoint.head, loaded.name, chosen), output, overwrite=overwrite
     )

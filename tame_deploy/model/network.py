@@ -18,7 +18,7 @@ from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
 from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers
-from tame_deploy.model.geometry import FeatureMap
+from tame_deploy.model.geometry import FeatureMap, has_class_token
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.outputs import noting_choice
@@ -30,6 +30,7 @@ __all__ = [
     "HeadRequest",
     "build_network",
     "check_channels",
+    "check_class_token",
     "check_head",
     "choose_layers",
 ]
@@ -153,6 +154,7 @@ def build_network(
         checkpoint = _random_head(request, features, classes)
     else:
         check_head(checkpoint, backbone.name, features, classes, request.tokens)
+    check_class_token(checkpoint, tap)
     _check_labels(backbone, classes)
     return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
 
@@ -287,6 +289,19 @@ def check_head(
     _check_tokens(tokens, features, described=checkpoint.says_tokens)
     if config.classes != classes:
         raise InputError(f"the head explains {config.classes} classes; {backbone} has {classes}")
+
+
+def check_class_token(checkpoint: HeadCheckpoint, tap: FeatureTap) -> None:
+    """Check that a head that multiplies by the class token does not find a register there.
+
+    Raises:
+        InputError: if none of the tokens before the patches is a class token.
+    """
+    if checkpoint.head.config.tokens == "patch-times-class" and has_class_token(tap) is False:
+        raise InputError(
+            "--tokens patch-times-class multiplies by the class token, and the backbone has none: "
+            "the tokens before its patches are others, such as registers; take --tokens patch"
+        )
 
 
 def _check_tokens(
