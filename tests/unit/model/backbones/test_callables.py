@@ -199,3 +199,10 @@ def test_a_suggested_command_names_the_file_by_its_path(net_file, tmp_path):
         build_network(backbone, HeadRequest("random"))
     with pytest.raises(InputError, match="train --backbone project/net.py:Net --layers a,b,c"):
         build_network(backbone, HeadRequest("cam"))
+
+
+def test_a_pad_level_without_padding_is_refused(net_file):
+    asked = {"image_size": (8, 8), "pad_level": 114}
+    assert load(f"{net_file}:Net", crop="pad", **asked).image.pad_level == 114
+    with pytest.raises(InputError, match="pad level 114 is for crop pad, and crop is center;"):
+        load(f"{net_file}:Net", **asked)
