@@ -17,7 +17,7 @@ from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
 from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
-from tame_deploy.model.features import FeatureTap, as_map, probe_layers
+from tame_deploy.model.features import FeatureTap, as_map, probe_layers, run_backbone
 from tame_deploy.model.geometry import FeatureMap, has_class_token
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
@@ -188,7 +188,7 @@ def _cam_network(
 def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
     """Return the backbone with its task, and the number of classes."""
     with noting_choice(backbone.module):
-        given = tap(probe_pictures(backbone))[0]
+        given = run_backbone(tap, probe_pictures(backbone))[0]
     settled = settle_task(backbone, given)
     count = given.shape[1] if given.ndim == 2 else 1
     asked = backbone.asked.classes if backbone.asked else None
