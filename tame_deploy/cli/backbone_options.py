@@ -31,6 +31,7 @@ class BackboneOptions:
     mean: str | None
     std: str | None
     channel_order: Literal["rgb", "bgr"] | None
+    pad_level: int | None
     preprocessing: str | None
     transform_input: Literal["yes", "no"] | None
     prefix_tokens: int | None
@@ -59,6 +60,7 @@ class BackboneOptions:
             mean=parse_numbers("mean", self.mean),
             std=parse_numbers("std", self.std),
             channel_order=self.channel_order,
+            pad_level=self.pad_level,
             preprocessing=self.preprocessing,
             transform_input=None if self.transform_input is None else self.transform_input == "yes",
             prefix_tokens=self.prefix_tokens,

@@ -15,14 +15,18 @@ from tame_deploy.cli.options import (
     ClassesOption,
     ImageSizeOption,
     LayersOption,
+    MeanOption,
     PrefixTokensOption,
+    PreprocessingOption,
+    StdOption,
     TokensOption,
     TrustOption,
     VariantOption,
+    parse_numbers,
     parse_size,
     split_layers,
 )
-from tame_deploy.cli.screen import console, notes
+from tame_deploy.cli.screen import console, notes, show_assumed_size
 from tame_deploy.errors import require_extra
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 def layers(
     model: Annotated[str, typer.Argument(help="As --backbone of export.")],
     image_size: ImageSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    preprocessing: PreprocessingOption = None,
     classes: ClassesOption = None,
     prefix_tokens: PrefixTokensOption = None,
     trust_remote_code: TrustOption = False,
@@ -45,12 +52,21 @@ def layers(
     from tame_deploy.model.backbones import PAPER_LAYERS, load_backbone, shape_request
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.layer_proposal import find_layers
+    from tame_deploy.model.network import check_channels
 
-    size = parse_size(image_size)
     request = shape_request(
-        model, size, classes, prefix_tokens, trust_remote_code=trust_remote_code
+        model,
+        parse_size(image_size),
+        classes,
+        prefix_tokens,
+        mean=parse_numbers("mean", mean),
+        std=parse_numbers("std", std),
+        preprocessing=preprocessing,
+        trust_remote_code=trust_remote_code,
     )
     backbone = load_backbone(request)
+    show_assumed_size(backbone)
+    check_channels(backbone)
     found = find_layers(backbone)
     proposed = found.proposed
     if model in PAPER_LAYERS:
@@ -107,6 +123,10 @@ def import_checkpoint(
     tokens: TokensOption = None,
     prefix_tokens: PrefixTokensOption = None,
     image_size: ImageSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    preprocessing: PreprocessingOption = None,
+    trust_remote_code: TrustOption = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Turn a published head into safetensors that say what they are; no code in it is run."""
@@ -114,19 +134,36 @@ def import_checkpoint(
     from tame_deploy.model.backbones import load_backbone, shape_request
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head, write_head
-    from tame_deploy.model.network import check_head, choose_layers
+    from tame_deploy.model.network import (
+        check_channels,
+        check_class_token,
+        check_head,
+        choose_layers,
+    )
 
     checkpoint = read_head(file, variant=variant, tokens=tokens)
     config = checkpoint.head.config
     # A callable need not take a number of classes, and the layers do not depend on it.
     named = ":" not in backbone or backbone.startswith(("timm:", "hf:"))
     classes = config.classes if named and backbone != "demo" else None
-    request = shape_request(backbone, parse_size(image_size), classes, prefix_tokens)
+    request = shape_request(
+        backbone,
+        parse_size(image_size),
+        classes,
+        prefix_tokens,
+        mean=parse_numbers("mean", mean),
+        std=parse_numbers("std", std),
+        preprocessing=preprocessing,
+        trust_remote_code=trust_remote_code,
+    )
     loaded = load_backbone(request)
+    show_assumed_size(loaded)
+    check_channels(loaded)
     chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
     tap = FeatureTap(loaded.module, chosen).eval()
     features = probe_layers(tap, loaded.example, loaded.prefix_tokens)
     check_head(checkpoint, loaded.name, features, config.classes, tokens)
+    check_class_token(checkpoint, tap)
     written = write_head(
         HeadCheckpoint(checkpoint.head, loaded.name, chosen), output, overwrite=overwrite
     )

@@ -21,6 +21,7 @@ from tame_deploy.cli.options import (
     LayersOption,
     MeanOption,
     OutputsOption,
+    PadLevelOption,
     PrefixTokensOption,
     PreprocessingOption,
     RescaleOption,
@@ -85,6 +86,7 @@ def export(
     mean: MeanOption = None,
     std: StdOption = None,
     channel_order: ChannelOrderOption = None,
+    pad_level: PadLevelOption = None,
     preprocessing: PreprocessingOption = None,
     transform_input: TransformInputOption = None,
     trust_remote_code: TrustOption = False,
@@ -126,7 +128,7 @@ def export(
         backbone=backbone, weights=weights, classes=classes, labels=labels, image_size=image_size,
         resize=resize, crop=crop, interpolation=interpolation, rescale=rescale, mean=mean, std=std,
         channel_order=channel_order, preprocessing=preprocessing, transform_input=transform_input,
-        prefix_tokens=prefix_tokens, task=task, outputs=outputs,
+        prefix_tokens=prefix_tokens, pad_level=pad_level, task=task, outputs=outputs,
         trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
     head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)

@@ -32,7 +32,7 @@ LayersOption = Annotated[
     str | None, typer.Option(help="Feature layers a,b,c; the papers' where there are any.")
 ]
 ClassesOption = Annotated[
-    int | None, typer.Option(help="Number of classes, where the weights do not say.")
+    int | None, typer.Option(min=1, help="Number of classes, where the weights do not say.")
 ]
 ImageSizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels, N or HEIGHTxWIDTH; the weights' own.")
@@ -58,6 +58,9 @@ StdOption = Annotated[str | None, typer.Option(help="Standard deviations r,g,b, 
 ChannelOrderOption = Annotated[
     Literal["rgb", "bgr"] | None,
     typer.Option(help="What the network was trained on; means and pictures stay RGB."),
+]
+PadLevelOption = Annotated[
+    int | None, typer.Option(min=0, max=255, help="Level that fills what --crop pad leaves; 0.")
 ]
 PreprocessingOption = Annotated[
     str | None, typer.Option(help="TOML file that says how pictures are prepared.")
@@ -154,7 +157,9 @@ def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--{name} is {text!r}; expected three numbers r,g,b") from None
+        raise InputError(
+            f"--{name} is {text!r}; expected a number a channel, such as 0.5 or 0.485,0.456,0.406"
+        ) from None
 
 
 def given_options(context: typer.Context) -> frozenset[str]:

@@ -38,6 +38,7 @@ __all__ = [
     "print_wrapped",
     "printable",
     "score_table",
+    "show_assumed_size",
     "show_log",
     "show_parity",
     "show_remarks",
@@ -79,6 +80,16 @@ def show_remarks(backbone: Backbone) -> None:
     """Say what a user must know of how a backbone was read."""
     for line in backbone.remarks:
         notes.print(f"[yellow]note:[/] {escape(printable(line))}")
+
+
+def show_assumed_size(backbone: Backbone) -> None:
+    """Say so if a size was assumed, to commands for which nothing else of pictures matters."""
+    if backbone.assumes_size:
+        size = f"{backbone.image.height}x{backbone.image.width}"
+        notes.print(
+            f"[yellow]note:[/] assumed pictures of {size}, as nobody declared a size; "
+            "pass --image-size for others"
+        )
 
 
 def show_task(backbone: Backbone) -> None:

@@ -17,9 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tame_deploy.cli import INTERRUPTED
 from tame_deploy.cli.backbone_options import folder_name
 from tame_deploy.cli.options import (
+    ClassesOption,
     DataRootOption,
+    OutputsOption,
     PrefixTokensOption,
     TaskOption,
+    TransformInputOption,
+    TrustOption,
     given_options,
     split_layers,
 )
@@ -39,6 +43,10 @@ _RECIPE_KEYS = {
     "prefix_tokens": "model.prefix_tokens",
     "preprocessing": "model.preprocessing",
     "task": "model.task",
+    "outputs": "model.outputs",
+    "classes": "model.classes",
+    "transform_input": "model.transform_input",
+    "trust_remote_code": "model.trust_remote_code",
     "data": "data.train",
     "validation": "data.validation",
     "data_root": "data.root",
@@ -52,7 +60,7 @@ _RECIPE_KEYS = {
 #: Keys of a recipe's model that are options of `export` as they are.
 _PASSED_ON = (
     "classes", "task", "outputs", "input", "window", "resize", "crop", "interpolation", "rescale",
-    "channel_order", "preprocessing", "labels", "prefix_tokens",
+    "channel_order", "pad_level", "preprocessing", "labels", "prefix_tokens",
 )  # fmt: skip
 
 RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
@@ -87,7 +95,11 @@ def train(
     layers: TrainLayersOption = None,
     prefix_tokens: PrefixTokensOption = None,
     preprocessing: TrainPreprocessingOption = None,
+    classes: ClassesOption = None,
     task: TaskOption = None,
+    outputs: OutputsOption = None,
+    transform_input: TransformInputOption = None,
+    trust_remote_code: TrustOption = False,
     data: TrainDataOption = None,
     validation: Annotated[
         str | None, typer.Option(help="Pictures to validate on; a part of --data.")
@@ -117,7 +129,11 @@ def train(
         layers=split_layers(layers),
         prefix_tokens=prefix_tokens,
         preprocessing=preprocessing,
+        classes=classes,
         task=task,
+        outputs=outputs,
+        transform_input=None if transform_input is None else transform_input == "yes",
+        trust_remote_code=trust_remote_code,
         data=data,
         validation=validation,
         data_root=data_root,
@@ -194,8 +210,13 @@ def find_lr(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    prefix_tokens: PrefixTokensOption = None,
     preprocessing: TrainPreprocessingOption = None,
+    classes: ClassesOption = None,
     task: TaskOption = None,
+    outputs: OutputsOption = None,
+    transform_input: TransformInputOption = None,
+    trust_remote_code: TrustOption = False,
     data: TrainDataOption = None,
     data_root: DataRootOption = None,
     batch_size: BatchOption = None,
@@ -214,8 +235,13 @@ def find_lr(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        prefix_tokens=prefix_tokens,
         preprocessing=preprocessing,
+        classes=classes,
         task=task,
+        outputs=outputs,
+        transform_input=None if transform_input is None else transform_input == "yes",
+        trust_remote_code=trust_remote_code,
         data=data,
         data_root=data_root,
         batch_size=batch_size,
@@ -256,6 +282,7 @@ def _find_lr(recipe: Recipe, rates: tuple[float, float], steps: int | None) -> R
             highest=rates[1],
             steps=steps,
             advance=lambda done, of: bar.update(task, completed=done, total=of),
+            report=_report,
             progress=progress,
         )
 

@@ -83,7 +83,9 @@ def find_class_activation(backbone: Backbone) -> ClassActivation:
 def _no_tail(backbone: Backbone, found: str) -> InputError:
     return InputError(
         f"--head cam needs a network that ends in global average pooling and one linear layer; of "
-        f"{backbone.name}, {found}. Train a head: tame-deploy train --backbone {backbone.name}"
+        f"{backbone.name}, {found}. Train a head: "
+        f"tame-deploy train --backbone {backbone.argument} --layers a,b,c --data PICTURES "
+        f"(tame-deploy layers {backbone.argument} proposes layers)"
     )
 
 
@@ -146,5 +148,7 @@ def _features_behind(
 
 def _same(found: Any, expected: Tensor) -> bool:
     if not isinstance(found, Tensor) or found.numel() != expected.numel():
+        return False
+    if found.dtype != expected.dtype:  # such as classes in place of logits
         return False
     return torch.allclose(found.reshape(expected.shape), expected, rtol=_RELATIVE, atol=_ABSOLUTE)

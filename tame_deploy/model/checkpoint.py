@@ -109,6 +109,10 @@ def _read_pickled(path: Path) -> Any:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "weights only" in reason.lower():
             reason = "it holds something besides tensors. Nothing of it was run"
+        elif not isinstance(
+            error, (RuntimeError, PermissionError)
+        ):  # what pickle trips over says nothing to a user
+            reason = "it is truncated, or neither safetensors nor a file of torch.save"
         raise InputError(f"{path} is not a readable checkpoint: {reason:.160}") from None
 
 

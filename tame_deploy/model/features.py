@@ -166,14 +166,25 @@ def probe_layers(
     if logits.ndim not in (1, 2):  # (B): one logit each
         shape = tuple(logits.shape)
         raise InputError(f"the backbone returns {shape}; expected logits of shape (batch, classes)")
+    _check_float("the backbone", logits)
     known = tap.prefix_tokens if prefix_tokens is None else prefix_tokens
     described = []
     for layer, output in zip(tap.layers, outputs, strict=True):
         feature = describe(layer, output, seen, images, known, stated=prefix_tokens is not None)
         if feature is None:
             raise InputError(_no_map(layer, output, images, known))
+        _check_float(f"layer {layer}", output)
         described.append(feature)
     return tuple(described)
+
+
+def _check_float(what: str, output: Any) -> None:
+    """Refuse integers, which are no logits, and half precision, which no head takes."""
+    if isinstance(output, Tensor) and output.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"{what} gives out {str(output.dtype).removeprefix('torch.')}; expected float32: "
+            "return logits and not the class, and take autocast out of the network's own code"
+        )
 
 
 def _no_map(layer: str, output: Any, images: Tensor, prefix: int | None) -> str:

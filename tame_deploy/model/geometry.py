@@ -19,6 +19,7 @@ __all__ = [
     "count_prefix_tokens",
     "describe",
     "first_tensor",
+    "has_class_token",
     "observing",
 ]
 
@@ -27,9 +28,11 @@ Arrangement = Literal["channels-first", "channels-last", "tokens"]
 #: More tokens that stand for no patch than this are not guessed at; they can be said.
 MAX_PREFIX = 8
 
-#: What transformers call the parameters that become tokens in front of the patches.
+#: What transformers call the parameters that become tokens in front of the patches, and which of
+#: them the class token.
+_CLASS_PARAMETERS = ("cls_token", "class_token", "class_embedding")
 _PREFIX_PARAMETERS = (
-    "cls_token", "class_token", "class_embedding", "dist_token", "distillation_token",
+    *_CLASS_PARAMETERS, "dist_token", "distillation_token",
     "reg_token", "reg_tokens", "register_token", "register_tokens",
 )  # fmt: skip
 
@@ -160,11 +163,24 @@ def count_prefix_tokens(backbone: nn.Module) -> int | None:
         count = getattr(module, "num_prefix_tokens", None)
         if isinstance(count, int):
             return count
-        own = dict(module.named_parameters(recurse=False))
-        found = [own[name] for name in _PREFIX_PARAMETERS if name in own]
+        found = _prefix_parameters(module)
         if found:
-            return sum(one.shape[-2] if one.ndim > 1 else 1 for one in found)
+            return sum(one.shape[-2] if one.ndim > 1 else 1 for one in found.values())
     return None
+
+
+def has_class_token(backbone: nn.Module) -> bool | None:
+    """Return whether one of the tokens in front of the patches is a class token.
+
+    None where the module does not say which they are.
+    """
+    found = next(filter(None, map(_prefix_parameters, backbone.modules())), None)
+    return None if found is None else not found.keys().isdisjoint(_CLASS_PARAMETERS)
+
+
+def _prefix_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    own = dict(module.named_parameters(recurse=False))
+    return {name: own[name] for name in _PREFIX_PARAMETERS if name in own}
 
 
 def describe(

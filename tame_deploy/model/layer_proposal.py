@@ -66,6 +66,15 @@ class _Tree:
                 return name
         return ""
 
+    def inside(self, parent: str) -> list[str]:
+        """Return the modules right inside one, those with the most parameters first."""
+        sizes = {
+            name: sum(one.numel() for one in self.seen.modules[name].parameters())
+            for name in self.seen.called
+            if name and self.parent(name) == parent
+        }
+        return sorted(sizes, key=lambda name: (-sizes[name], name))
+
     def weight(self, feature: FeatureMap) -> int:
         return sum(one.numel() for one in self.seen.modules[feature.layer].parameters())
 
@@ -148,6 +157,8 @@ def _main_layers(tree: _Tree, level: str = "") -> list[FeatureMap]:
     the first is no mere stem.
     """
     members = tree.members(level)
+    if not members:  # a wrapper, whose network gives out no map but logits
+        return next(filter(None, (_main_layers(tree, one) for one in tree.inside(level))), [])
     stages, blocks = _last_of_each_size(members), _alike(members, tree)
     if len(stages) >= 3:
         return _with_last_map(tree, level, stages)

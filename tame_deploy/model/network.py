@@ -17,14 +17,23 @@ from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
 from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
-from tame_deploy.model.features import FeatureTap, as_map, probe_layers
-from tame_deploy.model.geometry import FeatureMap
+from tame_deploy.model.features import FeatureTap, as_map, probe_layers, run_backbone
+from tame_deploy.model.geometry import FeatureMap, has_class_token
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
+from tame_deploy.model.outputs import noting_choice
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
 from tame_deploy.model.task import Answer, probe_pictures, settle_task
 
-__all__ = ["ExplainedNetwork", "HeadRequest", "build_network", "check_head", "choose_layers"]
+__all__ = [
+    "ExplainedNetwork",
+    "HeadRequest",
+    "build_network",
+    "check_channels",
+    "check_class_token",
+    "check_head",
+    "choose_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def choose_layers(backbone: Backbone, layers: Sequence[str] | None) -> tuple[str
     if chosen is None:
         raise InputError(
             f"{backbone.name} has no published choice of layers; pass --layers a,b,c. "
-            f"Candidates and a proposal: tame-deploy layers {backbone.name}"
+            f"Candidates and a proposal: tame-deploy layers {backbone.argument}"
         )
     if len(set(chosen)) != len(chosen):
         raise InputError(f"layers {', '.join(chosen)} name one twice")
@@ -129,7 +138,7 @@ def build_network(
             layers, another variant or another number of classes.
         DownloadError: if a default head is neither cached nor to be had.
     """
-    _check_channels(backbone)
+    check_channels(backbone)
     if request.head == "cam":
         return _cam_network(backbone, request, layers)
     checkpoint, source = _load_checkpoint(backbone, request, progress)
@@ -145,6 +154,7 @@ def build_network(
         checkpoint = _random_head(request, features, classes)
     else:
         check_head(checkpoint, backbone.name, features, classes, request.tokens)
+    check_class_token(checkpoint, tap)
     _check_labels(backbone, classes)
     return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
 
@@ -177,13 +187,25 @@ def _cam_network(
 @torch.no_grad()
 def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
     """Return the backbone with its task, and the number of classes."""
-    given = tap(probe_pictures(backbone))[0]
+    with noting_choice(backbone.module):
+        given = run_backbone(tap, probe_pictures(backbone))[0]
     settled = settle_task(backbone, given)
-    return settled, 2 if settled.task == "binary" else given.shape[1]
+    count = given.shape[1] if given.ndim == 2 else 1
+    asked = backbone.asked.classes if backbone.asked else None
+    if asked not in (None, count):
+        raise InputError(
+            f"--classes {asked}, but {backbone.name} gives {count}; build it with as many as "
+            "num_classes says, or leave --classes out"
+        )
+    return settled, 2 if settled.task == "binary" else count
 
 
-def _check_channels(backbone: Backbone) -> None:
-    """Say which channels a backbone takes, if its first convolution is why it fails."""
+def check_channels(backbone: Backbone) -> None:
+    """Check that a backbone takes pictures of as many channels as there are means.
+
+    Raises:
+        InputError: saying how many it takes, if its first convolution is why it fails.
+    """
     stem = next((one for one in backbone.module.modules() if isinstance(one, nn.Conv2d)), None)
     declared = backbone.image.channels
     if stem is None or stem.in_channels == declared:
@@ -195,7 +217,8 @@ def _check_channels(backbone: Backbone) -> None:
     except Exception:
         raise InputError(
             f"{backbone.name} takes pictures of {stem.in_channels} channels, and the means are of "
-            f"{declared}; expected one mean and one standard deviation a channel"
+            f"{declared}; expected one mean and one standard deviation a channel, declared by an "
+            "attribute of the model, --preprocessing FILE or options (docs/models.md)"
         ) from None
 
 
@@ -266,6 +289,19 @@ def check_head(
     _check_tokens(tokens, features, described=checkpoint.says_tokens)
     if config.classes != classes:
         raise InputError(f"the head explains {config.classes} classes; {backbone} has {classes}")
+
+
+def check_class_token(checkpoint: HeadCheckpoint, tap: FeatureTap) -> None:
+    """Check that a head that multiplies by the class token does not find a register there.
+
+    Raises:
+        InputError: if none of the tokens before the patches is a class token.
+    """
+    if checkpoint.head.config.tokens == "patch-times-class" and has_class_token(tap) is False:
+        raise InputError(
+            "--tokens patch-times-class multiplies by the class token, and the backbone has none: "
+            "the tokens before its patches are others, such as registers; take --tokens patch"
+        )
 
 
 def _check_tokens(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 
-__all__ = ["give_logits_only", "read_layer", "read_logits"]
+__all__ = ["give_logits_only", "noting_choice", "read_layer", "read_logits"]
+
+log = logging.getLogger(__name__)
 
 
 def read_logits(output: Any) -> Tensor:
@@ -53,6 +57,32 @@ def give_logits_only(module: nn.Module) -> None:
         return read_logits(output)
 
     module.register_forward_hook(hook)
+
+
+@contextmanager
+def noting_choice(module: nn.Module) -> Iterator[None]:
+    """Say which tensor of a tuple was taken for the logits, where another could be meant."""
+    seen: list[Any] = []
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen.append(output)
+
+    handle = module.register_forward_hook(hook, prepend=True)  # before others choose
+    try:
+        yield
+    finally:
+        handle.remove()
+    found = seen[-1] if seen and isinstance(seen[-1], (tuple, list)) else ()
+    if hasattr(found, "logits"):
+        return
+    widths = [item.shape[1] for item in found if isinstance(item, Tensor) and item.ndim == 2]
+    if len(set(widths)) > 1:
+        log.info(
+            "the backbone returns a %s of tensors, %s wide; the first was taken for the logits. "
+            "If they are another, return them first or under the key logits",
+            type(found).__name__,
+            " and ".join(map(str, widths)),
+        )
 
 
 def read_layer(output: Any) -> Any:

@@ -111,7 +111,7 @@ class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
         pixels = prepared_levels(self.pictures.image(index, self.image), self.image, place)
         if self.flip and chance[2] < 0.5:
             pixels = pixels[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # torch warns of read-only ones
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

@@ -27,7 +27,7 @@ from tame_deploy.training.device import deferred_interrupt, flushed_denormals, o
 from tame_deploy.training.optimizer import make_optimizer
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
-from tame_deploy.training.train_head import build_recipe_network
+from tame_deploy.training.train_head import build_recipe_network, report_backbone
 
 __all__ = ["RangeTest", "find_lr"]
 
@@ -85,6 +85,7 @@ def find_lr(
     highest: float = 10.0,
     steps: int | None = None,
     advance: Callable[[int, int], None] = lambda _done, _of: None,
+    report: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> RangeTest:
     """Train with a rate that grows exponentially, and see when the loss falls and when it bursts.
@@ -95,6 +96,7 @@ def find_lr(
         highest: the last one.
         steps: how many; an epoch by default.
         advance: told how many steps are done, and of how many.
+        report: told what was assumed of the backbone, a line each.
         progress: told how downloads go.
 
     Raises:
@@ -105,6 +107,7 @@ def find_lr(
         raise InputError(f"found rates {lowest} to {highest}; expected 0 < lowest < highest")
     fabric = open_fabric(recipe.run)
     network = build_recipe_network(recipe, progress)
+    report_backbone(network.backbone, report)
     training, _ = open_training_data(recipe, network)
     count = steps or len(training) // recipe.run.batch_size
     if count < 50:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tame_deploy.closing import Closing
 from tame_deploy.model.head import resize_map
 from tame_deploy.picture.overlay import blend, contact_sheet
+from tame_deploy.picture.preprocess import shown
 from tame_deploy.training.checkpoints import MetricsFile, RunFolder
 from tame_deploy.training.head_training import HeadTraining
 
@@ -133,18 +133,18 @@ class Recorder(Closing):
         """Write maps over the first validation pictures, as they are at this step."""
         training = self._training
         pictures, masked = training.validation_pictures, training.masked
-        shown = [pictures[0, index][0] for index in range(min(DRAWN, len(pictures)))]
+        drawn = [pictures[0, index][0] for index in range(min(DRAWN, len(pictures)))]
         training.head.eval()
         with torch.no_grad():
-            pixels = torch.stack(shown).to(training.fabric.device)
-            features, labels = masked.look(pixels.float() / 255)
+            pixels = torch.stack(drawn).to(training.fabric.device)
+            features, labels = masked.look(masked.shares(pixels.float()))
             maps = torch.sigmoid(training.head.class_maps(features, labels[:, None]).float())
             maps = resize_map(maps, masked.size)[:, 0].cpu()
         training.head.train()
         names = training.network.backbone.labels
         cells = []
-        for picture, heat, label in zip(shown, maps.numpy(), labels.tolist(), strict=True):
-            image = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()))
+        for picture, heat, label in zip(drawn, maps.numpy(), labels.tolist(), strict=True):
+            image = shown(picture.permute(1, 2, 0).numpy())
             caption = f"{names[label] if names else label}, mean {heat.mean():.2f}"
             cells.append((blend(image, heat), caption))
         sheet = contact_sheet(cells)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tame_deploy.errors import InputError, TrainingError
-from tame_deploy.model.backbones import BackboneRequest, Preprocessing, load_backbone
+from tame_deploy.model.backbones import Backbone, BackboneRequest, Preprocessing, load_backbone
 from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.model.soundness import check_sound
@@ -24,7 +24,7 @@ from tame_deploy.training.loop import run_training
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.recorder import Recorder
 
-__all__ = ["TrainedHead", "build_recipe_network", "train_head"]
+__all__ = ["TrainedHead", "build_recipe_network", "report_backbone", "train_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +155,18 @@ def _report_data(
 ) -> None:
     if network.backbone.source.random:
         report("speed only: the backbone has random weights; what a head learns means nothing")
-    for line in network.backbone.remarks:
-        report(line)
-    note = task_note(network.backbone)
-    if note is not None:
-        report(note)
+    report_backbone(network.backbone, report)
     for line in getattr(training.pictures, "missing", ()):
         report(f"left out: {line}")
+
+
+def report_backbone(backbone: Backbone, report: Callable[[str], None]) -> None:
+    """Say what was assumed of a backbone, and what its outputs are taken for."""
+    for line in backbone.remarks:
+        report(line)
+    note = task_note(backbone)
+    if note is not None:
+        report(note)
 
 
 @contextmanager

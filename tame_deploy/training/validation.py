@@ -66,7 +66,7 @@ def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
     """
     masked = training.masked
     terms, _ = masked.losses(pixels, alone=True)
-    images = pixels.float() / 255
+    images = masked.shares(pixels.float())
     task = training.network.task
     logits = masked.classify(images)
     labels = logits.argmax(1)

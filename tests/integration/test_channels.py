@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import tame_deploy
+import tame_deploy.training.train_head as train_head_module
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.artifact.types import ImageSpec, variant_config
@@ -35,6 +37,7 @@ from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import ParityReference
 from tame_deploy.training.data import PictureTensors, make_loader
 from tame_deploy.training.losses import LossConfig
+from tame_deploy.training.recipe import decode_recipe
 from tame_deploy.training.step import MaskedStep
 from tests.command_line import run_here
 from tests.golden.test_artifacts import ARTIFACTS
@@ -171,6 +174,35 @@ def test_heads_train_on_16_bits_and_any_channels(channels):
         levels = np.ascontiguousarray(batch.pixels.permute(0, 2, 3, 1).numpy())
         feeds = {"images": levels, "class_ids": np.full((4, 1), -1, np.int64)}
         assert backend.run(feeds)["logits"].argmax(1).tolist() == labels.tolist()
+
+
+def train_tiny(image, folder, monkeypatch):
+    recipe = decode_recipe(
+        {
+            "model": {"backbone": "tiny"},
+            "data": {"train": "demo:8", "validation": "demo-held-out:4"},
+            "run": {"epochs": 1, "batch_size": 8, "workers": 0},
+        }
+    )
+    monkeypatch.setattr(train_head_module, "build_recipe_network", lambda *_: network_of(image))
+    train_head_module.train_head(recipe, folder)
+    with (folder / "metrics.csv").open(newline="") as file:
+        (validation,) = (row for row in csv.DictReader(file) if row["split"] == "validation")
+    return validation
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_run_draws_maps_and_validates_the_same_in_8_and_16_bits(channels, tmp_path, monkeypatch):
+    eight = train_tiny(spec_of(channels), tmp_path / "8", monkeypatch)
+    deep = spec_of(channels, dtype="uint16", window=(100, 5000))
+    sixteen = train_tiny(deep, tmp_path / "16", monkeypatch)
+    # The same pictures in other levels: only rounding differs.
+    for name in ("loss", "average_drop"):
+        assert float(sixteen[name]) == pytest.approx(float(eight[name]), rel=0.02, abs=0.02)
+    for folder in ("8", "16"):
+        with Image.open(tmp_path / folder / "maps" / "step-000001.jpg") as sheet:
+            assert sheet.mode == "RGB"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -146,6 +146,33 @@ def test_layers_of_a_model_of_timm_are_listed():
     assert {"layer3", "layer4"} <= {row["layer"] for row in rows}
 
 
+def test_an_assumed_size_is_said_where_only_that_matters(tmp_path):
+    (tmp_path / "net.py").write_text(SOURCE)
+    told = run_here("layers", "net.py:build", "--json", cwd=tmp_path).stderr
+    assert told.strip() == (
+        "note: assumed pictures of 224x224, as nobody declared a size; pass --image-size for others"
+    )
+    assert not run_here("layers", "net.py:build", "--image-size", 32, cwd=tmp_path).stderr
+
+
+def test_layers_takes_the_channels_that_nobody_declared(tmp_path):
+    (tmp_path / "net.py").write_text(SOURCE.replace("Block(3)", "Block(1)"))
+    asked = ("layers", "net.py:build", "--image-size", 32)
+    refused = run_here(*asked, cwd=tmp_path, expect=1).stderr
+    assert "takes pictures of 1 channels, and the means are of 3; expected one mean" in refused
+    assert "first" in run_here(*asked, "--mean", 0.5, "--std", 0.2, cwd=tmp_path).stdout
+
+
+def test_the_range_test_says_what_it_assumed(tmp_path):
+    (tmp_path / "net.py").write_text(SOURCE)
+    done = run_here(
+        "find-lr", "-b", "net.py:build", "--layers", "last", "--data", "demo:6", "--batch-size", 2,
+        "--steps", 50, "--set", "run.workers=0", "--set", "model.image_size=[8,8]",
+        "--prefix-tokens", 0, cwd=tmp_path,
+    )  # fmt: skip
+    assert "assumed preprocessing: the middle cut out, the short side" in done.stderr
+
+
 def test_assumed_preprocessing_is_said_on_the_screen(tmp_path):
     (tmp_path / "net.py").write_text(SOURCE)
     done = run_here(

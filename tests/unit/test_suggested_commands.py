@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import shutil
+from dataclasses import fields
 
 import pytest
 
 from tame_deploy.artifact.directory import open_artifact
-from tame_deploy.cli.train import export_command
+from tame_deploy.cli.export import export
+from tame_deploy.cli.train import export_command, find_lr, train
 from tame_deploy.errors import IncompatibleArtifactError
+from tame_deploy.model.backbones import Preprocessing
 from tame_deploy.runtime.backends.tensorrt.cuda import Device
 from tame_deploy.runtime.backends.tensorrt.engines import choose_engine
 from tame_deploy.training.checkpoints import RunFolder
@@ -54,6 +58,26 @@ def test_after_a_training(tmp_path):
     assert words[words.index("--input") + 1] == "uint16"
     assert [words.count(option) for option in ("--classes", "--task")] == [1, 1]
     assert words[-2:] == ["--head", str(tmp_path / "a run" / "best.safetensors")]
+
+
+def test_all_that_a_recipe_says_of_pictures_is_an_option_of_the_export(tmp_path):
+    said = Preprocessing(
+        image_size=(64, 32), resize=70, crop="pad", interpolation="bicubic", rescale="unit",
+        mean=(0.5,), std=(0.2,), channel_order="rgb", pad_level=114, input="uint16", window="own",
+    )  # fmt: skip
+    values = {item.name: getattr(said, item.name) for item in fields(said)}
+    assert None not in values.values()
+    words = shlex.split(export_command(ModelConfig(backbone="demo", **values), tmp_path))
+    known = inspect.signature(export).parameters
+    for name in values:
+        assert f"--{name.replace('_', '-')}" in words
+        assert name in known or (name, "graph_input" in known) == ("input", True)
+
+
+@pytest.mark.parametrize("command", [train, find_lr])
+def test_training_takes_the_options_that_refusals_name(command):
+    named = {"task", "outputs", "classes", "prefix_tokens", "transform_input", "trust_remote_code"}
+    assert named <= inspect.signature(command).parameters.keys()
 
 
 def test_after_a_training_that_was_interrupted(tmp_path):

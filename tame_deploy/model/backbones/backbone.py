@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Backbone:
     `prefix_tokens` is how many tokens the user says stand before the patches; None asks the module.
     `assumed` says what of the preprocessing
     nobody declared, and `notes` what else a user must know of how the weights were read. `task` and
-    `outputs` are what was said of it; `settle_task` finds out the rest.
+    `outputs` are what was said of it; `settle_task` finds out the rest. `asked` is what was asked
+    for, where that was a request.
     """
 
     name: str
@@ -43,6 +45,12 @@ class Backbone:
     notes: tuple[str, ...] = ()
     task: Task | None = None
     outputs: OutputKind | None = None
+    asked: BackboneRequest | None = None
+
+    @property
+    def argument(self) -> str:
+        """What a user types to name it: a file or a folder by its path; quoted for a shell."""
+        return shlex.quote(self.asked.name if self.asked else self.name)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -51,6 +59,11 @@ class Backbone:
             return self.notes
         how = "declare it by an attribute of the model, --preprocessing FILE or options"
         return (*self.notes, f"assumed preprocessing: {self.assumed}; {how} (docs/models.md)")
+
+    @property
+    def assumes_size(self) -> bool:
+        """Whether nobody declared how large pictures are; `undeclared` names that first."""
+        return self.assumed.startswith("pictures of ")
 
     @property
     def example(self) -> Tensor:

@@ -20,7 +20,7 @@ def read_labels(asked: str | None, published: tuple[str, ...] | None) -> tuple[s
     """Return class names, or None for numbers; their count is checked against the logits later.
 
     Raises:
-        InputError: if they are to come from a file that cannot be read.
+        InputError: if they are to come from a file that cannot be read, or that lacks a name.
     """
     if asked in (None, "default"):
         return published
@@ -31,5 +31,11 @@ def read_labels(asked: str | None, published: tuple[str, ...] | None) -> tuple[s
     try:
         text = Path(str(asked)).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read labels {asked}: {error}") from None
-    return tuple(line.strip() for line in text.rstrip("\n").split("\n"))
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read labels {asked}: {reason}") from None
+    names = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if "" in names:
+        raise InputError(
+            f"labels {asked}: line {names.index('') + 1} is empty; expected a name a line"
+        )
+    return names

@@ -54,6 +54,11 @@ def load_backbone(request: BackboneRequest, progress: Progress | None = None) ->
     loaded.module.eval().requires_grad_(False)
     said = overlay(loaded.declared, request)
     image = image_spec(said, loaded.fallback)
+    if request.pad_level is not None and image.crop != "pad":
+        raise InputError(
+            f"pad level {request.pad_level} is for crop pad, and crop is {image.crop}; pass "
+            "--crop pad, or leave --pad-level out"
+        )
     assumed = "" if loaded.source.random else _assumed(loaded, said, image)
     differs = "" if loaded.source.random else _difference(loaded, request, image)
     if (said.channel_order or loaded.fallback.channel_order) == "bgr":
@@ -69,6 +74,7 @@ def load_backbone(request: BackboneRequest, progress: Progress | None = None) ->
         notes=(*loaded.notes, *filter(None, [differs])),
         task=request.task,
         outputs=request.outputs,
+        asked=request,
     )
 
 

@@ -44,6 +44,9 @@ def shape_request(
     classes: int | None,
     prefix_tokens: int | None = None,
     *,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    preprocessing: str | None = None,
     trust_remote_code: bool = False,
 ) -> BackboneRequest:
     """Return a request for a backbone whose shapes matter and whose weights do not.
@@ -57,6 +60,9 @@ def shape_request(
         weights,
         classes=classes,
         image_size=image_size,
+        mean=mean,
+        std=std,
+        preprocessing=preprocessing,
         prefix_tokens=prefix_tokens,
         trust_remote_code=trust_remote_code,
     )

@@ -88,6 +88,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> t
         for name in expected
         if name in fitting and fitting[name].shape != expected[name].shape
     ]
+    kinds = [
+        f"{name} holds {fitting[name].dtype}, expected floating point"
+        for name in expected
+        if name in fitting
+        and expected[name].is_floating_point()
+        and not fitting[name].is_floating_point()
+    ]
     loadable = OrderedDict(
         (name, tensor)
         for name, tensor in fitting.items()
@@ -97,7 +104,12 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> t
     unknown = [name for name in loadable if name not in expected]
     problems = [
         f"{what} {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
-        for what, names in (("shapes:", misfits), ("lacks", missing), ("unknown:", unknown))
+        for what, names in (
+            ("shapes:", misfits),
+            ("types:", kinds),
+            ("lacks", missing),
+            ("unknown:", unknown),
+        )
         if names
     ]
     if problems:

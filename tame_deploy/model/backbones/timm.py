@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,7 +14,7 @@ from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.errors import InputError, require_extra
 from tame_deploy.model.backbones.backbone import Loaded, Transform, random_source
 from tame_deploy.model.backbones.declared import declared_by_timm
-from tame_deploy.model.backbones.hub import hub_errors
+from tame_deploy.model.backbones.hub import hub_errors, offline_if_refused
 from tame_deploy.model.backbones.labels import imagenet_labels
 from tame_deploy.model.backbones.request import BackboneRequest
 from tame_deploy.model.backbones.state_dict import load_state, read_weights
@@ -89,7 +90,9 @@ def _build(
     import timm
     from timm.models import resolve_model_input_args
 
-    with hub_errors(request.name), torch.random.fork_rng():
+    asks = pretrained or name.startswith("hf-hub:")
+    reached = offline_if_refused() if asks else contextlib.nullcontext()
+    with hub_errors(request.name), reached, torch.random.fork_rng():
         torch.manual_seed(request.seed)
         arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
         if request.image_size is not None:

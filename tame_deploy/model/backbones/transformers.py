@@ -15,7 +15,7 @@ from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.errors import InputError, require_extra
 from tame_deploy.model.backbones.backbone import Loaded, random_source
 from tame_deploy.model.backbones.declared import declared_by_processor, processor_transform
-from tame_deploy.model.backbones.hub import hub_errors
+from tame_deploy.model.backbones.hub import hub_errors, offline_if_refused
 from tame_deploy.model.backbones.preprocessing import NOTHING_SAID, Preprocessing
 from tame_deploy.model.backbones.request import BackboneRequest
 from tame_deploy.model.backbones.state_dict import load_state, read_weights
@@ -42,7 +42,8 @@ def load_transformers(request: BackboneRequest) -> Loaded:
         raise InputError(f"{where}: no such folder; expected one, or a name on the hub, OWNER/NAME")
     # A folder's place is no part of what the model is.
     name = f"{PREFIX}{Path(where).resolve().name}" if folder else request.name
-    with hub_errors(request.name), _quiet():
+    reached = contextlib.nullcontext() if folder else offline_if_refused()
+    with hub_errors(request.name), reached, _quiet():
         config = _configuration(where, request)
         declared, processor = _preprocessing(where, request, config)
         module = _build(where, request, config)

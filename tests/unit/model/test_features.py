@@ -5,9 +5,13 @@ import torch
 import torchvision
 from torch import nn
 
+from tame_deploy.artifact.manifest import WeightsSource
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
+from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers
 from tame_deploy.model.geometry import FeatureMap
+from tame_deploy.model.network import HeadRequest, build_network
 from tests.conftest import TinyNet
 
 PICTURE = torch.zeros(1, 3, 64, 64)
@@ -145,3 +149,34 @@ def test_layers_of_wrapped_models_have_their_own_names(wrap):
 def test_torchscript_is_refused_by_name():
     with pytest.raises(InputError, match="the backbone is TorchScript, .* Python model"):
         FeatureTap(torch.jit.trace(TinyNet().eval(), PICTURE), ["stages.3"])
+
+
+class Odd(nn.Module):
+    """A network whose answer is of another kind than float32, or which takes one picture alone."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.conv, self.head, self.answer = nn.Conv2d(3, 4, 3, 2), nn.Linear(4, 5), answer
+
+    def forward(self, images):
+        if self.answer == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.head(self.conv(images).mean((2, 3))).float()
+        if self.answer == "one":
+            return self.head(self.conv(images.view(1, 3, 16, 16)).mean((2, 3)))
+        return self.head(self.conv(images).mean((2, 3))).argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("class", "the backbone gives out int64; expected float32: return logits and not the cl"),
+        ("autocast", "layer conv gives out bfloat16; expected float32: .* take autocast out of"),
+        ("one", "the backbone fails on 4 16x16 pictures: shape"),
+    ],
+)
+def test_answers_that_are_no_logits_of_a_batch_are_one_line(answer, message):
+    image = ImageSpec(16, 16, 16)
+    backbone = Backbone("odd", Odd(answer).eval(), image, None, WeightsSource("test"))
+    with pytest.raises(InputError, match=message):
+        build_network(backbone, HeadRequest("random"), ["conv"])

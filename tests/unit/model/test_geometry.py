@@ -5,8 +5,13 @@ import torch
 import torchvision
 from torch import nn
 
+from tame_deploy.artifact.manifest import WeightsSource
+from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.errors import InputError
+from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
+from tame_deploy.model.geometry import has_class_token
+from tame_deploy.model.network import HeadRequest, build_network
 from tests.unit.model.test_features import narrow_swin
 
 
@@ -160,3 +165,24 @@ def test_windows_of_an_attention_are_no_map():
 
     with pytest.raises(InputError, match=r"gives out \(16, 64, 5\), not a feature map"):
         probe_layers(FeatureTap(Windows().eval(), ["inner"]), torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names", "expected"),
+    [
+        (5, ("cls_token", "reg_token"), True),
+        (4, ("register_tokens", "reg_token"), False),
+        (5, ("mine", "others"), None),
+        (0, (), None),
+    ],
+)
+def test_a_class_token_is_told_from_registers(prefix, names, expected):
+    assert has_class_token(Transformer(prefix, names=names)) is expected
+
+
+def test_a_head_does_not_multiply_by_a_register():
+    module = Transformer(4, names=("reg_token", "register_tokens")).eval()
+    backbone = Backbone("it", module, ImageSpec(32, 64, 32), None, WeightsSource("test"))
+    build_network(backbone, HeadRequest("random", tokens="patch"), ["block"])
+    with pytest.raises(InputError, match="the backbone has none: the tokens before its patches"):
+        build_network(backbone, HeadRequest("random", tokens="patch-times-class"), ["block"])

@@ -192,3 +192,17 @@ def test_transformers_models_are_proposed_their_last_layers():
         "layer.1", "layer.2", "layer.3",
     ]  # fmt: skip
     assert (found.proposed[0].prefix_tokens, found.proposed[0].height) == (5, 4)
+
+
+def test_a_network_inside_a_wrapper_of_ones_own_has_its_stages():
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = TinyNet()
+
+        def forward(self, images):
+            return self.net(images)
+
+    inside = proposed(Wrapper())
+    assert inside == [f"net.{layer}" for layer in proposed(TinyNet())]
+    assert len(inside) == 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tame_deploy.errors import InputError
-from tame_deploy.model.outputs import read_layer, read_logits
+from tame_deploy.model.outputs import noting_choice, read_layer, read_logits
 
 LOGITS, OTHER = torch.zeros(2, 3), torch.ones(2, 5, 5)
 
@@ -24,6 +24,33 @@ LOGITS, OTHER = torch.zeros(2, 3), torch.ones(2, 5, 5)
 )
 def test_logits_are_found(output):
     assert read_logits(output) is LOGITS
+
+
+class Returning(torch.nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ((LOGITS, LOGITS[:, :2]), ["a tuple of tensors, 3 and 2 wide; the first was taken"]),
+        ((LOGITS, LOGITS), []),
+        ((LOGITS, OTHER), []),
+        (LOGITS, []),
+        (namedtuple("Output", ["aux", "logits"])(LOGITS[:, :2], LOGITS), []),
+    ],
+)
+def test_it_is_said_if_another_tensor_may_be_the_logits(output, said, caplog):
+    module = Returning(output)
+    with caplog.at_level("INFO", "tame_deploy"), noting_choice(module):
+        module()
+    assert len(caplog.messages) == len(said)
+    assert all(words in message for words, message in zip(said, caplog.messages, strict=True))
 
 
 def test_a_model_output_of_transformers_is_understood():

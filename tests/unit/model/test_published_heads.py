@@ -211,6 +211,21 @@ def test_other_bytes_than_the_site_announces_are_thrown_away(server, known, tmp_
     assert path.read_bytes() in known
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_damaged_snapshot_of_the_cache_is_called_so(server, known, files, monkeypatch, newer):
+    if newer:
+        older = (SNAPSHOT.removeprefix("snapshots/"), "0" * 40)
+        monkeypatch.setitem(published_heads.TAME_SNAPSHOTS, "vgg16", older)
+    server.site.github, server.site.listed = {SNAPSHOT: files[1]}, blob_id(files[1])
+    path, _ = fetch_head("vgg16", "tame")
+    server.site.github, server.site.listed = {}, None
+    assert fetch_head("vgg16", "tame")[0] == path  # though GitHub cannot be asked any more
+    path.write_bytes(files[1][:-1] + b"!")
+    with pytest.raises(DownloadError, match="is damaged: git blob id .* remove it, and it") as told:
+        fetch_head("vgg16", "tame")
+    assert str(told.value).startswith(str(path))
+
+
 def test_what_github_does_not_list_is_not_taken(server, files):
     server.site.github = {SNAPSHOT: files[1]}
     with pytest.raises(DownloadError, match="expected 3fdd75a50ff1 or what GitHub lists today"):

@@ -10,6 +10,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.backbones.unwrapping import plain_module
 from tame_deploy.model.features import FeatureTap
+from tame_deploy.model.network import HeadRequest, build_network
 
 SOURCE = """
 import torch
@@ -181,3 +182,27 @@ def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, messag
     with pytest.raises(InputError, match=message) as caught:
         load("broken:build")
     assert "\n" not in str(caught.value)
+
+
+def test_classes_that_a_callable_passes_over_are_refused(net_file, tmp_path):
+    source = SOURCE.replace("nn.Linear(WIDTH, num_classes)", "nn.Linear(WIDTH, 5)")
+    (tmp_path / net_file).write_text(source)
+    backbone = load(f"{net_file}:Net", classes=7, image_size=(8, 8))
+    with pytest.raises(InputError, match="--classes 7, but net.py:Net gives 5; build it with"):
+        build_network(backbone, HeadRequest("random"), ["stem"])
+
+
+def test_a_suggested_command_names_the_file_by_its_path(net_file, tmp_path):
+    (tmp_path / net_file).write_text(SOURCE.replace(".mean((2, 3))", ".amax((2, 3))"))
+    backbone = load(f"{net_file}:Net")
+    with pytest.raises(InputError, match="tame-deploy layers project/net.py:Net"):
+        build_network(backbone, HeadRequest("random"))
+    with pytest.raises(InputError, match="train --backbone project/net.py:Net --layers a,b,c"):
+        build_network(backbone, HeadRequest("cam"))
+
+
+def test_a_pad_level_without_padding_is_refused(net_file):
+    asked = {"image_size": (8, 8), "pad_level": 114}
+    assert load(f"{net_file}:Net", crop="pad", **asked).image.pad_level == 114
+    with pytest.raises(InputError, match="pad level 114 is for crop pad, and crop is center;"):
+        load(f"{net_file}:Net", **asked)

@@ -141,3 +141,10 @@ def test_a_part_that_is_not_there_lists_those_that_are(tmp_path):
     torch.save({"state_dict": Net().state_dict(), "state_dict_ema": Net().state_dict()}, path)
     with pytest.raises(InputError, match="has no 'ema'; it has state_dict, state_dict_ema"):
         load_file(Net(), f"{path}#ema")
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.complex64])
+def test_numbers_that_are_no_weights_are_refused(kind):
+    state = Net(1).state_dict() | {"head.weight": torch.ones(5, 4, dtype=kind)}
+    with pytest.raises(InputError, match=f"head.weight holds {kind}, expected floating point"):
+        load_state(Net(2), state, "w.pth")
