@@ -98,7 +98,8 @@ _SMALL = {
 def _transformers() -> list[Member]:
     makers = {
         "ViT, transformers'": _saved("vit", 64, patch_size=8, **_SMALL),
-        "DeiT, transformers'": _saved("deit", 64, patch_size=8, **_SMALL),
+        "DeiT, transformers'": _saved("deit", 64, patch_size=8, **_SMALL,
+                                      architectures=["DeiTForImageClassification"]),
         "DINOv2, transformers'": _saved("dinov2", 56, patch_size=7, **_SMALL),
         "DINOv2, registers, transformers'": _saved(
             "dinov2_with_registers", 56, patch_size=7, num_register_tokens=4, **_SMALL

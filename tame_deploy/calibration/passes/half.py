@@ -8,9 +8,11 @@ precision changes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from tame_deploy.calibration.graph import Graph
@@ -25,11 +27,17 @@ QDQ_HALF_OPSET = 19
 LARGEST = 65504.0
 #: The least float16 of full precision.
 LEAST_SCALE = 2.0**-14
+#: Half of the least float16; what is smaller is rounded to zero.
+VANISHING = 2.0**-25
+#: Constants beyond this stand for «no bound», as where attention masks what it must not see.
+UNBOUNDED = 1e38
 
 _HALF_STAGES = ("backbone", "branches")
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 #: What needs float32 even between float16 neighbours: sums of many terms, and their ratios.
 _FULL_OPERATIONS = frozenset({"LayerNormalization", "Softmax", "InstanceNormalization"})
+#: What takes a small constant to keep a divisor from zero, which is zero itself in float16.
+_TAKES_EPSILON = frozenset({"Max", "Clip", "Add"})
 #: Inputs that must be float32 whatever the first one is.
 _FULL_INPUTS = {"Resize": (1, 2)}
 
@@ -87,6 +95,8 @@ class _Halving:
         for place, name in enumerate(node.input):
             if node.op_type in _PAIR and place == 1:
                 node.input[place] = self._scale(name)
+            elif half and node.op_type in _TAKES_EPSILON and self._vanishes(name):
+                node.input[place] = self._epsilon(name)
             elif self._is_float(name):
                 node.input[place] = self._as(name, half and place not in full_inputs)
         self.nodes.append(node)
@@ -112,6 +122,23 @@ class _Halving:
             self.made[name, True] = made
         return made
 
+    def _vanishes(self, name: str) -> bool:
+        """Whether a constant is one number above zero that float16 takes for zero."""
+        constant = self.graph.initializers.get(name)
+        if constant is None or constant.data_type != TensorProto.FLOAT:
+            return False
+        values = self.graph.weight(name)
+        return values.size == 1 and 0 < float(values.reshape(())) < VANISHING
+
+    def _epsilon(self, name: str) -> str:
+        """Return the least float16 of full precision in place of a smaller constant."""
+        made = f"{name}_epsilon_float16"
+        if made not in self.half_values:
+            values = np.full_like(self.graph.weight(name), LEAST_SCALE, dtype=np.float16)
+            self.constants.append(numpy_helper.from_array(values, made))
+            self.half_values.add(made)
+        return made
+
     def _is_float(self, name: str) -> bool:
         constant = self.graph.initializers.get(name)
         if constant is not None:
@@ -127,11 +154,16 @@ class _Halving:
         made = f"{name}_{'float16' if half else 'float32'}"
         self.made[name, half] = made
         if name in self.graph.initializers:
-            values = self.graph.weight(name).astype(np.float16)
-            self.constants.append(numpy_helper.from_array(values, made))
+            self.constants.append(numpy_helper.from_array(_halved(self.graph.weight(name)), made))
         else:
             self.nodes.append(_cast(name, made, half=half))
         return made
+
+
+def _halved(values: NDArray[Any]) -> NDArray[np.float16]:
+    """Return constants in float16; what stands for «no bound» becomes the largest there is."""
+    unbounded = np.isfinite(values) & (np.abs(values) > UNBOUNDED)
+    return np.where(unbounded, np.copysign(LARGEST, values), values).astype(np.float16)
 
 
 def _cast(source: str, target: str, *, half: bool) -> onnx.NodeProto:
@@ -147,7 +179,7 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
         if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
             item.i = TensorProto.FLOAT16
         if item.type == onnx.AttributeProto.TENSOR and item.t.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(item.t).astype(np.float16)
+            values = _halved(numpy_helper.to_array(item.t))
             item.t.CopyFrom(numpy_helper.from_array(values, item.t.name))
 
 
@@ -163,7 +195,8 @@ def _scan_weights(graph: Graph) -> None:
     for name in dict.fromkeys(_half_constants(graph)):
         if graph.initializers[name].data_type != TensorProto.FLOAT:
             continue
-        largest = float(np.abs(graph.weight(name)).max(initial=0))
+        values = np.abs(graph.weight(name))
+        largest = float(values[~(values > UNBOUNDED)].max(initial=0))
         if not largest <= LARGEST:  # NaN as well
             raise BuildError(
                 f"{name} reaches {largest:.4g}, more than float16 holds ({LARGEST:g}). "

@@ -176,19 +176,46 @@ def test_float16_stands_only_in_backbone_and_branches():
     assert len(casts) == 3  # pictures in, logits out, branch into the tail
 
 
+def with_nodes_behind_the_sum(nodes, **constants):
+    """Return the small graph with nodes that make "more" of "sum"."""
+    model = onnx.ModelProto()
+    model.CopyFrom(small_graph().model)
+    place = next(i for i, node in enumerate(model.graph.node) if node.output[0] == "relu3")
+    model.graph.node[place].input[0] = "more"
+    for offset, (kind, inputs, output) in enumerate(nodes):
+        made = onnx.helper.make_node(kind, inputs, [output], f"backbone/{output}")
+        model.graph.node.insert(place + offset, made)
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    return Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+
+
 def test_zeros_of_a_shape_are_float16_among_float16():
     """As where Swin rolls its windows: a ConstantOfShape that names no value makes float32."""
-    graph = small_graph()
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    place = next(i for i, node in enumerate(model.graph.node) if node.output[0] == "relu3")
-    zeros = onnx.helper.make_node("ConstantOfShape", ["like"], ["zeros"], "backbone/zeros")
-    shape = onnx.helper.make_node("Shape", ["sum"], ["like"], "shape/like")
-    added = onnx.helper.make_node("Add", ["sum", "zeros"], ["sum_and_zeros"], "backbone/added")
-    model.graph.node[place].input[0] = "sum_and_zeros"
-    for offset, node in enumerate((shape, zeros, added)):
-        model.graph.node.insert(place + offset, node)
-    graph = Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    graph = with_nodes_behind_the_sum([
+        ("Shape", ["sum"], "like"),
+        ("ConstantOfShape", ["like"], "zeros"),
+        ("Add", ["sum", "zeros"], "more"),
+    ])  # fmt: skip
+    assert max(errors(halve(graph), graph, pictures())) < 1e-5
+
+
+def test_what_keeps_a_divisor_from_zero_does_so_in_float16():
+    """As in the cosine attention of Swin v2: a token of zeros has a length of zero."""
+    graph = with_nodes_behind_the_sum([
+        ("Sub", ["sum", "sum"], "nothing"),
+        ("Max", ["nothing", "epsilon"], "length"),
+        ("Div", ["nothing", "length"], "still_nothing"),
+        ("Add", ["sum", "still_nothing"], "more"),
+    ], epsilon=1e-12)  # fmt: skip
+    assert max(errors(halve(graph), graph, pictures())) < 1e-5
+
+
+def test_what_stands_for_no_bound_is_the_largest_float16():
+    """As where attention masks what it must not see with the least float32."""
+    graph = with_nodes_behind_the_sum(
+        [("Max", ["sum", "least"], "more")], least=np.finfo(np.float32).min
+    )
     assert max(errors(halve(graph), graph, pictures())) < 1e-5
 
 
