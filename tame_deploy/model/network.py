@@ -215,8 +215,9 @@ def check_channels(backbone: Backbone) -> None:
             backbone.module(backbone.example)
     # A foreign module may raise anything on channels that it does not take.
     except Exception:
+        channels = "one channel" if stem.in_channels == 1 else f"{stem.in_channels} channels"
         raise InputError(
-            f"{backbone.name} takes pictures of {stem.in_channels} channels, and the means are of "
+            f"{backbone.name} takes pictures of {channels}, and the means are of "
             f"{declared}; expected one mean and one standard deviation a channel, declared by an "
             "attribute of the model, --preprocessing FILE or options (docs/models.md)"
         ) from None

@@ -101,6 +101,8 @@ class PictureTensors(Dataset[tuple[Tensor, int, list[tuple[int, str]]]]):
                 name = self.pictures.name(index)
                 reason = str(error)
                 problems.append((index, reason if name in reason else f"{name}: {reason}"))
+        if len(problems) == 1:
+            raise InputError(f"the only picture cannot be read: {problems[0][1]}")
         raise InputError(
             f"{len(problems)} pictures in a row cannot be read, the first: {problems[0][1]}"
         )

@@ -159,7 +159,7 @@ def test_layers_takes_the_channels_that_nobody_declared(tmp_path):
     (tmp_path / "net.py").write_text(SOURCE.replace("Block(3)", "Block(1)"))
     asked = ("layers", "net.py:build", "--image-size", 32)
     refused = run_here(*asked, cwd=tmp_path, expect=1).stderr
-    assert "takes pictures of 1 channels, and the means are of 3; expected one mean" in refused
+    assert "takes pictures of one channel, and the means are of 3; expected one mean" in refused
     assert "first" in run_here(*asked, "--mean", 0.5, "--std", 0.2, cwd=tmp_path).stdout
 
 
