@@ -214,3 +214,13 @@ def test_answers_that_are_no_logits_of_a_batch_are_one_line(answer, message):
     backbone = Backbone("odd", Odd(answer).eval(), image, None, WeightsSource("test"))
     with pytest.raises(InputError, match=message):
         build_network(backbone, HeadRequest("random"), ["conv"])
+
+
+def test_channels_are_not_blamed_for_a_size():
+    """The first convolution takes what was made of the picture, which has channels of its own."""
+    layers = [nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3), nn.Flatten(), nn.Linear(9, 5)]
+    module = nn.Sequential(*layers).eval()
+    backbone = Backbone("odd", module, ImageSpec(16, 16, 16), None, WeightsSource("test"))
+    with pytest.raises(InputError, match="the backbone fails on a 16x16 picture: mat1 and mat2"):
+        build_network(backbone, HeadRequest("random"), ["1"])
+    assert not module[1]._forward_pre_hooks
