@@ -99,9 +99,9 @@ def _apart(place: int, photographs: Path, cores: SimpleQueue[int]) -> dict[str, 
 
 def tried(member: Member, photographs: Path) -> dict[str, Any]:
     """Return what one member came to; the first thing that fails is `refused`, with its stage."""
-    os.environ["TAME_DEPLOY_CACHE"] = tempfile.mkdtemp()
     row: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["TAME_DEPLOY_CACHE"] = os.path.join(folder, "cache")
         for stage, step in stages(member, photographs, Path(folder)):
             try:
                 row |= step()

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from tame_deploy.artifact.types import HeadConfig
 from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
-from tame_deploy.model.features import as_map
+from tame_deploy.model.features import as_map, run_backbone
 from tame_deploy.model.geometry import FeatureMap, first_tensor
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.layer_proposal import list_feature_maps
+from tame_deploy.model.outputs import read_logits
 
 __all__ = ["ClassActivation", "find_class_activation"]
 
@@ -55,7 +56,8 @@ def find_class_activation(backbone: Backbone) -> ClassActivation:
     Of one logit it has two classes: what speaks for the logit, and the same with the other sign.
 
     Raises:
-        InputError: if the network does not end in global average pooling and one linear layer.
+        InputError: if the network fails on two pictures of its size, or does not end in global
+            average pooling and one linear layer.
     """
     shape = (_PICTURES, *backbone.example.shape[1:])
     pictures = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -106,7 +108,7 @@ def _watched(module: nn.Module, pictures: Tensor) -> tuple[dict[str, _Call], Ten
         part.register_forward_hook(watch(name)) for name, part in module.named_modules() if name
     ]
     try:
-        logits = module(pictures)
+        logits = read_logits(run_backbone(module, pictures))
     finally:
         for handle in handles:
             handle.remove()

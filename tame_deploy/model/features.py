@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.errors import InputError
@@ -19,7 +20,7 @@ from tame_deploy.model.geometry import (
     describe,
     observing,
 )
-from tame_deploy.model.outputs import read_layer, read_logits
+from tame_deploy.model.outputs import find_logits, read_layer, read_logits
 
 __all__ = ["FeatureTap", "as_map", "probe_layers", "run_backbone", "unwrapped"]
 
@@ -100,33 +101,64 @@ def _recording(backbone: nn.Module, layers: Sequence[str], found: dict[str, Any]
 
 
 def _node_extractor(backbone: nn.Module, layers: list[str]) -> nn.Module:
-    from torchvision.models.feature_extraction import (
-        create_feature_extractor,
-        get_graph_node_names,
-    )
+    from torchvision.models.feature_extraction import create_feature_extractor
 
     modules = [name for name, _ in backbone.named_modules() if name]
-    try:
-        nodes = get_graph_node_names(backbone)[1]
+    names: dict[fx.Node, str] = {}
+    returned: Any = None
     # torch.fx fails in as many ways as there are models; all mean that only modules can be named.
-    except Exception:
-        nodes = []
-    known = set(nodes) | set(modules)
+    with suppress(Exception):
+        names, returned = _trace(backbone)
+    known = {*names.values(), *modules}
     for layer in layers:
         if layer not in known:
             near = difflib.get_close_matches(layer, sorted(known), 3, 0.5)
             hint = f"Nearest: {', '.join(near)}" if near else "See: tame-deploy layers MODEL"
             raise InputError(f"the backbone has no layer {layer!r}. {hint}")
-    if not nodes:
-        raise InputError(
-            "torch.fx cannot trace this backbone, so every layer must be a module; "
-            "list them: tame-deploy layers MODEL"
-        )
+    refusal = InputError(
+        "torch.fx cannot trace this backbone, so every layer must be a module; "
+        "list them: tame-deploy layers MODEL"
+    )
+    if not names:
+        raise refusal
+    logits = find_logits(returned, fx.Node)
     named = {layer: str(index) for index, layer in enumerate(layers)}
-    extractor: nn.Module = create_feature_extractor(backbone, {**named, nodes[-1]: "logits"})
+    try:
+        extractor: nn.Module = create_feature_extractor(
+            backbone, {**named, names[logits]: "logits"}
+        )
+    # It traces training as well, where there may be other nodes.
+    except Exception:
+        raise refusal from None
     for hook in backbone._forward_pre_hooks.values():  # such as one that turns RGB into BGR
         extractor.register_forward_pre_hook(hook)
     return extractor
+
+
+def _trace(backbone: nn.Module) -> tuple[dict[fx.Node, str], Any]:
+    """Return torchvision's names of a backbone's nodes, and which nodes the backbone returns.
+
+    The last node that is computed need not be the logits: an auxiliary head may come after them.
+    """
+    import torchvision
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    # As create_feature_extractor traces, which is to know the same names.
+    parts = [one for one in vars(torchvision.ops).values() if isinstance(one, type)]
+    tracer = NodePathTracer(
+        autowrap_modules=(math, torchvision.ops),
+        leaf_modules=[part for part in parts if issubclass(part, nn.Module)],
+    )
+    was_training = backbone.training
+    try:
+        graph = tracer.trace(backbone.eval())
+    finally:
+        backbone.train(was_training)
+    returned: Any = next(node for node in graph.nodes if node.op == "output").args[0]
+    if isinstance(returned, fx.Node) and isinstance(returned.target, type):
+        # A named tuple or a dataclass, which torch.fx takes for a call that makes one.
+        returned = returned.target(*returned.args, **returned.kwargs)
+    return dict(tracer.node_to_qualname), returned
 
 
 def as_map(output: Tensor, feature: FeatureMap, tokens: TokenUse) -> Tensor:

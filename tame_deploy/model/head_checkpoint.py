@@ -86,8 +86,9 @@ def read_head(
     """
     path = Path(path)
     loaded, metadata = load_checkpoint(path)
-    prefix, state = _strip_prefix(find_tensors(loaded, path), path)
     config, described = _read_metadata(metadata, path)
+    branches = config is None or config.branch == "attention"
+    prefix, state = _strip_prefix(find_tensors(loaded, path), path, branches=branches)
     if config is None:
         described = _read_hyper_parameters(loaded, prefix, variant, path)
     for option, asked in (("variant", variant), ("tokens", tokens)):
@@ -106,10 +107,13 @@ def read_head(
     )
 
 
-def _strip_prefix(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Tensor]]:
+def _strip_prefix(
+    tensors: Mapping[str, Tensor], path: Path, *, branches: bool
+) -> tuple[str, dict[str, Tensor]]:
     """Return what the head's names begin with, and its tensors without that."""
+    needed = ("fuser.weight", "convs.0.weight") if branches else ("fuser.weight",)
     for prefix in sorted(HEAD_PREFIXES, key=len, reverse=True):
-        if f"{prefix}fuser.weight" in tensors and f"{prefix}convs.0.weight" in tensors:
+        if all(f"{prefix}{name}" in tensors for name in needed):
             parts = tuple(f"{prefix}{part}." for part in ("convs", "bns", "fuser"))
             return prefix, {
                 name.removeprefix(prefix): tensor
@@ -133,7 +137,9 @@ def _read_metadata(metadata: Mapping[str, str], path: Path) -> tuple[HeadConfig 
         raw = json.loads(metadata[METADATA_KEY])
         channels = tuple(int(count) for count in raw["channels"])
         switches = {k: raw[k] for k in ("width", "batch_norm", "skip", "activation", "tokens")}
-        config = HeadConfig(channels, int(raw["classes"]), **switches)
+        # Files from before there were heads without branches do not say which they have.
+        branch = raw.get("branch", "attention")
+        config = HeadConfig(channels, int(raw["classes"]), **switches, branch=branch)
         layers = tuple(str(layer) for layer in raw["layers"])
         return config, _Described(config.variant, config.tokens, str(raw["backbone"]), layers)
     except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:

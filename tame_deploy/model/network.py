@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -210,17 +211,24 @@ def check_channels(backbone: Backbone) -> None:
     declared = backbone.image.channels
     if stem is None or stem.in_channels == declared:
         return
+    given: list[Any] = []
+    handle = stem.register_forward_pre_hook(lambda _stem, inputs: given.extend(inputs))
     try:
         with torch.no_grad():
             backbone.module(backbone.example)
     # A foreign module may raise anything on channels that it does not take.
     except Exception:
+        # What was made of the picture before, such as its quarters, has channels of its own.
+        if not any(isinstance(one, Tensor) and one.shape[1:2] == (declared,) for one in given):
+            return  # the cause is another one, and whoever runs the backbone next tells it
         channels = "one channel" if stem.in_channels == 1 else f"{stem.in_channels} channels"
         raise InputError(
             f"{backbone.name} takes pictures of {channels}, and the means are of "
             f"{declared}; expected one mean and one standard deviation a channel, declared by an "
             "attribute of the model, --preprocessing FILE or options (docs/models.md)"
         ) from None
+    finally:
+        handle.remove()
 
 
 def _check_labels(backbone: Backbone, classes: int) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 
-__all__ = ["give_logits_only", "noting_choice", "read_layer", "read_logits"]
+__all__ = ["find_logits", "give_logits_only", "noting_choice", "read_layer", "read_logits"]
 
 log = logging.getLogger(__name__)
+
+_Kind = TypeVar("_Kind")
 
 
 def read_logits(output: Any) -> Tensor:
@@ -25,10 +27,23 @@ def read_logits(output: Any) -> Tensor:
     Raises:
         InputError: if there is none of these.
     """
-    if isinstance(output, Tensor):
+    return find_logits(output, Tensor)
+
+
+def find_logits(output: Any, kind: type[_Kind]) -> _Kind:
+    """Return the logits in what a classifier returned, be it tensors or what stands for them.
+
+    Args:
+        output: what it returned.
+        kind: what stands for a tensor, such as a node of a traced graph.
+
+    Raises:
+        InputError: if nothing in it is what `read_logits` takes for logits.
+    """
+    if isinstance(output, kind):
         return output
     if isinstance(output, Mapping):
-        tensors = {key: value for key, value in output.items() if isinstance(value, Tensor)}
+        tensors = {key: value for key, value in output.items() if isinstance(value, kind)}
         if "logits" in tensors:
             return tensors["logits"]
         if len(tensors) == 1:
@@ -38,11 +53,11 @@ def read_logits(output: Any) -> Tensor:
             "expected an entry named logits, or one tensor alone"
         )
     logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
+    if isinstance(logits, kind):
         return logits
     if isinstance(output, (tuple, list)):
         for item in output:
-            if isinstance(item, Tensor):
+            if isinstance(item, kind):
                 return item
     raise InputError(
         f"the backbone returns {_described(output)}; expected logits: a tensor, a tuple that "

@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -27,7 +28,14 @@ from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.picture.preprocess import prepared_levels
 from tame_deploy.training.recipe import DataConfig, Recipe
 
-__all__ = ["Batch", "EpochBatches", "PictureTensors", "make_loader", "open_training_data"]
+__all__ = [
+    "Batch",
+    "EpochBatches",
+    "PictureTensors",
+    "make_loader",
+    "open_training_data",
+    "plain_errors",
+]
 
 #: After this many unreadable pictures in a row nothing is looked for any further.
 _PATIENCE = 20
@@ -170,6 +178,20 @@ def make_loader(
         worker_init_fn=_ignore_interrupts,
     )
     return loader
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn an error of a loader's process, which comes with a traceback, back into its one line.
+
+    Raises:
+        InputError: as it was raised where the picture was read.
+    """
+    try:
+        yield
+    except InputError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix("tame_deploy.errors.InputError: ")) from error
 
 
 def _ignore_interrupts(_worker: int) -> None:

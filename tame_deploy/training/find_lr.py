@@ -22,6 +22,7 @@ from tame_deploy.training.data import (
     PictureTensors,
     make_loader,
     open_training_data,
+    plain_errors,
 )
 from tame_deploy.training.device import deferred_interrupt, flushed_denormals, open_fabric
 from tame_deploy.training.optimizer import make_optimizer
@@ -115,7 +116,7 @@ def find_lr(
             f"a range test of {count} steps says nothing; expected at least 50 (--steps)"
         )
     rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
-    with flushed_denormals():
+    with plain_errors(), flushed_denormals():
         losses = _raise_rate(fabric, recipe, network, training, rates, advance)
     return _judge(rates, losses, count)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from tame_deploy.errors import InputError, TrainingError
+from tame_deploy.errors import TrainingError
 from tame_deploy.model.backbones import Backbone, BackboneRequest, Preprocessing, load_backbone
 from tame_deploy.model.download import Progress
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
 from tame_deploy.model.soundness import check_sound
 from tame_deploy.model.task import task_note
 from tame_deploy.training.checkpoints import RunFolder
-from tame_deploy.training.data import PictureTensors, open_training_data
+from tame_deploy.training.data import PictureTensors, open_training_data, plain_errors
 from tame_deploy.training.device import flushed_denormals, open_fabric
 from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.loop import run_training
@@ -173,11 +173,8 @@ def report_backbone(backbone: Backbone, report: Callable[[str], None]) -> None:
 def _explained_failures(folder: RunFolder) -> Iterator[None]:
     """Turn what ends a run into one line that says how to go on."""
     try:
-        yield
-    except InputError as error:
-        # A loader's process wraps the error's text into its own traceback.
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(last.removeprefix("tame_deploy.errors.InputError: ")) from error
+        with plain_errors():
+            yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {folder.how_to_resume()}") from None
     except torch.OutOfMemoryError as error:

@@ -317,6 +317,15 @@ def test_the_range_test_suggests_a_rate_below_the_one_that_bursts(tmp_path):
     assert found.draw(tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_a_range_test_whose_pictures_cannot_be_read_is_told_in_one_line(monkeypatch):
+    def failing(*_):
+        raise InputError("Caught InputError in worker\ntame_deploy.errors.InputError: 20 in a row")
+
+    monkeypatch.setattr("tame_deploy.training.find_lr._raise_rate", failing)
+    with pytest.raises(InputError, match="^20 in a row$"):
+        find_lr(recipe(), steps=50)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"lowest": 1, "highest": 0.1}, "found rates 1 to 0.1"), ({"steps": 5}, "of 5 steps says")],

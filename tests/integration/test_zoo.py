@@ -5,6 +5,8 @@ benchmarks/zoo.py does more, to more and larger ones, in an hour or so.
 
 from __future__ import annotations
 
+import runpy
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,14 @@ def test_timms_families_give_what_pytorch_gives(name, tmp_path):
 
 def test_unusual_modules_in_half_precision_give_what_pytorch_gives(tmp_path):
     exported_and_compared(f"{__name__}:unusual_in_half", tmp_path, size=(32, 32))
+
+
+def test_a_member_of_the_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(str(benchmarks))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TAME_DEPLOY_CACHE", "put back after the test")
+    tried = runpy.run_path(str(benchmarks / "zoo.py"))["tried"]
+    monkeypatch.setitem(tried.__globals__, "stages", lambda *_: [])
+    assert tried(None, tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []

@@ -207,6 +207,8 @@ def _scan_weights(graph: Graph) -> None:
 def check_activations_fit_half(ranges: Mapping[str, Range]) -> None:
     """Refuse activations that float16 cannot hold: they would become infinite on the way.
 
+    What stands for «no bound», as where a mask was laid on, does not count.
+
     Args:
         ranges: the least and the largest value that each activation was seen to take.
 
@@ -214,9 +216,10 @@ def check_activations_fit_half(ranges: Mapping[str, Range]) -> None:
         BuildError: if one reaches more than the largest float16.
     """
     for name, (low, high) in ranges.items():
-        if max(-low, high) > LARGEST:
+        largest = max((abs(end) for end in (low, high) if abs(end) <= UNBOUNDED), default=0.0)
+        if largest > LARGEST:
             raise BuildError(
-                f"the activation {name} reaches {max(-low, high):.4g}, more than float16 holds "
+                f"the activation {name} reaches {largest:.4g}, more than float16 holds "
                 f"({LARGEST:g}). Keep fp32, or use --precision int8"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import importlib.util
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.errors import InputError
@@ -27,7 +29,7 @@ __all__ = ["load_callable"]
 
 
 def load_callable(request: BackboneRequest) -> Loaded:
-    """Return the module that a callable builds, unwrapped.
+    """Return the module that a callable builds, or that a name stands for, unwrapped.
 
     Raises:
         InputError: if it cannot be imported or built, or what it gives, declares or is loaded with
@@ -36,15 +38,11 @@ def load_callable(request: BackboneRequest) -> Loaded:
     where, _, attribute = request.name.rpartition(":")
     # A file's place is no part of what the model is.
     name = f"{Path(where).name}:{attribute}" if where.endswith(".py") else request.name
-    build = _find(where, attribute, request.name)
-    arguments = {} if request.classes is None else {"num_classes": request.classes}
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(request.seed)
-            built = build(**arguments)
-    # It is the user's code, which may raise anything.
-    except Exception as error:
-        raise InputError(f"cannot build backbone {request.name}: {first_line(error)}") from error
+    with torch.random.fork_rng():
+        torch.manual_seed(request.seed)  # the file itself may build the network
+        found = _find(where, attribute, request.name)
+        torch.manual_seed(request.seed)
+        built = _built(found, request)
     module = plain_module(built, request.name)
     give_logits_only(module)
     notes: tuple[str, ...] = ()
@@ -56,7 +54,7 @@ def load_callable(request: BackboneRequest) -> Loaded:
         source, notes = load_file(module, request.weights)
     declared, transform = NOTHING_SAID, None
     if request.preprocessing is None:
-        declared, transform = read_declaration(module, build, request.name)
+        declared, transform = read_declaration((module, built, found), request.name)
     return Loaded(
         name=name,
         module=module,
@@ -65,6 +63,17 @@ def load_callable(request: BackboneRequest) -> Loaded:
         transform=transform,
         notes=notes,
     )
+
+
+def _built(found: Any, request: BackboneRequest) -> Any:
+    """Return what a callable gives; of a network that is there already, a copy."""
+    arguments = {} if request.classes is None else {"num_classes": request.classes}
+    try:
+        # What is done to a backbone must not be done to what the user's code holds.
+        return copy.deepcopy(found) if isinstance(found, nn.Module) else found(**arguments)
+    # It is the user's code, which may raise anything.
+    except Exception as error:
+        raise InputError(f"cannot build backbone {request.name}: {first_line(error)}") from error
 
 
 def _find(where: str, attribute: str, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast, get_args
 
@@ -14,7 +14,7 @@ from torch import nn
 from tame_deploy.artifact.decoding import TOML, decode
 from tame_deploy.artifact.types import ImageSpec, Interpolation
 from tame_deploy.errors import InputError
-from tame_deploy.model.backbones.backbone import Transform
+from tame_deploy.model.backbones.backbone import Transform, first_line
 from tame_deploy.model.backbones.preprocessing import Preprocessing, declared_by
 
 __all__ = [
@@ -32,35 +32,47 @@ ATTRIBUTES = ("image_spec", "preprocessing", "transforms", "pretrained_cfg", "de
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def read_declaration(
-    module: nn.Module, build: Any, name: str
-) -> tuple[Preprocessing, Transform | None]:
-    """Return what a module, or the callable that built it, declares, and its own transform if any.
+def read_declaration(owners: Sequence[Any], name: str) -> tuple[Preprocessing, Transform | None]:
+    """Return what a network declares of its preprocessing, and its own transform if any.
+
+    Args:
+        owners: what may declare it, in this order: the module, wrappers around it, and the
+            callable that built it.
+        name: the backbone's, for messages.
 
     Raises:
         InputError: if something is declared that cannot be understood.
     """
-    for owner in (module, build):
+    for owner in owners:
         for attribute in ATTRIBUTES:
             declared = getattr(owner, attribute, None)
             # A method of such a name prepares pictures, but does not say how.
-            if not declared or inspect.isroutine(declared) or _is_part(owner, declared):
+            if not declared or inspect.isroutine(declared) or _is_part(owners, declared):
                 continue
             try:
                 return _understood(declared)
-            except InputError as error:
+            # What is declared may be of any form.
+            except Exception as error:
+                reason = error if isinstance(error, InputError) else _malformed(error)
                 raise InputError(
-                    f"{name} declares its preprocessing as {attribute}, {error}; see "
+                    f"{name} declares its preprocessing as {attribute}, {reason}; see "
                     "docs/models.md, or say it with --preprocessing FILE"
                 ) from None
     return Preprocessing(), None
 
 
-def _is_part(owner: Any, declared: Any) -> bool:
-    """Whether a module is a part of the network that happens to have such a name."""
-    parts = owner._modules.values() if isinstance(owner, nn.Module) else ()
+def _malformed(error: Exception) -> str:
+    return f"which cannot be read ({first_line(error):.100})"
+
+
+def _is_part(owners: Sequence[Any], declared: Any) -> bool:
+    """Whether a module is a part of the network that happens to have such a name.
+
+    A wrapper may give its network's parts for its own, so all owners are asked.
+    """
+    modules = [owner for owner in owners if isinstance(owner, nn.Module)]
     foreign = not type(declared).__module__.startswith("torchvision.transforms")
-    return foreign and any(declared is part for part in parts)
+    return foreign and any(declared is part for one in modules for part in one.children())
 
 
 def _understood(declared: Any) -> tuple[Preprocessing, Transform | None]:

@@ -16,10 +16,18 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones.backbone import file_source
 from tame_deploy.model.checkpoint import choose_part, is_averaged, load_checkpoint
 
-__all__ = ["Weights", "fit", "is_optional", "load_file", "load_state", "read_weights"]
+__all__ = [
+    "Weights",
+    "auxiliary_names",
+    "fit",
+    "is_optional",
+    "load_file",
+    "load_state",
+    "read_weights",
+]
 
-#: Parts that play no role when the network classifies, and which a file may lack.
-_OPTIONAL_STATE = ("AuxLogits.", "aux1.", "aux2.")
+#: How the names of auxiliary heads begin in googlenet and inception_v3.
+_AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 
 #: Names of these modules are left by wrappers wherever they were put: around all, or around parts.
 _WRAPPERS = frozenset(["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
@@ -78,11 +86,20 @@ def _chosen(path: str, chosen: str, others: Collection[str]) -> str:
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
     """Load weights into a module; return what was left out of them.
 
+    Auxiliary heads, which only training uses, may be missing or of other shapes.
+
     Raises:
         InputError: naming what does not fit.
     """
     expected = module.state_dict()
-    fitting, notes = fit(state, expected, source)
+    fitting, notes = fit(state, module, source)
+    auxiliary = auxiliary_names(module)
+    fitting = {
+        name: tensor
+        for name, tensor in fitting.items()
+        if not name.startswith(auxiliary)
+        or (name in expected and tensor.shape == expected[name].shape)
+    }
     misfits = [
         f"{name} is {list(fitting[name].shape)}, expected {list(expected[name].shape)}"
         for name in expected
@@ -95,12 +112,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> t
         and expected[name].is_floating_point()
         and not fitting[name].is_floating_point()
     ]
-    loadable = OrderedDict(
-        (name, tensor)
-        for name, tensor in fitting.items()
-        if name in expected or not name.startswith(_OPTIONAL_STATE)
-    )
-    missing = [name for name in expected if name not in loadable and not is_optional(name)]
+    loadable = OrderedDict(fitting)
+    missing = [n for n in expected if n not in loadable and not is_optional(n, auxiliary)]
     unknown = [name for name in loadable if name not in expected]
     problems = [
         f"{what} {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
@@ -120,18 +133,31 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> t
     return notes
 
 
-def is_optional(name: str) -> bool:
-    """Whether a file may lack a name of the module."""
-    return name.endswith("num_batches_tracked") or name.startswith(_OPTIONAL_STATE)
+def auxiliary_names(module: nn.Module) -> tuple[str, ...]:
+    """Return how names begin that play no role when the module classifies.
+
+    Only modules that say `aux_logits` have auxiliary heads; in others, a part of such a name is
+    like any other. What a module has no part for is left out of a file all the same.
+    """
+    if isinstance(getattr(module, "aux_logits", None), bool):
+        return _AUXILIARY_HEADS
+    return tuple(head for head in _AUXILIARY_HEADS if not hasattr(module, head.rstrip(".")))
+
+
+def is_optional(name: str, auxiliary: tuple[str, ...]) -> bool:
+    """Whether a file may lack a name of the module, of which some begin as auxiliary heads do."""
+    return name.endswith("num_batches_tracked") or name.startswith(auxiliary)
 
 
 def fit(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str = ""
+    state: Mapping[str, Tensor], module: nn.Module, source: str = ""
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return a state dict under the names that a module expects, and notes of what was left out.
 
     What wrappers put before or between names goes; so does any prefix under which most names fit.
     """
+    expected = module.state_dict()
+    auxiliary = auxiliary_names(module)
     known = dict(_unwrapped(state, expected))
     prefixes = _prefixes(known, expected)
     added = _prefixes(expected, known)
@@ -148,7 +174,7 @@ def fit(
         for name, tensor in known.items()
         if name.startswith(chosen)
     }
-    whole = all(name in inside or is_optional(name) for name in expected)
+    whole = all(name in inside or is_optional(name, auxiliary) for name in expected)
     beside = [name for name in known if not name.startswith(chosen)]
     if not chosen and whole:
         beside = [n for n in known if n not in expected and _BESIDE.search(n.partition(".")[0])]

@@ -18,7 +18,13 @@ from tame_deploy.model.backbones.backbone import Loaded, first_line, random_sour
 from tame_deploy.model.backbones.declared import declared_by_torchvision
 from tame_deploy.model.backbones.preprocessing import Preprocessing
 from tame_deploy.model.backbones.request import BackboneRequest
-from tame_deploy.model.backbones.state_dict import fit, is_optional, load_state, read_weights
+from tame_deploy.model.backbones.state_dict import (
+    auxiliary_names,
+    fit,
+    is_optional,
+    load_state,
+    read_weights,
+)
 from tame_deploy.model.checkpoint import read_state
 from tame_deploy.model.download import Progress
 from tame_deploy.model.pretrained import fetch_torchvision
@@ -140,7 +146,8 @@ def _fitted_module(
     arguments = _input_transform(request)
     module = _build(request, own, **arguments)
     expected = module.state_dict()
-    cleaned, _ = fit(state, expected)
+    cleaned, _ = fit(state, module)
+    auxiliary = auxiliary_names(module)
     counts = {
         tensor.shape[0]
         for name, tensor in cleaned.items()
@@ -149,7 +156,7 @@ def _fitted_module(
         and tensor.ndim == expected[name].ndim
         and tensor.shape[0] != expected[name].shape[0]
         and tensor.shape[1:] == expected[name].shape[1:]
-        and not is_optional(name)
+        and not is_optional(name, auxiliary)
     }
     if request.classes is None and len(counts) == 1:
         module = _build(replace(request, classes=counts.pop()), own, **arguments)

@@ -9,7 +9,7 @@ from tame_deploy.calibration.graph import Graph
 from tame_deploy.calibration.observing.ranges import ranges_of
 from tame_deploy.calibration.passes.bias_correction import bias_shifts, correct_biases
 from tame_deploy.calibration.passes.equalization import ChannelGroups, equalize
-from tame_deploy.calibration.passes.half import at_least_opset, halve
+from tame_deploy.calibration.passes.half import at_least_opset, check_activations_fit_half, halve
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.errors import BuildError
 from tests.unit.calibration.graphs import optimised, pictures, run_model, small_graph, watch
@@ -217,6 +217,13 @@ def test_what_stands_for_no_bound_is_the_largest_float16():
         [("Max", ["sum", "least"], "more")], least=np.finfo(np.float32).min
     )
     assert max(errors(halve(graph), graph, pictures())) < 1e-5
+
+
+def test_activations_that_stand_for_no_bound_do_not_count():
+    masked = float(np.finfo(np.float32).min)
+    check_activations_fit_half({"masked": (masked, 5.0)})
+    with pytest.raises(BuildError, match="activation too_large reaches 1e[+]05, more than float16"):
+        check_activations_fit_half({"masked": (masked, 5.0), "too_large": (masked, 1e5)})
 
 
 def test_a_weight_that_float16_cannot_hold_is_named():

@@ -140,3 +140,24 @@ def test_a_classifier_is_found_before_the_probabilities_that_end_a_network(end, 
     network = build_network(backbone, HeadRequest("cam"))
     with torch.no_grad():
         torch.testing.assert_close(network(pictures())[1], plain(pictures())[1])
+
+
+class Returning(nn.Module):
+    """A network that returns more than its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = pooling(nn.Linear(8, 5))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return self.net(images), 0
+
+
+def test_logits_are_read_as_of_any_other_head():
+    assert build_network(backbone_of(Returning()), HeadRequest("cam")).tap.layers == ["net.3"]
+
+
+def test_a_network_that_fails_on_its_pictures_is_told_in_one_line():
+    module = nn.Sequential(*features(), nn.Flatten(), nn.Linear(7, 5))
+    with pytest.raises(InputError, match="the backbone fails on 2 32x32 pictures: mat1 and mat2"):
+        build_network(backbone_of(module), HeadRequest("cam"))

@@ -1,5 +1,7 @@
 """Layers of any backbone, tapped; and what they give out, as maps."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 import torchvision
@@ -12,6 +14,7 @@ from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers
 from tame_deploy.model.geometry import FeatureMap
 from tame_deploy.model.network import HeadRequest, build_network
+from tame_deploy.model.outputs import read_logits
 from tests.conftest import TinyNet
 
 PICTURE = torch.zeros(1, 3, 64, 64)
@@ -48,6 +51,37 @@ def test_graph_nodes_that_are_no_modules():
         logits, outputs = tap(PICTURE)
         assert torch.allclose(logits, net(PICTURE))
     assert [o.shape[1] for o in outputs] == [256, 512]
+
+
+class WithAuxiliary(nn.Module):
+    """Its auxiliary head is computed last, behind a sum that is no module."""
+
+    def __init__(self, returned):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.classifier, self.auxiliary = nn.Linear(4, 5), nn.Linear(4, 5)
+        self.returned = returned
+
+    def forward(self, images):
+        features = torch.add(self.first(images), self.second(images)).mean((2, 3))
+        return self.returned(self.classifier(features), self.auxiliary(features))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda logits, other: (logits, other),
+        lambda logits, other: {"auxiliary": other, "logits": logits},
+        lambda logits, other: namedtuple("Output", ["other", "logits"])(other, logits),
+        lambda logits, other: logits + 0 * other,
+    ],
+    ids=["tuple", "mapping", "named tuple", "tensor"],
+)
+def test_beside_graph_nodes_the_logits_are_those_that_the_network_returns(returned):
+    net = WithAuxiliary(returned).eval()
+    logits, (layer,) = FeatureTap(net, ["add"])(PICTURE)
+    assert torch.equal(logits, read_logits(net(PICTURE)))
+    assert torch.equal(net.classifier(layer.mean((2, 3))), logits)
 
 
 def test_the_transformer_node_of_the_paper_is_the_first_norm():
@@ -180,3 +214,13 @@ def test_answers_that_are_no_logits_of_a_batch_are_one_line(answer, message):
     backbone = Backbone("odd", Odd(answer).eval(), image, None, WeightsSource("test"))
     with pytest.raises(InputError, match=message):
         build_network(backbone, HeadRequest("random"), ["conv"])
+
+
+def test_channels_are_not_blamed_for_a_size():
+    """The first convolution takes what was made of the picture, which has channels of its own."""
+    layers = [nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3), nn.Flatten(), nn.Linear(9, 5)]
+    module = nn.Sequential(*layers).eval()
+    backbone = Backbone("odd", module, ImageSpec(16, 16, 16), None, WeightsSource("test"))
+    with pytest.raises(InputError, match="the backbone fails on a 16x16 picture: mat1 and mat2"):
+        build_network(backbone, HeadRequest("random"), ["1"])
+    assert not module[1]._forward_pre_hooks

@@ -298,6 +298,27 @@ def test_metadata_that_contradicts_the_weights(tmp_path, change, message):
         read_head(path)
 
 
+def test_a_head_without_branches_is_read_again(tmp_path):
+    config = HeadConfig((4,), 7, batch_norm=False, skip=False, branch="identity")
+    head = random_head(config)
+    path = write_head(HeadCheckpoint(head, "x", ("a",)), tmp_path / "h.safetensors")
+    found = read_head(path)
+    assert found.head.config == config
+    assert same_state(found.head, head)
+    with pytest.raises(InputError, match="holds a head of --variant cam, not tame"):
+        read_head(path, variant="tame")
+
+
+def test_a_file_that_does_not_say_which_branches_has_attention(tmp_path):
+    path = write_head(HeadCheckpoint(head_of(), "x", ("a", "b")), tmp_path / "h.safetensors")
+    with safetensors.safe_open(path, "pt") as opened:
+        described = json.loads(opened.metadata()[METADATA_KEY])
+    assert described.pop("branch") == "attention"
+    metadata = {METADATA_KEY: json.dumps(described)}
+    safetensors.torch.save_file(head_of().state_dict(), path, metadata)
+    assert read_head(path).head.config == head_of().config
+
+
 def test_writing_never_replaces_unasked(tmp_path):
     checkpoint = HeadCheckpoint(head_of(), "x", ("a", "b"))
     path = write_head(checkpoint, tmp_path / "h.safetensors")

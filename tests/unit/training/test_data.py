@@ -12,7 +12,7 @@ from PIL import Image
 from tame_deploy.artifact.types import ImageSpec
 from tame_deploy.data.labelled import DrawnPictures, FilePictures
 from tame_deploy.errors import InputError
-from tame_deploy.training.data import EpochBatches, PictureTensors, make_loader
+from tame_deploy.training.data import EpochBatches, PictureTensors, make_loader, plain_errors
 
 SMALL = ImageSpec(height=24, width=24, resize=32)
 
@@ -93,3 +93,11 @@ def test_nothing_but_unreadable_pictures_is_an_error(tmp_path):
     dataset = PictureTensors(pictures_in(tmp_path, 3, broken={0, 1, 2}), SMALL, 0)
     with pytest.raises(InputError, match="3 pictures in a row cannot be read, the first: .*1.png"):
         dataset[(0, 1)]
+
+
+def test_an_error_of_a_loaders_process_is_one_line(tmp_path):
+    dataset = PictureTensors(pictures_in(tmp_path, 2, broken={0, 1}), SMALL, 0)
+    loader = make_loader(dataset, EpochBatches(2, 2, shuffle=False), workers=1)
+    expected = "^2 pictures in a row cannot be read, the first: .*0.png is not a picture[^\n]*$"
+    with pytest.raises(InputError, match=expected), plain_errors():
+        next(iter(loader))

@@ -35,6 +35,13 @@ def half():
 def scripted():
     return torch.jit.trace(nn.Conv2d(3, 3, 3), torch.zeros(1, 3, 9, 9))
 
+def declaring():
+    net = nn.DataParallel(Net())
+    net.preprocessing = {"resize": 70, "crop": "none"}
+    return net
+
+model = Net(3)
+
 def number():
     return 7
 
@@ -92,6 +99,22 @@ def test_wrappers_and_half_precision_come_off(net_file):
     assert dict(backbone.module.named_modules()).keys() == {"", "stem", "head"}
     assert {p.dtype for p in backbone.module.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in backbone.module.parameters())
+
+
+def test_a_wrapper_may_declare_the_preprocessing(net_file):
+    backbone = load(f"{net_file}:declaring")
+    assert (backbone.image.resize, backbone.image.crop) == (70, "none")
+
+
+def test_a_network_that_is_there_already_is_copied(net_file):
+    backbone = load(f"{net_file}:model", classes=3)
+    torch.rand(1)
+    again = load(f"{net_file}:model", classes=3)
+    assert torch.equal(backbone.module.head.weight, again.module.head.weight)  # by the seed
+    kept = sys.modules["tame_deploy_backbone_net"].model
+    assert torch.equal(kept.head.weight, again.module.head.weight)
+    assert all(weight.requires_grad for weight in kept.parameters())
+    assert isinstance(kept(torch.zeros(1, 3, 8, 8)), dict)
 
 
 def test_compiled_parts_and_averages_come_off_anywhere():

@@ -25,7 +25,7 @@ def read(**attributes):
     net = Net()
     for name, value in attributes.items():
         setattr(net, name, value)
-    return read_declaration(net, None, "net.py:build")
+    return read_declaration([net], "net.py:build")
 
 
 def chain(*steps):
@@ -103,10 +103,10 @@ def test_the_callable_may_declare_it_too_and_the_module_comes_first():
         return Net()
 
     build.preprocessing = {"resize": 300}
-    assert read_declaration(Net(), build, "net.py:build")[0].resize == 300
+    assert read_declaration([Net(), build], "net.py:build")[0].resize == 300
     net = Net()
     net.preprocessing = {"resize": 100}
-    assert read_declaration(net, build, "net.py:build")[0].resize == 100
+    assert read_declaration([net, build], "net.py:build")[0].resize == 100
 
 
 def test_parts_and_methods_of_such_names_declare_nothing():
@@ -116,7 +116,8 @@ def test_parts_and_methods_of_such_names_declare_nothing():
 
     net = Other()
     net.transforms = nn.Sequential(nn.Conv2d(3, 3, 1))
-    assert read_declaration(net, None, "net.py:build") == (Preprocessing(), None)
+    assert read_declaration([net], "net.py:build") == (Preprocessing(), None)
+    assert read_declaration([net, torch.compile(net)], "net.py:build") == (Preprocessing(), None)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,11 @@ def test_parts_and_methods_of_such_names_declare_nothing():
             {"default_cfg": {"mean": (0.5,) * 3, "crop_pct": 1.0, "interpolation": "random"}},
             "default_cfg, whose interpolation is 'random'",
         ),
+        (
+            {"default_cfg": {"input_size": (224, 224)}},
+            "default_cfg, which cannot be read (ValueError: not enough values to unpack",
+        ),
+        ({"default_cfg": {"input_size": 224}}, "default_cfg, which cannot be read (TypeError: "),
     ],
 )
 def test_what_is_not_understood_is_refused_in_one_line(attributes, message):

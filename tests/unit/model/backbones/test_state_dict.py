@@ -148,3 +148,44 @@ def test_numbers_that_are_no_weights_are_refused(kind):
     state = Net(1).state_dict() | {"head.weight": torch.ones(5, 4, dtype=kind)}
     with pytest.raises(InputError, match=f"head.weight holds {kind}, expected floating point"):
         load_state(Net(2), state, "w.pth")
+
+
+class Branched(Net):
+    """A network with a part that is called as googlenet's auxiliary head is."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.aux1 = nn.Linear(4, 5)
+
+
+def without_branch(state):
+    return {name: tensor for name, tensor in state.items() if not name.startswith("aux1.")}
+
+
+def test_a_part_that_is_called_aux1_is_like_any_other():
+    state = without_branch(Branched(1).state_dict())
+    with pytest.raises(InputError, match="lacks aux1.weight, aux1.bias"):
+        load_state(Branched(2), state, "w.pth")
+    with pytest.raises(InputError, match=r"shapes: aux1.weight is \[9, 4\], expected \[5, 4\]"):
+        load_state(Branched(2), Branched(1).state_dict() | {"aux1.weight": torch.ones(9, 4)}, "w")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        without_branch(Branched(1).state_dict()),
+        Branched(1).state_dict() | {"aux1.weight": torch.ones(9, 4), "aux1.bias": torch.ones(9)},
+    ],
+    ids=["missing", "of other classes"],
+)
+def test_auxiliary_heads_that_only_training_uses_need_not_fit(state):
+    module = Branched(2)
+    module.aux_logits = True  # as torchvision's and timm's say
+    assert load_state(module, state, "w.pth") == ()
+    assert torch.equal(module.head.weight, Branched(1).head.weight)
+
+
+def test_auxiliary_heads_that_a_network_lacks_are_left_out():
+    module = Net(2)
+    load_state(module, Branched(1).state_dict(), "w.pth")
+    assert torch.equal(module.head.weight, Branched(1).head.weight)
