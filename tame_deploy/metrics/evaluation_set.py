@@ -20,6 +20,8 @@ from tame_deploy.runtime.verify.comparison import is_flat
 __all__ = ["BATCH", "EvaluationSet", "NormalisedPredictions"]
 
 BATCH = 8
+#: How calibration's pass to float16 begins the names of its casts.
+_HALF_CAST = b"precision/Cast_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class EvaluationSet:
             manifest.outputs,
             BackendOptions(),
             integer_kernels=integer_kernels,
+            float16=_HALF_CAST in model,
         )
 
     def predict_graph(

@@ -30,6 +30,7 @@ inline constexpr std::uint32_t api_version = 11;
 
 enum ElementType { float32 = 1, uint8 = 2, uint16 = 4, int64 = 7 };
 inline constexpr int error_severity = 3;  // ORT_LOGGING_LEVEL_ERROR
+inline constexpr int extended = 2;        // ORT_ENABLE_EXTENDED
 inline constexpr int device_allocator = 0;
 inline constexpr int default_memory = 0;
 
@@ -51,6 +52,7 @@ using Run =
                      const char* const* output_names, std::size_t output_count, Value** outputs)>;
 using CreateSessionOptions = Entry<10, Status*(SessionOptions** out)>;
 using SetSessionLogSeverityLevel = Entry<22, Status*(SessionOptions*, int severity)>;
+using SetSessionGraphOptimizationLevel = Entry<23, Status*(SessionOptions*, int level)>;
 using SetIntraOpNumThreads = Entry<24, Status*(SessionOptions*, int threads)>;
 using CreateTensorWithDataAsOrtValue =
     Entry<49, Status*(const MemoryInfo*, void* data, std::size_t bytes, const std::int64_t* shape,

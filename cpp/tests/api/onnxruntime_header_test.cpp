@@ -20,6 +20,7 @@ TEST(OnnxRuntimeHeader, has_every_function_where_it_is_called) {
   EXPECT_PLACE(Run);
   EXPECT_PLACE(CreateSessionOptions);
   EXPECT_PLACE(SetSessionLogSeverityLevel);
+  EXPECT_PLACE(SetSessionGraphOptimizationLevel);
   EXPECT_PLACE(SetIntraOpNumThreads);
   EXPECT_PLACE(CreateTensorWithDataAsOrtValue);
   EXPECT_PLACE(CreateCpuMemoryInfo);

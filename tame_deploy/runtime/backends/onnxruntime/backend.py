@@ -39,6 +39,7 @@ class OnnxRuntimeBackend(Closing):
     """Runs a graph, a file or its bytes, in an ONNX Runtime session.
 
     Without `integer_kernels`, float32's arithmetic on the codes runs layers with Q/DQ pairs.
+    `float16` says that the graph computes in it.
     """
 
     max_batch: int | None = None
@@ -51,6 +52,7 @@ class OnnxRuntimeBackend(Closing):
         options: BackendOptions,
         *,
         integer_kernels: bool = True,
+        float16: bool = False,
     ) -> None:
         if ort is None:
             raise BackendNotInstalledError(
@@ -63,7 +65,7 @@ class OnnxRuntimeBackend(Closing):
         asked = list(CPU_ONLY if options.providers is None else options.providers)
         _check_providers(asked)
         on_gpu = asked[:1] == [CUDA]
-        self._session, captures = _open_session(model, options, asked, integer_kernels)
+        self._session, captures = _open_session(model, _settings(options, integer_kernels, float16), options, asked)
         self._bound = (
             BoundSession(self._session, self.outputs, "cuda", options.device, captures=captures)
             if on_gpu
@@ -77,7 +79,8 @@ class OnnxRuntimeBackend(Closing):
     def of_artifact(cls, artifact: Artifact, options: BackendOptions) -> OnnxRuntimeBackend:
         """Open an artifact's graph, checked to be the one that its manifest describes."""
         manifest = artifact.manifest
-        backend = cls(artifact.model, manifest.inputs, manifest.outputs, options)
+        float16 = "fp16" in manifest.precision
+        backend = cls(artifact.model, manifest.inputs, manifest.outputs, options, float16=float16)
         _check_identity(backend._session, artifact)
         return backend
 
@@ -134,10 +137,7 @@ def _check_providers(asked: list[str]) -> None:
         )
 
 
-def _open_session(
-    model: Path | bytes, options: BackendOptions, asked: list[str], integer_kernels: bool
-) -> tuple[Any, bool]:
-    """Return a session, and whether it captures CUDA graphs."""
+def _settings(options: BackendOptions, integer_kernels: bool, float16: bool) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _SEVERE_ONLY
     threads = threads_for(options.threads)
@@ -145,6 +145,17 @@ def _open_session(
         settings.intra_op_num_threads = threads
     if not integer_kernels:
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    if float16:
+        # With layouts of the processor's own, ONNX Runtime 1.32 crashes on float16 graphs of
+        # torchvision's ViT, where a Cast comes before a Transpose and a MatMul.
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return settings
+
+
+def _open_session(
+    model: Path | bytes, settings: Any, options: BackendOptions, asked: list[str]
+) -> tuple[Any, bool]:
+    """Return a session, and whether it captures CUDA graphs."""
     captures = options.cuda_graphs and asked[:1] == [CUDA]
     try:
         session = ort.InferenceSession(model, settings, _configured(asked, options, captures))
@@ -152,7 +163,7 @@ def _open_session(
         if captures:
             # It refuses graphs of which it keeps a part on the CPU; they run well without.
             fewer = replace(options, cuda_graphs=False)
-            return _open_session(model, fewer, asked, integer_kernels)
+            return _open_session(model, settings, fewer, asked)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = model if isinstance(model, Path) else "the graph"
         raise BackendError(f"onnxruntime cannot load {what}: {reason:.300}") from error
