@@ -109,5 +109,9 @@ def calibration_inputs(
 
 
 def calibration_cache() -> Path:
-    """Return the folder of finished and unfinished calibrations."""
-    return cache_directory() / "calibration"
+    """Return the folder of finished and unfinished calibrations.
+
+    Those in `calibration`, of earlier versions, counted the pictures of queries, keys, values and
+    windows along the wrong axis.
+    """
+    return cache_directory() / "calibration-2"

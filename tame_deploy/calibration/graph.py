@@ -102,7 +102,11 @@ class Graph:
 
     @cached_property
     def layers(self) -> list[onnx.NodeProto]:
-        """The nodes with weights that may be quantized, in order."""
+        """The nodes with weights that may be quantized, in order.
+
+        A product with a constant that is no matrix is none of them: a query that pools tokens, or
+        a matrix for each attention head.
+        """
         return [
             node
             for node in self.model.graph.node
@@ -110,6 +114,7 @@ class Graph:
             and self.stage(node) in QUANTIZED_STAGES
             and len(node.input) > 1
             and node.input[1] in self.initializers
+            and (node.op_type == "Conv" or len(self.initializers[node.input[1]].dims) == 2)
             and node.input[0] not in self.initializers
         ]
 

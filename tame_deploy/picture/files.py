@@ -10,6 +10,7 @@ import io
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import IO
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
@@ -38,7 +39,24 @@ _ORIENTING_TEXTS = {
     b"Raw profile type exif": "Raw profile type exif",
     b"XML:com.adobe.xmp": "xmp",
 }
+_EXIF_MARK = b"Exif\0\0"
 _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text as it is stored; unpacked only when it is wanted, since there may be many."""
+
+    stored: bytes
+    packed: bool = False
+
+    def unpacked(self) -> bytes:
+        if not self.packed:
+            return self.stored
+        try:
+            return zlib.decompressobj().decompress(self.stored, _MOST_TEXT)
+        except zlib.error:
+            return b""
 
 
 def open_image(stream: IO[bytes], name: str) -> Image.Image:
@@ -113,6 +131,7 @@ def _of_jpeg(file: bytes) -> tuple[bytes, dict[str, bytes]]:
     What is kept of markers APP0 to APP15 says how colours are meant: JFIF's and Adobe's.
     """
     kept, at = [file[:2]], 2
+    exif: list[bytes] = []  # may come in several parts
     found: dict[str, bytes] = {}
     while (at := file.find(b"\xff", at)) >= 0 and at + 4 <= len(file):
         marker = file[at + 1]
@@ -122,19 +141,16 @@ def _of_jpeg(file: bytes) -> tuple[bytes, dict[str, bytes]]:
         end = at + 2 + int.from_bytes(file[at + 2 : at + 4], "big")
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA or not at + 4 <= end <= len(file):
             break
-        if marker == 0xE1:
-            _note_marker(found, file[at + 4 : end])
+        if marker == 0xE1 and file.startswith(_EXIF_MARK, at + 4, end):
+            exif.append(file[at + 4 + (len(_EXIF_MARK) if exif else 0) : end])
+        elif marker == 0xE1 and file.startswith(_XMP_MARK, at + 4, end):
+            found["xmp"] = file[at + 4 + len(_XMP_MARK) : end]
         elif not (0xE0 < marker < 0xEE or marker in (0xEF, 0xFE)):
             kept.append(file[at:end])
         at = end
+    if exif:
+        found["exif"] = b"".join(exif)
     return b"".join([*kept, file[at:] if at >= 0 else b""]), found
-
-
-def _note_marker(found: dict[str, bytes], contents: bytes) -> None:
-    if contents.startswith(b"Exif\0\0"):  # may come in several parts
-        found["exif"] = found["exif"] + contents[6:] if "exif" in found else contents
-    elif contents.startswith(_XMP_MARK):
-        found["xmp"] = contents.removeprefix(_XMP_MARK)
 
 
 def _of_png(file: bytes) -> tuple[bytes, dict[str, bytes]]:
@@ -143,12 +159,14 @@ def _of_png(file: bytes) -> tuple[bytes, dict[str, bytes]]:
     What is cut off before the pixels end stays as it is, for the decoder to refuse.
     """
     kept, at, seen_pixels = [file[:8]], 8, False
-    found: dict[str, bytes] = {}
+    found: dict[str, _Text] = {}
     header = clear = b""
     while (chunk := _chunk_at(file, at)) is not None:
         name, contents, end = chunk
         if seen_pixels and name != b"IDAT":
-            return b"".join([*kept, _chunk(b"IEND", b"")]), _noted_chunks(file, at, found)
+            _note_chunks(file, at, found)
+            kept.append(_chunk(b"IEND", b""))
+            return b"".join(kept), {key: text.unpacked() for key, text in found.items()}
         if name == b"IEND":
             break
         if name in (b"IHDR", b"PLTE"):
@@ -162,7 +180,8 @@ def _of_png(file: bytes) -> tuple[bytes, dict[str, bytes]]:
         else:
             _note_chunk(found, name, contents)
         at = end
-    return b"".join([*kept, b"" if seen_pixels else clear, file[at:]]), found
+    texts = {key: text.unpacked() for key, text in found.items()}
+    return b"".join([*kept, b"" if seen_pixels else clear, file[at:]]), texts
 
 
 def _chunk_at(file: bytes, at: int) -> tuple[bytes, bytes, int] | None:
@@ -195,40 +214,32 @@ def _transparency(header: bytes, contents: bytes) -> bytes:
     return _chunk(b"tRNS", contents[:256]) if color == 3 else b""
 
 
-def _noted_chunks(file: bytes, at: int, found: dict[str, bytes]) -> dict[str, bytes]:
+def _note_chunks(file: bytes, at: int, found: dict[str, _Text]) -> None:
     """Add what chunks behind the pixels tell of the orientation."""
     while (chunk := _chunk_at(file, at)) is not None and chunk[0] != b"IEND":
         name, contents, at = chunk
         _note_chunk(found, name, contents)
-    return found
 
 
-def _note_chunk(found: dict[str, bytes], name: bytes, contents: bytes) -> None:
+def _note_chunk(found: dict[str, _Text], name: bytes, contents: bytes) -> None:
     if name == b"eXIf":
-        found["exif"] = contents
+        found["exif"] = _Text(contents)
         return
     key, _, rest = contents.partition(b"\0")
     if name not in (b"tEXt", b"zTXt", b"iTXt") or key not in _ORIENTING_TEXTS or not rest:
         return
-    text: bytes | None = rest
+    text: _Text | None = _Text(rest)
     if name == b"zTXt":
-        text = _inflated(rest[1:]) if rest[0] == 0 else None
+        text = _Text(rest[1:], packed=True) if rest[0] == 0 else None
     elif name == b"iTXt":
         text = _international(rest)
     if text is not None:
         found[_ORIENTING_TEXTS[key]] = text
 
 
-def _international(rest: bytes) -> bytes | None:
+def _international(rest: bytes) -> _Text | None:
     """Return the text behind flag, method, language and translated key; None if unreadable."""
     if len(rest) < 3 or (rest[0] != 0 and rest[1] != 0):
         return None
     text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    return _inflated(text) if rest[0] else text
-
-
-def _inflated(packed: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(packed, _MOST_TEXT)
-    except zlib.error:
-        return b""
+    return _Text(text, packed=bool(rest[0]))

@@ -116,7 +116,7 @@ async def serve(
         if opened.done():
             opened.result()
             if grpc is not None:
-                await grpc.show_ready(ready=True)
+                grpc.show_ready(ready=True)
             scheme = "https" if options.tls_cert else "http"
             addresses = Addresses(
                 options.host,
@@ -199,7 +199,7 @@ async def _end(
     was_ready = repository.ready
     repository.begin_drain()
     if grpc is not None:
-        await grpc.show_ready(ready=False)
+        grpc.show_ready(ready=False)
     http.stop_listening()
     if was_ready:
         await asyncio.sleep(min(_GRACE_S, drain_s))

@@ -71,6 +71,27 @@ def test_exif_rotation_equals_pillows(jobs, value):
     assert_decoded_alike(jobs, rotated_files(value))
 
 
+def test_of_texts_of_one_name_the_last_counts_as_in_python(jobs):
+    def texts(value: int) -> list[bytes]:
+        profile, packet = raw_profile(exif_block(value, "<")).encode(), XMP.format(value).encode()
+        names = ((b"Raw profile type exif\0", profile), (b"XML:com.adobe.xmp\0", packet))
+        found = [chunk(b"eXIf", exif_block(value, "<"))]
+        for key, text in ((b"exif\0", exif_block(value, "<")), *names):
+            packed = zlib.compress(text)
+            found += [chunk(b"tEXt", key + text), chunk(b"zTXt", key + b"\0" + packed)]
+            found += [chunk(b"iTXt", key + b"\0\0\0\0" + text)]
+            found += [chunk(b"iTXt", key + b"\1\0\0\0" + packed)]
+            found += [chunk(b"zTXt", key + broken) for broken in (b"\0", b"\0what?", b"\1what?")]
+        return found
+
+    files = {
+        f"{first} {second}": png(9, 5, 8, 2, before=one, after=other)
+        for first, one in enumerate(texts(6))
+        for second, other in enumerate(texts(3))
+    }
+    assert_decoded_alike(jobs, files)
+
+
 def test_exif_numbers_of_all_types_equal_pillows(jobs):
     packs = {1: "B", 2: "B", 3: "H", 4: "L", 5: "LL", 6: "b", 7: "B", 8: "h", 9: "l", 10: "ll"}
     packs |= {11: "f", 12: "d", 13: "L", 16: "Q", 14: "L", 99: "L"}

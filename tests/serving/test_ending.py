@@ -50,8 +50,11 @@ def ended(demo_export, tmp_path_factory):
         ThreadPoolExecutor(12) as pool,
         ExitStack() as stack,
     ):
-        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watching, leaving = (watch(health_pb2.HealthCheckRequest()) for _ in range(2))
+        for one in (watching, leaving):
+            assert next(one).status == health_pb2.HealthCheckResponse.SERVING
+        leaving.cancel()
         over = threading.Event()
         silent = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(over.wait, True))
         assert client.get("/v2/health/ready").json() == {"ready": True}

@@ -10,11 +10,14 @@ import socket
 import ssl
 import time
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 
+from tame_deploy.serving.grpc.schema import SERVICE, message
 from tame_deploy.serving.http.bodies import memory_for
+from tests.serving.clients import method
 from tests.serving.http_probes import INFER, behind, sized
 from tests.serving.raw_http import exchange, head, read_answer, read_answers, whole
 from tests.serving.running import PLAIN, eventually, running
@@ -166,7 +169,7 @@ def test_large_bodies_that_are_announced_take_no_memory_before_they_come(server)
 
 
 def test_large_bodies_have_a_bound_together(serve):
-    server = serve("--max-body-mb", 1, "--no-grpc", "--body-timeout-s", 20)
+    server = serve("--max-body-mb", 1, "--body-timeout-s", 20)
     with contextlib.ExitStack() as stack:
         some = []
         for _ in range(17):
@@ -176,6 +179,22 @@ def test_large_bodies_have_a_bound_together(serve):
         answer = read_answer(refused[0])
         assert answer.status == 503
         assert "too many large requests" in answer.error
+
+
+def test_large_messages_over_grpc_are_let_go_when_they_are_answered(serve):
+    server = serve("--max-body-mb", 1, "--body-timeout-s", 20)
+    request = message("ModelInferRequest")(model_name="demo", raw_input_contents=[bytes(1_000_000)])
+    request.inputs.add(name="images", datatype="UINT8", shape=[1])
+    with grpc.insecure_channel(server.grpc) as channel:
+        for _ in range(20):
+            with pytest.raises(grpc.RpcError, match="1000000 bytes"):
+                method(channel)(request, timeout=20)
+        stream = channel.stream_stream(
+            f"/{SERVICE}/ModelStreamInfer", None, message("ModelStreamInferResponse").FromString
+        )
+        data = request.SerializeToString()
+        for answer in stream(iter([data] * 40), timeout=60):
+            assert "1000000 bytes" in answer.error_message
 
 
 def test_numbers_behind_json_of_any_length_lie_where_the_runtime_reads_them_in_place():

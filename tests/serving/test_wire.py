@@ -113,6 +113,9 @@ MANY = {
     "fields-of-one-parameter": one(PARAMETERS, one(2, b"\x10\x01" * 500_000)),
     "fields-that-nobody-knows": one(INPUT, b"\x78\x01" * 500_000),
     "groups-that-nobody-knows": b"\x7b\x7c" * 500_000,
+    "behind-a-group-with-a-known-number": b"\xa3\x06\x2a\x01\x07\xa4\x06" + b"\x2a\x00" * 500_000,
+    "behind-groups-in-an-input": one(INPUT, b"\xa3\x06\x23\x2a\x01\x07\x24\xa4\x06")
+    + one(INPUT, b"\x22\x00" * 500_000),
     "fixed-numbers": one(INPUT, (b"\x79" + bytes(8) + b"\x7d" + bytes(4)) * 250_000),
     "strings": one(INPUT, one(CONTENTS, one(STRINGS, b"") * 500_000)),
     "numbers-one-by-one": one(INPUT, one(CONTENTS, b"\x20\x01" * 500_000)),
@@ -138,6 +141,16 @@ def test_so_many_fields_and_no_more_are_read():
 @pytest.mark.parametrize("many", [b"\x7f" * 20_000, b"\x2a\x7f" + b"\xff" * 20_000])
 def test_what_is_broken_among_the_first_fields_is_called_broken(many):
     assert "cut off" in str(receive(many, 0))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [b"\xa3\x06\x2a\x01\x07\xa4\x06", b"\x0b\x13\x14\x0c", b"\x0c", b"\x0b", b"\x0b\x14",
+     b"\x2a\x02\x0b\x14", b"\x2a\x01\x0b\x0c", b"\x0b\x2a\x01\x0c\x0c"],
+)  # fmt: skip
+def test_groups_before_a_large_tensor_get_the_verdict_of_protobufs_parser(group):
+    same(group + one(RAW, bytes(2 * wire.MOST_FIELDS)))
+    same(one(RAW, bytes(2 * wire.MOST_FIELDS)) + group)
 
 
 def test_numbers_in_one_field_are_one_however_many():

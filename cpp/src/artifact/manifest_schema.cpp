@@ -11,7 +11,7 @@ namespace libtame {
 namespace {
 
 constexpr std::int64_t max_count = 1'000'000;
-constexpr std::size_t max_channels = 1024;
+constexpr std::size_t max_image_channels = 1024;
 
 Value text(const char* value) { return Value(value); }
 Value whole(int value) { return Value(std::int64_t{value}); }
@@ -26,10 +26,10 @@ bool lies_within(const Value& value, std::int64_t low, std::int64_t high) {
 std::string check_channels(const Value& image) {
   const std::size_t means = image["mean"].size();
   const Value& deviations = image["std"];
-  if (means < 1 || means > max_channels || deviations.size() != means) {
+  if (means < 1 || means > max_image_channels || deviations.size() != means) {
     return words("image has ", means, " means and ", deviations.size(),
-                 " standard deviations; expected one of each a channel, and 1 to ", max_channels,
-                 " channels");
+                 " standard deviations; expected one of each a channel, and 1 to ",
+                 max_image_channels, " channels");
   }
   const auto is_positive = [](const Value& value) { return value.get<double>() > 0; };
   if (!std::all_of(deviations.begin(), deviations.end(), is_positive)) {

@@ -40,16 +40,24 @@ Text inflated(Bytes packed) {
   return text;
 }
 
+/// Bytes of the file; unpacked only when they are wanted, since there may be many such texts.
+struct Stretch {
+  Bytes bytes;
+  bool packed = false;
+
+  Text text() const { return packed ? inflated(bytes) : Text(bytes.data, bytes.data + bytes.size); }
+};
+
 /// Where a picture says which side is up; what comes later in the file replaces what came before.
 struct Metadata {
-  Text exif, raw_exif, xmp;
+  Stretch exif, raw_exif, xmp;
   bool has_exif = false;
 
   void take(const char* type, Bytes contents);
   int orientation() const;
 
  private:
-  void take_text(const std::string& key, const Text& text);
+  void take_text(const std::string& key, Stretch text);
 };
 
 Bytes view(const Text& text) { return {text.data(), text.size()}; }
@@ -63,7 +71,7 @@ Bytes after_zero(Bytes contents) {
 
 void Metadata::take(const char* type, Bytes contents) {
   if (std::memcmp(type, "eXIf", 4) == 0) {
-    exif.assign(contents.data, contents.data + contents.size);
+    exif = {contents};
     has_exif = true;
     return;
   }
@@ -73,18 +81,18 @@ void Metadata::take(const char* type, Bytes contents) {
                         contents.size - rest.size - 1);
   if (key != "exif" && key != "Raw profile type exif" && key != "XML:com.adobe.xmp") return;
   if (std::memcmp(type, "tEXt", 4) == 0) {
-    take_text(key, Text(rest.data, rest.data + rest.size));
+    take_text(key, {rest});
   } else if (std::memcmp(type, "zTXt", 4) == 0 && rest.data[0] == 0) {
-    take_text(key, inflated(rest.from(1)));
+    take_text(key, {rest.from(1), true});
   } else if (std::memcmp(type, "iTXt", 4) == 0 && rest.size > 2) {
     const Bytes text = after_zero(after_zero(rest.from(2)));  // behind language and translation
     const bool packed = rest.data[0] != 0;
     if (packed && rest.data[1] != 0) return;
-    take_text(key, packed ? inflated(text) : Text(text.data, text.data + text.size));
+    take_text(key, {text, packed});
   }
 }
 
-void Metadata::take_text(const std::string& key, const Text& text) {
+void Metadata::take_text(const std::string& key, Stretch text) {
   if (key == "exif") {
     exif = text;
     has_exif = true;
@@ -114,10 +122,9 @@ Text raw_profile(const Text& text) {
 }
 
 int Metadata::orientation() const {
-  const Text raw = has_exif ? Text{} : raw_profile(raw_exif);
-  const int found = exif_orientation(view(has_exif ? exif : raw));
-  if (found != 0 || xmp.empty()) return std::max(found, 1);
-  return std::max(xmp_orientation(view(xmp)), 1);
+  const int found = exif_orientation(view(has_exif ? exif.text() : raw_profile(raw_exif.text())));
+  if (found != 0 || xmp.bytes.size == 0) return std::max(found, 1);
+  return std::max(xmp_orientation(view(xmp.text())), 1);
 }
 
 struct Chunk {

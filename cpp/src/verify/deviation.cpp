@@ -12,7 +12,7 @@ namespace libtame {
 namespace {
 
 /// A range below this share of the magnitude is rounding noise (FLAT_RANGE in Python).
-constexpr double flat_range = 1e-3;
+constexpr double flat_map_range = 1e-3;
 /// The graph stretches every map that is not flat to the whole of [0, 1].
 constexpr double whole_range = 0.999;
 
@@ -63,8 +63,9 @@ void require_finite(const char* name, const std::vector<float>& values, std::int
 
 /// The largest error of a row as a share of the expected values' range, which is at least `least`.
 double share(const Row& found, const Row& expected, double least) {
-  const double span = std::max({expected.high() - expected.low(), expected.magnitude() * flat_range,
-                                least, static_cast<double>(std::numeric_limits<float>::min())});
+  const double span =
+      std::max({expected.high() - expected.low(), expected.magnitude() * flat_map_range, least,
+                static_cast<double>(std::numeric_limits<float>::min())});
   double worst = 0;
   for (std::size_t index = 0; index < found.size; ++index) {
     worst = std::max(worst, std::abs(static_cast<double>(found.values[index]) -
@@ -76,7 +77,7 @@ double share(const Row& found, const Row& expected, double least) {
 bool is_flat(const Row& map, MapKind kind) {
   const double span = map.high() - map.low();
   if (kind == MapKind::minmax) return span < whole_range;
-  return span <= flat_range * map.magnitude();
+  return span <= flat_map_range * map.magnitude();
 }
 
 double mean(const Row& row) {

@@ -13,9 +13,9 @@ namespace {
 [[noreturn]] void damaged(const char* what) { fail(TAME_MANIFEST_ERROR, "cannot be read: ", what); }
 
 /// Bytes of the archive, and numbers among them; nothing beyond its end is touched.
-class Bytes {
+class ZipBytes {
  public:
-  explicit Bytes(const std::string& all) : all_(all) {}
+  explicit ZipBytes(const std::string& all) : all_(all) {}
 
   std::size_t size() const { return all_.size(); }
 
@@ -51,7 +51,7 @@ constexpr std::size_t most_members = 64;
 constexpr std::size_t end_bytes = 22;
 
 /// Where the record lies that ends the archive.
-std::size_t end_of(const Bytes& archive) {
+std::size_t end_of(const ZipBytes& archive) {
   constexpr std::size_t longest_comment = 65535;
   const std::size_t size = archive.size();
   for (std::size_t back = end_bytes; back <= std::min(size, end_bytes + longest_comment); ++back) {
@@ -60,7 +60,7 @@ std::size_t end_of(const Bytes& archive) {
   damaged("it is no ZIP archive");
 }
 
-std::vector<Member> members_of(const Bytes& archive) {
+std::vector<Member> members_of(const ZipBytes& archive) {
   const std::size_t end = end_of(archive);
   const std::size_t count = archive.number(end + 10, 2);
   std::size_t at = archive.number(end + 16, 4);
@@ -112,7 +112,7 @@ std::string inflated(std::string_view packed, std::size_t size) {
   return found;
 }
 
-std::string unpacked(const Bytes& archive, const Member& member) {
+std::string unpacked(const ZipBytes& archive, const Member& member) {
   if (archive.part(member.offset, 4) != "PK\3\4") damaged("a member is not where it should be");
   const std::size_t before =
       30 + archive.number(member.offset + 26, 2) + archive.number(member.offset + 28, 2);
@@ -161,7 +161,7 @@ std::vector<std::int64_t> sizes_of(const std::string& text) {
 }
 
 Array array_of(const std::string& file) {
-  const Bytes bytes(file);
+  const ZipBytes bytes(file);
   if (bytes.part(0, 6) != "\x93NUMPY") damaged("a member is no array");
   const std::size_t wide = bytes.number(6, 1) == 1 ? 2 : 4;
   const std::size_t letters = bytes.number(8, wide);
@@ -188,7 +188,7 @@ Array array_of(const std::string& file) {
 }  // namespace
 
 std::map<std::string, Array> read_npz(const std::string& archive) {
-  const Bytes bytes(archive);
+  const ZipBytes bytes(archive);
   const std::string suffix = ".npy";
   std::map<std::string, Array> arrays;
   for (const Member& member : members_of(bytes)) {

@@ -97,9 +97,10 @@ def choose_pictures(
     """
     total = len(source.pictures)
     order = np.random.default_rng(seed).permutation(total).tolist()
+    taken, seen = set(beside.indices), set(beside.sha256)
     chosen: dict[str, int] = {}
     unreadable: list[str] = []
-    for index in (number for number in order if number not in set(beside.indices)):
+    for index in (number for number in order if number not in taken):
         if len(chosen) == count:
             break
         try:
@@ -109,7 +110,7 @@ def choose_pictures(
             unreadable.append(reason if name in reason else f"{name}: {reason}")
             check_share(unreadable, total, MAX_UNREADABLE)
         else:
-            if digest not in beside.sha256:
+            if digest not in seen:
                 chosen.setdefault(digest, index)
         advance(1)
     _check_enough(source, len(chosen), count, max(count if least is None else least, 1), beside)

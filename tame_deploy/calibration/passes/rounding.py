@@ -66,7 +66,10 @@ def with_rounded(
 def round_layer(
     graph: Graph, layer: onnx.NodeProto, moments: InputMoments, *, portable: bool
 ) -> RoundedLayer | None:
-    """Return a layer rounded for the inputs it meets, or None if it shares its weight.
+    """Return a layer rounded for the inputs it meets.
+
+    None for one that shares its weight, and for one whose inputs vary so little, or not at all,
+    that their moments tell nothing: its weights had better be rounded one by one.
 
     Args:
         graph: before Q/DQ pairs are inserted.
@@ -84,7 +87,11 @@ def round_layer(
     bias = _own_bias(graph, layer)
     least = layer_steps(graph, layer, portable=portable).reshape(groups, -1)
     pairs = portable and not is_depthwise(layer, weight.shape)
-    codes, steps = _best_codes(by_group, least, moments.second(centred=bias is not None), pairs)
+    second = moments.second(centred=bias is not None)
+    try:
+        codes, steps = _best_codes(by_group, least, second, pairs)
+    except np.linalg.LinAlgError:  # singular, or not positive definite for rounding
+        return None
     found = codes * steps[:, :, None]
     if bias is not None:
         bias = bias - np.einsum("gol,gl->go", found - by_group, moments.mean).reshape(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -171,8 +172,12 @@ class Trials:
 
     def excluded_share(self, plan: Plan) -> float:
         """Return which share of the multiply-adds of all layers stays in higher precision."""
-        costs = {str(layer.name): self.graph.multiply_adds(layer) for layer in self.graph.layers}
+        costs = self._costs
         return sum(costs[name] for name in plan.excluded) / max(sum(costs.values()), 1)
+
+    @cached_property
+    def _costs(self) -> dict[str, int]:
+        return {str(layer.name): self.graph.multiply_adds(layer) for layer in self.graph.layers}
 
 
 def scored(expected: NormalisedPredictions, found: NormalisedPredictions) -> Score:

@@ -79,17 +79,24 @@ _WIDE: dict[str, type[np.generic]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Received:
     """A ModelInferRequest as it came.
 
     Attributes:
         message: all of it but `raw_input_contents`.
         raw: those, as views of the bytes that came.
+        freed: called when they are let go.
     """
 
     message: Any
     raw: Sequence[memoryview | bytes]
+    freed: Callable[[], object] = lambda: None
+
+    def let_go(self) -> None:
+        """Free what came: gRPC keeps a stream's last message until another one comes."""
+        self.message, self.raw = None, ()
+        self.freed()
 
 
 def _nested(kind: Any) -> wire.Nested:

@@ -63,11 +63,12 @@ class GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _watched(self, handler: Any) -> Any:
         """Bound how many watch; otherwise a few clients could take every place there is."""
-        if self._watchers >= _WATCHERS:
-            return _refusing(RequestError("too many watch", Fault.UNAVAILABLE))
 
         async def watch(request: Any, context: Any) -> None:
             await _check(request, context)
+            if self._watchers >= _WATCHERS:  # only here: many heads may come before one message
+                words = f"{_WATCHERS} clients watch already; try again later"
+                await _refuse(RequestError(words, Fault.UNAVAILABLE), context)
             self._watchers += 1
             try:
                 await handler.unary_stream(request, context)
@@ -107,12 +108,16 @@ async def _check(request: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode[request.fault.code], str(request))
 
 
+async def _refuse(error: RequestError, context: Any) -> None:
+    access(transport="grpc", method="POST", path="-", status=error.fault.code, ms=0.0,
+           client=context.peer())  # fmt: skip
+    await context.abort(grpc.StatusCode[error.fault.code], str(error))
+
+
 def _refusing(error: RequestError) -> Any:
     """Return a handler that refuses at once; one for streams, as that waits for no message."""
 
     async def refuse(_requests: Any, context: Any) -> None:
-        access(transport="grpc", method="POST", path="-", status=error.fault.code, ms=0.0,
-               client=context.peer())  # fmt: skip
-        await context.abort(grpc.StatusCode[error.fault.code], str(error))
+        await _refuse(error, context)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

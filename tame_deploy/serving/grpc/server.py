@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from tame_deploy.errors import InputError
 from tame_deploy.files import read_file
 from tame_deploy.serving.access import Tokens
 from tame_deploy.serving.grpc.guard import HEALTH_SERVICE, GuardedHandlers
+from tame_deploy.serving.grpc.health import Health
 from tame_deploy.serving.grpc.schema import POOL, SERVICE
 from tame_deploy.serving.grpc.service import InferenceService
 from tame_deploy.serving.options import ServeOptions
@@ -50,7 +51,8 @@ class GrpcServer:
         self._options = options
         handlers = GuardedHandlers(tokens, open_health=options.open_health)
         handlers.add_generic_rpc_handlers((InferenceService(repository, options).handlers(),))
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
+        self.show_ready(ready=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_reflection(), handlers)
         self._server.add_generic_rpc_handlers((handlers,))
@@ -76,14 +78,13 @@ class GrpcServer:
                 "0 takes a free one"
             ) from error
         await self._server.start()
-        await self.show_ready(ready=False)
 
-    async def show_ready(self, *, ready: bool) -> None:
+    def show_ready(self, *, ready: bool) -> None:
         """Tell grpc.health.v1 whether requests are answered."""
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if ready else states.NOT_SERVING
         for name in ("", SERVICE):
-            await self._health.set(name, state)
+            self._health.set(name, state)
 
     async def stop(self, grace_s: float, answered: Callable[[], Awaitable[None]]) -> None:
         """Take no more requests, and end once all are answered, or late.

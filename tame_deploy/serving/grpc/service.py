@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
@@ -38,6 +40,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger("tame_deploy.serving")
 #: Below this, reading numbers in the loop takes less time than handing them to a thread.
 _SMALL = 64 * 1024
+#: Messages of the largest size that may be held at a time, as bodies over HTTP.
+_MESSAGES = 16
 #: Requests of one stream that are answered at a time.
 _SIDE_BY_SIDE = 16
 _Streamed = message("ModelStreamInferResponse")
@@ -48,6 +52,8 @@ class InferenceService:
 
     def __init__(self, repository: Repository, options: ServeOptions) -> None:
         self._repository, self._options = repository, options
+        self._held, self._most_held = 0, _MESSAGES * options.max_body_mb * 2**20  # bytes
+        self._holding = threading.RLock()  # a message may be let go in any thread
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a server is given."""
@@ -68,7 +74,20 @@ class InferenceService:
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
     def _receive(self, data: bytes) -> Received | RequestError:
-        return receive(data, self._repository.most_values)
+        """Read a message; all large ones that are held at a time have a bound together."""
+        size = len(data) if len(data) > _SMALL else 0
+        if self._held + size > self._most_held:
+            words = "too many large requests at a time; try again later"
+            return RequestError(words, Fault.UNAVAILABLE)
+        received = receive(data, self._repository.most_values)
+        if size and isinstance(received, Received):
+            self._hold(size)
+            received.freed = weakref.finalize(received, self._hold, -size)
+        return received
+
+    def _hold(self, size: int) -> None:
+        with self._holding:
+            self._held += size
 
     def _guarded(
         self, name: str, method: Callable[[Any], Awaitable[Any]]
@@ -105,6 +124,8 @@ class InferenceService:
             finally:
                 self._note_end("POST", name, code, started=started, client=context.peer())
                 request_id.reset(token)
+                if isinstance(request, Received):
+                    request.let_go()
 
         return answer
 
@@ -167,7 +188,10 @@ class InferenceService:
         async def read() -> None:
             try:
                 async for request in requests:
-                    await answers.put(begin(self._streamed(request, client)))
+                    task = begin(self._streamed(request, client))
+                    await answers.put(task)
+                    if self._held > self._most_held / 2:  # leave room for others
+                        await asyncio.wait((task,))
             finally:
                 await answers.put(None)
 
@@ -179,6 +203,8 @@ class InferenceService:
         finally:  # whoever goes away leaves nothing behind, not even what had just begun
             for task in tuple(tasks):
                 task.cancel()
+            while not answers.empty():  # else the reader would wait for ever to say its last
+                answers.get_nowait()
 
     async def _streamed(self, request: Received | RequestError, client: str) -> bytes:
         """Return the answer to one request of a stream; an error ends nothing but that request."""
@@ -196,6 +222,8 @@ class InferenceService:
             code, words = Fault.INTERNAL.code, "the server failed; its log says why"
         finally:
             self._note_end("STREAM", "ModelStreamInfer", code, started=started, client=client)
+            if isinstance(request, Received):
+                request.let_go()
         failed = _Streamed(error_message=words)
         if message is not None:
             failed.infer_response.id = message.id

@@ -34,7 +34,7 @@ _LONGEST = 5
 _LONGEST_EVER = 10
 #: Of a message with those in it: requests have some dozens, and each costs time.
 MOST_FIELDS = 10_000
-#: What is in a field that is neither a message nor packed.
+#: What is in a field that is neither a message nor packed, and in a group, which nobody knows.
 _NEITHER: Nested = {}
 
 
@@ -137,10 +137,22 @@ def check_fields(data: bytes, nested: Nested, most_numbers: int) -> None:
                     place += size
             elif kind in (_FIXED32, _FIXED64):
                 place += 4 if kind == _FIXED32 else 8
-            elif kind not in (_BEGIN_GROUP, _END_GROUP):
+            elif not _entered_or_left(kind, open_messages):
                 return
     except IndexError:
         return
+
+
+def _entered_or_left(kind: int, open_messages: list[tuple[int, Nested]]) -> bool:
+    """Go into a group, whose fields have other numbers than the message, or out of the last one."""
+    end, inside = open_messages[-1]
+    if kind == _BEGIN_GROUP:
+        open_messages.append((end, _NEITHER))
+    elif kind == _END_GROUP and inside is _NEITHER:
+        open_messages.pop()
+    else:
+        return False
+    return True
 
 
 def _less_packed(left: int, data: bytes, place: int, size: int) -> int:

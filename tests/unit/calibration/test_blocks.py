@@ -242,6 +242,22 @@ def test_a_gate_and_a_slope_by_channel_let_equalisation_through():
     assert not channels.fixed & set(channels.ids["h"].tolist())
 
 
+@pytest.mark.parametrize("target", ["cpu", "cpu-vnni", "tensorrt"])
+def test_products_with_constants_that_are_no_matrices_stay_in_float32(target):
+    """As of a query that pools tokens, and of a matrix for each attention head."""
+    text = "h = MatMul(images, w) p = MatMul(h, q) k = Unsqueeze(h, axes) m = MatMul(k, e)"
+    constants = {"w": (8, 8), "q": (8,), "e": (2, 8, 5), "axes": np.array([1])}
+    graph = block(text, shape=(6, 8), outputs=("p", "m"), **constants)
+    assert [layer.name for layer in graph.layers] == ["backbone/MatMul_0"]
+    shown = block_pictures(shape=(6, 8))
+    ranges = {name: ranges_of(seen)["minmax"] for name, seen in watch(graph, shown).items()}
+    model = quantize_graph(graph, Placement(target, ranges))
+    for found, expected in zip(
+        run_model(model, shown, ["p", "m"]), run_model(graph.model, shown, ["p", "m"]), strict=True
+    ):
+        assert ((found - expected) ** 2).mean() < 0.001 * (expected**2).mean()
+
+
 def test_a_clip_of_an_excluded_layer_stays_in_float32():
     graph = block(CASES["ReLU6"].text, **CASES["ReLU6"].constants)
     shown = block_pictures()
