@@ -13,6 +13,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.artifact.types import TensorSpec
@@ -72,7 +74,7 @@ def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
             axis: symbols[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)
         }
     try:
-        with quiet_exporter(), torch.no_grad():
+        with quiet_exporter(), attention_in_four_axes(), torch.no_grad():
             program = torch.onnx.export(
                 network,
                 kwargs=example,
@@ -89,6 +91,32 @@ def _run_exporter(network: FusedNetwork, manifest: Manifest) -> ir.Model:
         raise BuildError(explain_failure(error)) from error
     assert program is not None
     return program.model
+
+
+@contextmanager
+def attention_in_four_axes() -> Iterator[None]:
+    """Give torch's attention operands (batch, heads, tokens, channels), as the exporter wants them.
+
+    Hiera and Twins attend within windows, which are one axis more.
+    """
+    attend = functional.scaled_dot_product_attention
+
+    def folded(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Tensor:
+        masked = (rest[0] if rest else named.get("attn_mask")) is not None
+        if query.ndim == 4 or masked:
+            return attend(query, key, value, *rest, **named)
+        query_4d, key_4d, value_4d = (
+            one.reshape(-1, one.shape[-3] if one.ndim > 3 else 1, *one.shape[-2:])
+            for one in (query, key, value)
+        )
+        found = attend(query_4d, key_4d, value_4d, *rest, **named)
+        return found.reshape(*query.shape[:-1], value.shape[-1])
+
+    functional.scaled_dot_product_attention = folded
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
 
 
 @contextmanager

@@ -51,6 +51,24 @@ class Unusual(nn.Module):
         return self.classifier(features.mean((2, 3))), None
 
 
+class Windows(nn.Module):
+    """Attends within windows, which are an axis of their own, as Hiera and Twins do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 8, 8)
+        self.mix = nn.Conv2d(8, 8, 1)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.embed(images)  # (B, 8, 4, 4)
+        halves = features.flatten(2).mT.unflatten(1, (2, 8)).unflatten(3, (2, 4)).transpose(2, 3)
+        attended = nn.functional.scaled_dot_product_attention(halves, halves, halves)
+        tokens = attended.transpose(2, 3).flatten(3).flatten(1, 2)
+        mixed = self.mix(tokens.mT.unflatten(2, (4, 4)))
+        return self.classifier(mixed.mean((2, 3)))
+
+
 def unusual_in_half() -> nn.Module:
     return Unusual().half()
 
@@ -70,6 +88,10 @@ def exported_and_compared(name: str, folder: Path, size: tuple[int, int] | None 
 def test_timms_families_give_what_pytorch_gives(name, tmp_path):
     pytest.importorskip("timm")
     exported_and_compared(f"timm:test_{name}", tmp_path)
+
+
+def test_attention_within_windows_gives_what_pytorch_gives(tmp_path):
+    exported_and_compared(f"{__name__}:Windows", tmp_path, size=(32, 32))
 
 
 def test_unusual_modules_in_half_precision_give_what_pytorch_gives(tmp_path):

@@ -65,7 +65,9 @@ class OnnxRuntimeBackend(Closing):
         asked = list(CPU_ONLY if options.providers is None else options.providers)
         _check_providers(asked)
         on_gpu = asked[:1] == [CUDA]
-        self._session, captures = _open_session(model, _settings(options, integer_kernels, float16), options, asked)
+        self._session, captures = _open_session(
+            model, _settings(options, integer_kernels, float16), options, asked
+        )
         self._bound = (
             BoundSession(self._session, self.outputs, "cuda", options.device, captures=captures)
             if on_gpu
