@@ -30,6 +30,7 @@ from tame_deploy.cli.screen import console, notes, show_assumed_size
 from tame_deploy.errors import require_extra
 
 if TYPE_CHECKING:
+    from tame_deploy.model.backbones import Backbone, BackboneRequest
     from tame_deploy.model.geometry import FeatureMap
 
 
@@ -49,24 +50,16 @@ def layers(
 ) -> None:
     """List the layers of a backbone that a head can read, and propose three."""
     require_extra("export", "torch", "torchvision", "safetensors")
-    from tame_deploy.model.backbones import PAPER_LAYERS, load_backbone, shape_request
+    from tame_deploy.model.backbones import PAPER_LAYERS, shape_request
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.layer_proposal import find_layers
-    from tame_deploy.model.network import check_channels
 
     request = shape_request(
-        model,
-        parse_size(image_size),
-        classes,
-        prefix_tokens,
-        mean=parse_numbers("mean", mean),
-        std=parse_numbers("std", std),
-        preprocessing=preprocessing,
+        model, parse_size(image_size), classes, prefix_tokens, mean=parse_numbers("mean", mean),
+        std=parse_numbers("std", std), preprocessing=preprocessing,
         trust_remote_code=trust_remote_code,
-    )
-    backbone = load_backbone(request)
-    show_assumed_size(backbone)
-    check_channels(backbone)
+    )  # fmt: skip
+    backbone = _load_for_shapes(request)
     found = find_layers(backbone)
     proposed = found.proposed
     if model in PAPER_LAYERS:
@@ -114,6 +107,17 @@ def _show_layers(
         notes.print("[yellow]warning:[/] none of these lies over the picture; --all lists others")
 
 
+def _load_for_shapes(request: BackboneRequest) -> Backbone:
+    """Load a backbone whose shapes matter: say an assumed size, and check its channels."""
+    from tame_deploy.model.backbones import load_backbone
+    from tame_deploy.model.network import check_channels
+
+    backbone = load_backbone(request)
+    show_assumed_size(backbone)
+    check_channels(backbone)
+    return backbone
+
+
 def import_checkpoint(
     file: Annotated[str, typer.Argument(help="TAME .pt, T-TAME .ckpt, or safetensors.")],
     backbone: BackboneOption,
@@ -131,15 +135,10 @@ def import_checkpoint(
 ) -> None:
     """Turn a published head into safetensors that say what they are; no code in it is run."""
     require_extra("export", "torch", "torchvision", "safetensors")
-    from tame_deploy.model.backbones import load_backbone, shape_request
+    from tame_deploy.model.backbones import shape_request
     from tame_deploy.model.features import FeatureTap, probe_layers
     from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head, write_head
-    from tame_deploy.model.network import (
-        check_channels,
-        check_class_token,
-        check_head,
-        choose_layers,
-    )
+    from tame_deploy.model.network import check_class_token, check_head, choose_layers
 
     checkpoint = read_head(file, variant=variant, tokens=tokens)
     config = checkpoint.head.config
@@ -147,18 +146,11 @@ def import_checkpoint(
     named = ":" not in backbone or backbone.startswith(("timm:", "hf:"))
     classes = config.classes if named and backbone != "demo" else None
     request = shape_request(
-        backbone,
-        parse_size(image_size),
-        classes,
-        prefix_tokens,
-        mean=parse_numbers("mean", mean),
-        std=parse_numbers("std", std),
-        preprocessing=preprocessing,
+        backbone, parse_size(image_size), classes, prefix_tokens, mean=parse_numbers("mean", mean),
+        std=parse_numbers("std", std), preprocessing=preprocessing,
         trust_remote_code=trust_remote_code,
-    )
-    loaded = load_backbone(request)
-    show_assumed_size(loaded)
-    check_channels(loaded)
+    )  # fmt: skip
+    loaded = _load_for_shapes(request)
     chosen = choose_layers(loaded, split_layers(layers) or checkpoint.layers)
     tap = FeatureTap(loaded.module, chosen).eval()
     features = probe_layers(tap, loaded.example, loaded.prefix_tokens)

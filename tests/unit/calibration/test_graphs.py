@@ -12,6 +12,9 @@ from tame_deploy.calibration.passes.equalization import ChannelGroups, equalize
 from tame_deploy.calibration.passes.half import at_least_opset, check_activations_fit_half, halve
 from tame_deploy.calibration.passes.placement import Placement, quantize_graph
 from tame_deploy.errors import BuildError
+from tame_deploy.metrics.evaluation_set import _HALF_CAST
+from tame_deploy.runtime.backends.onnxruntime.backend import _settings
+from tame_deploy.runtime.backends.protocol import BackendOptions
 from tests.unit.calibration.graphs import optimised, pictures, run_model, small_graph, watch
 
 
@@ -224,6 +227,15 @@ def test_activations_that_stand_for_no_bound_do_not_count():
     check_activations_fit_half({"masked": (masked, 5.0)})
     with pytest.raises(BuildError, match="activation too_large reaches 1e[+]05, more than float16"):
         check_activations_fit_half({"masked": (masked, 5.0), "too_large": (masked, 1e5)})
+
+
+def test_float16_is_opened_without_layouts_on_which_the_runtime_crashes():
+    graph = small_graph()
+    assert _HALF_CAST in halve(graph).SerializeToString()
+    assert _HALF_CAST not in graph.model.SerializeToString()
+    full = _settings(BackendOptions(), integer_kernels=True, float16=False)
+    half = _settings(BackendOptions(), integer_kernels=True, float16=True)
+    assert half.graph_optimization_level.value < full.graph_optimization_level.value
 
 
 def test_a_weight_that_float16_cannot_hold_is_named():
