@@ -31,7 +31,7 @@ __all__ = [
     "WeightsSource",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 

@@ -270,7 +270,7 @@ JSON = [
            "unknown key manifest.cla\\u00dfes; did you mean manifest.classes?"),
     Attack("newer artifact", editing(schema_version=99), IncompatibleArtifactError, "Upgrade"),
     Attack("huge version", editing(schema_version=10**30), IncompatibleArtifactError, "Upgrade"),
-    Attack("no version", editing(schema_version=-(10**30)), ManifestError, "expected 1 to 3"),
+    Attack("no version", editing(schema_version=-(10**30)), ManifestError, "expected 1 to 4"),
     Attack("bool for a version", editing(schema_version=True), ManifestError, "is True; expected"),
 ]  # fmt: skip
 FIELDS = [
@@ -339,7 +339,7 @@ IDENTITY = [
     Attack("identity text that is ill-typed", editing_with_identity(classes="6"), ManifestError,
            "manifest.classes is '6'; expected a whole number"),
     Attack("older schema for a newer artifact", editing(schema_version=1), ManifestError,
-           "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 3"),
+           "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 4"),
 ]  # fmt: skip
 
 LATER = [

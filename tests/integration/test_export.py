@@ -362,7 +362,7 @@ def test_an_opset_that_cannot_be_written_is_refused_at_once():
 
 def test_the_manifest_says_where_everything_came_from(demo_export):
     raw = json.loads((demo_export / "manifest.json").read_text())
-    assert raw["schema_version"] == 3
+    assert raw["schema_version"] == 4
     assert json.loads(raw["identity_text"])["image"] == raw["image"]
     assert raw["weights"]["head"]["source"] == "bundled demo"
     assert set(raw["files"]) == {"labels.txt", "model.onnx", "parity.npz"}

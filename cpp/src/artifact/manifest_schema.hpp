@@ -8,7 +8,7 @@
 
 namespace libtame {
 
-constexpr int schema_version = 3;
+constexpr int schema_version = 4;
 
 /// GraphIdentity(…): the fields that fix what the graph means.
 const Decoder& identity_decoder();

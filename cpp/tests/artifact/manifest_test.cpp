@@ -59,7 +59,7 @@ TEST(Manifest, IdentityOfSchema1IsThatOfWhatItSays) {
   EXPECT_EQ(parsed(spoiled("/tool_versions", {{"torch", "2"}})).identity, expected);
   EXPECT_NE(parsed(spoiled("/image/resize", 255)).identity, expected);
   EXPECT_EQ(refusal(spoiled("/identity_text", "{}")),
-            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 3. "
+            "schema_version is 1 beside an identity_text, which schema 1 did not have; expected 4. "
             "Undo the edit, or export the artifact again");
 }
 
@@ -102,10 +102,10 @@ TEST(Manifest, WhatStandsNowhereElseCannotBeLeftOut) {
 }
 
 TEST(Manifest, NewerOnesSayUpgrade) {
-  EXPECT_EQ(refusal(spoiled("/schema_version", 4), TAME_INCOMPATIBLE_ERROR),
-            "artifact has schema version 4; this tame-deploy reads up to 3. Upgrade: pip install "
+  EXPECT_EQ(refusal(spoiled("/schema_version", 5), TAME_INCOMPATIBLE_ERROR),
+            "artifact has schema version 5; this tame-deploy reads up to 4. Upgrade: pip install "
             "-U tame-deploy");
-  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 3");
+  EXPECT_EQ(refusal(spoiled("/schema_version", -2)), "schema_version is -2; expected 1 to 4");
   EXPECT_EQ(refusal(spoiled("/schema_version", "2")),
             "manifest.schema_version is \"2\"; expected a whole number");
 }

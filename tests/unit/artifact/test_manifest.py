@@ -215,7 +215,7 @@ def test_nothing_can_be_left_out_of_a_report_of_fidelity(name, report):
 
 
 def test_schema_1_beside_an_identity_text_is_told():
-    message = "schema_version is 1 beside an identity_text, .*; expected 3. Undo the edit"
+    message = "schema_version is 1 beside an identity_text, .*; expected 4. Undo the edit"
     with pytest.raises(ManifestError, match=message):
         Manifest.from_json(spoiled(schema_version=1))
 
@@ -283,7 +283,7 @@ def spoiled(**changes):
         (spoiled(feature_layers="ab"), "expected a list"),
         (spoiled(kind="engine"), "manifest.kind is 'engine'; expected one of explainer"),
         (spoiled(files={}), "files does not list model.onnx"),
-        (spoiled(schema_version=0), "schema_version is 0; expected 1 to 3"),
+        (spoiled(schema_version=0), "schema_version is 0; expected 1 to 4"),
         (spoiled(image=ImageSpec().__dict__ | {"height": 0}), "image height is 0"),
         (spoiled(image=ImageSpec().__dict__ | {"mean": [0, 0]}), "image has 2 means"),
         (spoiled(image=ImageSpec().__dict__ | {"std": [1, 1, 0]}), "positive"),
@@ -301,5 +301,5 @@ def test_what_is_wrong_is_named(text, message):
 
 
 def test_a_newer_schema_says_upgrade():
-    with pytest.raises(IncompatibleArtifactError, match="reads up to 3. Upgrade"):
-        Manifest.from_json(spoiled(schema_version=4, unheard_of=True))
+    with pytest.raises(IncompatibleArtifactError, match="reads up to 4. Upgrade"):
+        Manifest.from_json(spoiled(schema_version=5, unheard_of=True))
