@@ -111,7 +111,11 @@ def decode(  # noqa: PLR0911  (one return a kind of type)
         members = [member for member in arguments if member is not type(None)]
         if value is None and len(members) < len(arguments):
             return None
-        fitting = next((member for member in members if type(value) is member), members[0])
+        listed = isinstance(value, (list, tuple))
+        fitting = next(
+            (m for m in members if type(value) is m or (listed and typing.get_origin(m) is tuple)),
+            members[0],
+        )
         return decode(fitting, value, where, form)
     if origin is tuple:
         return _decode_tuple(arguments, value, where, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 from tame_deploy.errors import InputError
@@ -27,6 +28,7 @@ __all__ = [
     "TokenUse",
     "Width",
     "check_feeds",
+    "narrow_widths",
     "variant_config",
 ]
 
@@ -171,19 +173,21 @@ class ImageSpec:
 class HeadConfig:
     """The attention head's switches (TAME, section III; the ablations of its table V).
 
-    `width`: branches keep their C_i channels or project to one channel a class. `tokens`: what a
+    `width`: branches keep their C_i channels, project to one channel a class, or are narrow: to as
+    many channels as are listed, one number a layer. The skip connection of a narrow branch is a
+    concatenation: the fuser reads the layer's features and the branch beside them. `tokens`: what a
     transformer's tokens become (T-TAME): the patch tokens, or those times the class token. `branch`
     "identity" has no branches: the fuser reads the features as they are (CAM, Zhou et al. 2016),
     and `activation` has no meaning.
 
     Raises:
-        InputError: for counts below one, a skip connection over a branch that changes width, or
-            switches of branches where there are none.
+        InputError: for counts below one, a branch that is wider than its layer, a skip connection
+            over a branch of one channel a class, or switches of branches where there are none.
     """
 
     channels: tuple[int, ...]
     classes: int
-    width: Width = "channels"
+    width: Width | tuple[int, ...] = "channels"
     batch_norm: bool = True
     skip: bool = True
     activation: Activation = "relu"
@@ -197,12 +201,8 @@ class HeadConfig:
                 f"head has channels {list(self.channels)} and {self.classes} classes; "
                 f"expected at least one layer, and 1 to {MAX_COUNT} of each"
             )
-        for name, known in (
-            ("width", Width),
-            ("activation", Activation),
-            ("tokens", TokenUse),
-            ("branch", Branch),
-        ):
+        self._check_width()
+        for name, known in (("activation", Activation), ("tokens", TokenUse), ("branch", Branch)):
             if getattr(self, name) not in get_args(known):
                 raise InputError(
                     f"head {name} is {getattr(self, name)!r}; "
@@ -215,17 +215,49 @@ class HeadConfig:
                 "a head without branches has channels width, no batch norm and no skip"
             )
 
+    def _check_width(self) -> None:
+        if isinstance(self.width, str):
+            if self.width not in get_args(Width):
+                raise InputError(
+                    f"head width is {self.width!r}; expected {' or '.join(get_args(Width))}, or "
+                    "one number a layer"
+                )
+            return
+        fits = len(self.width) == len(self.channels) and all(
+            1 <= narrow <= channels
+            for narrow, channels in zip(self.width, self.channels, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"head width is {list(self.width)} for layers of {list(self.channels)} channels; "
+                "expected one number a layer, from 1 to the layer's channels"
+            )
+
     @property
     def variant(self) -> str:
-        """Name of the published variant with these switches, "cam", or "custom"."""
+        """Name of the published variant with these switches, "cam", or "custom".
+
+        How narrow branches are is no part of it.
+        """
         if self.branch == "identity":
             return "cam"
-        switches = (self.width, self.batch_norm, self.skip, self.activation)
+        width = self.width if isinstance(self.width, str) else "channels"
+        switches = (width, self.batch_norm, self.skip, self.activation)
         return next((name for name, known in VARIANTS.items() if known == switches), "custom")
 
     def branch_width(self, layer: int) -> int:
-        """Return how many channels the branch of one layer gives out."""
+        """Return how many channels the convolution of a layer's branch gives out."""
+        if not isinstance(self.width, str):
+            return self.width[layer]
         return self.channels[layer] if self.width == "channels" else self.classes
+
+    def fuser_widths(self, layer: int) -> tuple[int, ...]:
+        """Return how many channels each tensor has that the fuser reads of a layer.
+
+        That is the branch; of a narrow one with a skip connection, the features before it.
+        """
+        beside = self.skip and not isinstance(self.width, str)
+        return (*((self.channels[layer],) if beside else ()), self.branch_width(layer))
 
 
 #: Width, batch norm and skip of a head without branches.
@@ -241,14 +273,54 @@ VARIANTS: dict[str, tuple[Width, bool, bool, Activation]] = {
 
 
 def variant_config(
-    variant: str, channels: tuple[int, ...], classes: int, tokens: TokenUse = "patch"
+    variant: str,
+    channels: tuple[int, ...],
+    classes: int,
+    tokens: TokenUse = "patch",
+    narrow: tuple[int, ...] | None = None,
 ) -> HeadConfig:
-    """Return the configuration of a published variant.
+    """Return the configuration of a published variant, with branches of `narrow` channels if given.
 
     Raises:
-        InputError: if there is no such variant.
+        InputError: if there is no such variant, or narrow branches do not go with it.
     """
     if variant not in VARIANTS:
         raise InputError(f"unknown head variant {variant!r}; expected one of {', '.join(VARIANTS)}")
     width, batch_norm, skip, activation = VARIANTS[variant]
-    return HeadConfig(channels, classes, width, batch_norm, skip, activation, tokens)
+    if narrow is not None and width == "classes":
+        raise InputError(
+            f"the branches of variant {variant} are one channel a class, so they have no --width; "
+            "leave one of the two out"
+        )
+    return HeadConfig(channels, classes, narrow or width, batch_norm, skip, activation, tokens)
+
+
+def narrow_widths(width: int | float | str, channels: Sequence[int]) -> tuple[int, ...]:
+    """Return how many channels narrow branches have, one number a layer.
+
+    Args:
+        width: channels of every branch, or a share of the layer's channels, such as 0.125 or "1/8".
+        channels: of the layers.
+
+    Raises:
+        InputError: if it is neither, or wider than a layer.
+    """
+    try:
+        share = Fraction(str(width).strip())
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if share.denominator == 1 and isinstance(width, (int, str)) and share >= 1:
+        above = [count for count in channels if count < share]
+        if above:
+            raise InputError(
+                f"width is {share}, above the {above[0]} channels of a layer "
+                f"(of {', '.join(map(str, channels))}); expected at most {min(channels)}, or a "
+                "share such as 1/8"
+            )
+        return (int(share),) * len(channels)
+    if not 0 < share < 1:
+        raise InputError(
+            f"width is {width!r:.40}; expected a number of channels, or a share of each layer's "
+            "between 0 and 1, such as 1/8"
+        )
+    return tuple(max(1, round(count * share)) for count in channels)

@@ -23,15 +23,24 @@ class FoldedBranches(nn.Module):
     def __init__(self, head: AttentionHead) -> None:
         super().__init__()
         self.activation = head.config.activation
+        self.beside = len(head.config.fuser_widths(0)) == 2
         layers = range(len(head.config.channels)) if head.config.branch == "attention" else ()
         self.convs = nn.ModuleList(_folded_convolution(head, layer) for layer in layers)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Return the branches at their native resolution, float (B, width_i, h_i, w_i)."""
+    def forward(self, features: list[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Return what the fuser reads of each layer, at its native resolution.
+
+        Each is float (B, width_i, h_i, w_i), behind the features where branches are narrow.
+        """
         if not self.convs:
-            return features
+            return [(feature,) for feature in features]
         activate = torch.relu if self.activation == "relu" else torch.sigmoid
-        return [activate(conv(feature)) for conv, feature in zip(self.convs, features, strict=True)]
+        branches = [
+            activate(conv(feature)) for conv, feature in zip(self.convs, features, strict=True)
+        ]
+        if self.beside:
+            return list(zip(features, branches, strict=True))
+        return [(branch,) for branch in branches]
 
 
 def _folded_convolution(head: AttentionHead, layer: int) -> nn.Conv2d:
@@ -49,7 +58,7 @@ def _folded_convolution(head: AttentionHead, layer: int) -> nn.Conv2d:
         gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
         weight = weight * gain[:, None, None, None]
         bias = (bias - norm.running_mean.double()) * gain + norm.bias.detach().double()
-    if head.config.skip:
+    if head.config.skip and len(head.config.fuser_widths(layer)) == 1:
         weight = weight + torch.eye(weight.shape[0], dtype=torch.float64)[:, :, None, None]
     folded = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
     folded.weight.data = weight.float()
@@ -68,25 +77,30 @@ class ClassMaps(nn.Module):
     def __init__(self, head: AttentionHead) -> None:
         super().__init__()
         config: HeadConfig = head.config
-        widths = [config.branch_width(layer) for layer in range(len(config.channels))]
+        widths = [config.fuser_widths(layer) for layer in range(len(config.channels))]
         assert head.fuser.bias is not None
         fuser = head.fuser.weight.detach().flatten(1)  # (classes, sum of widths)
-        self.layers = len(widths)
-        for layer, rows in enumerate(torch.split(fuser, widths, dim=1)):
-            self.register_buffer(f"rows_{layer}", rows.contiguous())
+        of_layers = torch.split(fuser, [sum(of_layer) for of_layer in widths], dim=1)
+        for layer, of_layer in enumerate(of_layers):
+            for piece, rows in enumerate(torch.split(of_layer, widths[layer], dim=1)):
+                self.register_buffer(f"rows_{layer}_{piece}", rows.contiguous())
         self.register_buffer("bias", head.fuser.bias.detach()[:, None].clone())
 
-    def forward(self, branches: list[Tensor], class_ids: Tensor | None) -> Tensor:
+    def forward(self, branches: list[tuple[Tensor, ...]], class_ids: Tensor | None) -> Tensor:
         """Return map logits, float (B, K, h, w), of the classes asked for.
 
         Args:
-            branches: float (B, width_i, h_i, w_i), one a layer.
+            branches: what `FoldedBranches` returns: float (B, width_i, h_i, w_i), one or two a
+                layer.
             class_ids: int64 (B, K), or None for every class in order.
         """
-        size = map_size(branches[0].shape[2], branches[0].shape[3])
+        size = map_size(branches[0][0].shape[2], branches[0][0].shape[3])
         total = self._bias(class_ids)
-        for layer, branch in enumerate(branches):
-            total = total + resize_map(self._product(layer, branch, class_ids), size)
+        for layer, pieces in enumerate(branches):
+            products = self._product(f"{layer}_0", pieces[0], class_ids)
+            for number, piece in enumerate(pieces[1:], 1):
+                products = products + self._product(f"{layer}_{number}", piece, class_ids)
+            total = total + resize_map(products, size)
         return total
 
     def _bias(self, class_ids: Tensor | None) -> Tensor:
@@ -94,8 +108,8 @@ class ClassMaps(nn.Module):
             return self.bias[None, :, :, None]  # (1, classes, 1, 1)
         return functional.embedding(class_ids, self.bias)[..., None]  # (B, K, 1, 1)
 
-    def _product(self, layer: int, branch: Tensor, class_ids: Tensor | None) -> Tensor:
-        rows: Tensor = getattr(self, f"rows_{layer}")  # (classes, width_i)
+    def _product(self, name: str, branch: Tensor, class_ids: Tensor | None) -> Tensor:
+        rows: Tensor = getattr(self, f"rows_{name}")  # (classes, width_i)
         if class_ids is None:
             return functional.conv2d(branch, rows[:, :, None, None])
         chosen = functional.embedding(class_ids, rows)  # (B, K, width_i)

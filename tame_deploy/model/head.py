@@ -35,6 +35,7 @@ class AttentionHead(nn.Module):
 
     Each layer has a branch (1x1 convolution, batch norm, skip connection, activation, resize);
     the branches are concatenated and a 1x1 convolution fuses them (TAME, section III, figure 2).
+    Beside a narrow branch, the features themselves are fused, which is its skip connection.
     State keys are those of the published checkpoints: `convs.i`, `bns.i`, `fuser`. With branches
     that are the identity there is the fuser alone, which is CAM (`model/cam.py`).
     """
@@ -48,7 +49,8 @@ class AttentionHead(nn.Module):
             self.convs = nn.ModuleList(nn.Conv2d(given, width, 1) for given, width in pairs)
         if config.batch_norm:
             self.bns = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
-        self.fuser = nn.Conv2d(sum(widths), config.classes, 1)
+        fused = sum(sum(config.fuser_widths(layer)) for layer in range(len(widths)))
+        self.fuser = nn.Conv2d(fused, config.classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return map logits of every class.
@@ -61,7 +63,9 @@ class AttentionHead(nn.Module):
         """
         size = map_size(features[0].shape[2], features[0].shape[3])
         branches = [
-            resize_map(self.branch(layer, feature), size) for layer, feature in enumerate(features)
+            resize_map(part, size)
+            for layer, feature in enumerate(features)
+            for part in self.branch(layer, feature)
         ]
         fused: Tensor = self.fuser(torch.cat(branches, dim=1))  # (B, classes, h, w)
         return fused
@@ -81,24 +85,34 @@ class AttentionHead(nn.Module):
             float (B, K, h, w).
         """
         size = map_size(features[0].shape[2], features[0].shape[3])
-        widths = [self.config.branch_width(layer) for layer in range(len(features))]
+        widths = [self.config.fuser_widths(layer) for layer in range(len(features))]
         rows = functional.embedding(class_ids, self.fuser.weight.flatten(1))  # (..., K, sum)
         assert self.fuser.bias is not None
         total = functional.embedding(class_ids, self.fuser.bias[:, None])[..., None]  # (..., K,1,1)
-        for layer, part in enumerate(torch.split(rows, widths, dim=-1)):
-            branch = self.branch(layer, features[layer])
-            products = torch.matmul(part, branch.flatten(2))  # (B, K, h_i * w_i)
-            shaped = products.reshape(*products.shape[:2], *branch.shape[2:])
+        of_layers = torch.split(rows, [sum(of_layer) for of_layer in widths], dim=-1)
+        for layer, (part, feature) in enumerate(zip(of_layers, features, strict=True)):
+            pieces = zip(
+                torch.split(part, widths[layer], dim=-1), self.branch(layer, feature), strict=True
+            )
+            # (B, K, h_i * w_i)
+            products = torch.stack([torch.matmul(p, b.flatten(2)) for p, b in pieces]).sum(0)
+            shaped = products.reshape(*products.shape[:2], *feature.shape[2:])
             total = total + resize_map(shaped, size)
         return total
 
-    def branch(self, layer: int, feature: Tensor) -> Tensor:
-        """Return one layer's branch before it is resized, float (B, width_i, h_i, w_i)."""
+    def branch(self, layer: int, feature: Tensor) -> tuple[Tensor, ...]:
+        """Return what the fuser reads of one layer, before it is resized.
+
+        That is float (B, width_i, h_i, w_i), behind the features (B, C_i, h_i, w_i) themselves
+        where the branch is narrow and has a skip connection.
+        """
         if self.config.branch == "identity":
-            return feature
+            return (feature,)
         out: Tensor = self.convs[layer](feature)
         if self.config.batch_norm:
             out = self.bns[layer](out)
-        if self.config.skip:
+        narrow = len(self.config.fuser_widths(layer)) == 2
+        if self.config.skip and not narrow:
             out = out + feature
-        return torch.relu(out) if self.config.activation == "relu" else torch.sigmoid(out)
+        out = torch.relu(out) if self.config.activation == "relu" else torch.sigmoid(out)
+        return (feature, out) if narrow else (out,)

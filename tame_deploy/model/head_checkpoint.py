@@ -136,7 +136,9 @@ def _read_metadata(metadata: Mapping[str, str], path: Path) -> tuple[HeadConfig 
     try:
         raw = json.loads(metadata[METADATA_KEY])
         channels = tuple(int(count) for count in raw["channels"])
-        switches = {k: raw[k] for k in ("width", "batch_norm", "skip", "activation", "tokens")}
+        switches = {k: raw[k] for k in ("batch_norm", "skip", "activation", "tokens")}
+        wide = raw["width"]
+        switches["width"] = tuple(map(int, wide)) if isinstance(wide, list) else wide
         # Files from before there were heads without branches do not say which they have.
         branch = raw.get("branch", "attention")
         config = HeadConfig(channels, int(raw["classes"]), **switches, branch=branch)

@@ -106,6 +106,17 @@ Decoder decode_list(Decoder item) {
   };
 }
 
+Decoder decode_list_or(Decoder item, Decoder other) {
+  return [list = decode_list(std::move(item)), other = std::move(other)](
+             Value& value, const std::string& where) {
+    if (value.is_array()) {
+      list(value, where);
+    } else {
+      other(value, where);
+    }
+  };
+}
+
 Decoder decode_array(Decoder item, std::size_t count) {
   return [item = std::move(item), count](Value& value, const std::string& where) {
     expect(value.is_array(), where, value, "a list");

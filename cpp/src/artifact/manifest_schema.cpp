@@ -73,6 +73,18 @@ std::string check_image(const Value& image) {
   return check_levels(image);
 }
 
+/// HeadConfig._check_width.
+std::string check_width(const Value& width, const Value& channels) {
+  if (width.is_string()) return "";
+  bool fits = width.size() == channels.size();
+  for (std::size_t layer = 0; fits && layer < width.size(); ++layer) {
+    fits = lies_within(width[layer], 1, channels[layer].get<std::int64_t>());
+  }
+  if (fits) return "";
+  return words("head width is ", shown(width), " for layers of ", shown(channels),
+               " channels; expected one number a layer, from 1 to the layer's channels");
+}
+
 /// HeadConfig.__post_init__.
 std::string check_head(const Value& head) {
   const Value& channels = head["channels"];
@@ -84,6 +96,7 @@ std::string check_head(const Value& head) {
     return words("head has channels ", shown(channels), " and ", shown(head["classes"]),
                  " classes; expected at least one layer, and 1 to ", max_count, " of each");
   }
+  if (std::string fault = check_width(head["width"], channels); !fault.empty()) return fault;
   if (head["skip"].get<bool>() && head["width"] == "classes") {
     return "a head whose branches are one channel a class has no skip connection";
   }
@@ -120,7 +133,9 @@ Decoder image_decoder() {
 Decoder head_decoder() {
   return decode_object({{"channels", decode_list(decode_int()), {}},
                         {"classes", decode_int(), {}},
-                        {"width", decode_choice({"channels", "classes"}), text("channels")},
+                        {"width",
+                         decode_list_or(decode_int(), decode_choice({"channels", "classes"})),
+                         text("channels")},
                         {"batch_norm", decode_bool(), Value(true)},
                         {"skip", decode_bool(), Value(true)},
                         {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},

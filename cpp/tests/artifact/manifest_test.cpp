@@ -132,6 +132,10 @@ TEST(Manifest, WhatIsWrongIsNamed) {
   EXPECT_EQ(refusal(spoiled("/head/channels", {0, 8})),
             "manifest.head: head has channels [0,8] and 2 classes; expected at least one layer, "
             "and 1 to 1000000 of each");
+  EXPECT_EQ(refusal(spoiled("/head/width", json::array({9000}))),
+            "manifest.head: head width is [9000] for layers of " +
+                example()["head"]["channels"].dump() +
+                " channels; expected one number a layer, from 1 to the layer's channels");
   EXPECT_EQ(refusal(spoiled("/head/width", "classes")),
             "manifest.head: a head whose branches are one channel a class has no skip connection");
 }

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tame_deploy.artifact.types import VARIANTS, HeadConfig, variant_config
+from tame_deploy.artifact.types import VARIANTS, HeadConfig, narrow_widths, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
 from tame_deploy.model.head import AttentionHead, map_size
@@ -60,6 +60,7 @@ def test_golden_values(variant):
 @settings(deadline=None, max_examples=120)
 @given(
     variant=st.sampled_from(list(VARIANTS)),
+    narrow=st.none() | st.integers(1, 9),
     channels=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     sizes=st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=4, max_size=4),
     classes=st.one_of(st.integers(2, 12), st.just(150)),
@@ -67,8 +68,10 @@ def test_golden_values(variant):
     seed=st.integers(0, 1000),
 )
 @torch.no_grad()
-def test_folding_changes_nothing(variant, channels, sizes, classes, batch, seed):
-    config = variant_config(variant, tuple(channels), classes)
+def test_folding_changes_nothing(variant, narrow, channels, sizes, classes, batch, seed):
+    widths = narrow and tuple(min(narrow, count) for count in channels)
+    widths = None if variant == "no-skip" else widths
+    config = variant_config(variant, tuple(channels), classes, narrow=widths)
     head = random_head(config, seed)
     shapes = zip(channels, sizes, strict=False)
     features = [torch.randn(batch, width, height, across) for width, (height, across) in shapes]
@@ -112,17 +115,49 @@ def test_impossible_heads_are_refused(arguments):
         variant_config("tam", (4,), 2)
 
 
+@pytest.mark.parametrize("width", [(3,), (3, 7), (0, 1), (3, 3, 3)])
+def test_a_branch_is_no_wider_than_its_layer(width):
+    with pytest.raises(InputError, match="expected one number a layer, from 1 to the layer's"):
+        HeadConfig((4, 6), 2, width)
+
+
+def test_a_narrow_branch_is_told_in_channels_or_as_a_share_of_the_layer():
+    assert narrow_widths(16, (40, 64)) == (16, 16)
+    assert narrow_widths("16", (40, 64)) == (16, 16)
+    assert narrow_widths("1/8", (40, 64, 4)) == (5, 8, 1)
+    assert narrow_widths(0.5, (40, 64)) == (20, 32)
+    with pytest.raises(InputError, match="width is 50, above the 40 channels of a layer"):
+        narrow_widths(50, (40, 64))
+    for wrong in ("0", "-1/4", "9/8", 1.5, "wide", "1/0", 0):
+        with pytest.raises(InputError, match="between 0 and 1, such as 1/8"):
+            narrow_widths(wrong, (40, 64))
+    with pytest.raises(InputError, match="one channel a class, so they have no --width"):
+        variant_config("no-skip", (4,), 2, narrow=(2,))
+
+
+def test_the_fuser_reads_the_features_beside_a_narrow_branch():
+    head = random_head(HeadConfig((4, 6), 3, (1, 2)))
+    features = [torch.randn(1, 4, 8, 8), torch.randn(1, 6, 8, 8)]
+    for conv in head.convs:
+        assert conv.out_channels in (1, 2)
+    first, second = (head.branch(layer, feature) for layer, feature in enumerate(features))
+    assert first[0] is features[0]
+    assert [part.shape[1] for part in (*first, *second)] == [4, 1, 6, 2]
+    assert head.fuser.in_channels == 13
+
+
 def test_a_configuration_knows_its_published_name():
     for variant in VARIANTS:
         assert variant_config(variant, (4,), 2).variant == variant
     assert HeadConfig((4,), 2, batch_norm=False).variant == "custom"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, "narrow"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 def test_maps_of_chosen_classes_are_rows_of_all_maps(variant, training, shared):
-    config = variant_config(variant, (6, 4, 5), 5)
+    name, narrow = ("tame", (2, 3, 1)) if variant == "narrow" else (variant, None)
+    config = variant_config(name, (6, 4, 5), 5, narrow=narrow)
     head = random_head(config).train(training).requires_grad_(True)
     features = [
         torch.randn(3, c, s, s) for c, s in zip(head.config.channels, (9, 5, 3), strict=True)

@@ -34,6 +34,14 @@ def same_state(first, second):
     return all(torch.equal(first.state_dict()[k], v) for k, v in second.state_dict().items())
 
 
+def test_a_narrow_head_is_read_as_it_was_written(tmp_path):
+    head = random_head(variant_config("tame", (4, 6), 7, narrow=(2, 3)))
+    path = write_head(HeadCheckpoint(head, "mine", ("a", "b")), tmp_path / "head.safetensors")
+    checkpoint = read_head(path)
+    assert checkpoint.head.config == head.config
+    assert same_state(checkpoint.head, head)
+
+
 @pytest.mark.parametrize("prefix", HEAD_PREFIXES)
 @pytest.mark.parametrize("kind", ["tame", "lightning", "bare", "safetensors"])
 def test_published_forms(tmp_path, prefix, kind):
