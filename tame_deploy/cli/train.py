@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -40,6 +40,8 @@ _RECIPE_KEYS = {
     "backbone": "model.backbone",
     "weights": "model.weights",
     "layers": "model.layers",
+    "width": "model.width",
+    "init": "model.init",
     "prefix_tokens": "model.prefix_tokens",
     "preprocessing": "model.preprocessing",
     "task": "model.task",
@@ -63,13 +65,26 @@ _PASSED_ON = (
     "channel_order", "pad_level", "preprocessing", "labels", "prefix_tokens",
 )  # fmt: skip
 
-RecipeOption = Annotated[str | None, typer.Option(help="vgg16, resnet50, demo, or a TOML file.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="default, published (as the papers train), vgg16, resnet50, demo, or a TOML file."
+    ),
+]
 TrainBackboneOption = Annotated[
     str | None, typer.Option("--backbone", "-b", help="As of export; the recipe's.")
 ]
 TrainWeightsOption = Annotated[str | None, typer.Option(help="As of export; the recipe's.")]
 TrainLayersOption = Annotated[
     str | None, typer.Option(help="Feature layers a,b,c; the recipe's, or the papers'.")
+]
+TrainWidthOption = Annotated[
+    str | None,
+    typer.Option(help="Channels of narrow branches, or a share such as 1/8; the recipe's."),
+]
+InitOption = Annotated[
+    Literal["auto", "cam", "random"] | None,
+    typer.Option(help="Where a head starts: as CAM (auto: if there is one), or random."),
 ]
 TrainPreprocessingOption = Annotated[
     str | None,
@@ -93,6 +108,8 @@ def train(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    width: TrainWidthOption = None,
+    init: InitOption = None,
     prefix_tokens: PrefixTokensOption = None,
     preprocessing: TrainPreprocessingOption = None,
     classes: ClassesOption = None,
@@ -127,6 +144,8 @@ def train(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        width=width,
+        init=init,
         prefix_tokens=prefix_tokens,
         preprocessing=preprocessing,
         classes=classes,
@@ -366,10 +385,10 @@ def _recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
     """Return a shipped recipe or that of a file, changed as the options say."""
     from tame_deploy.training.recipe import recipe_table
 
-    table = {"model": {}} if name is None else recipe_table(name)
     backbone = changes.get("model.backbone")
     if name is None and backbone is None:
         raise InputError("found neither --recipe nor --backbone; expected one of them")
+    table = recipe_table(name or "default")
     recipes_own = table.get("model", {}).get("backbone")
     if backbone is not None and recipes_own not in (None, backbone):
         table = {**table, "model": {}}  # its layers and head are the other backbone's

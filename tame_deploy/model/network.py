@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.directory import file_sha256
 from tame_deploy.artifact.manifest import WeightsSource
-from tame_deploy.artifact.types import HeadConfig, Task, TokenUse, variant_config
+from tame_deploy.artifact.types import HeadConfig, Task, TokenUse, narrow_widths, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model import demo
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
@@ -41,13 +41,15 @@ __all__ = [
 class HeadRequest:
     """Which head: public ("default", "tame", "t-tame"), "cam", "random", or a file.
 
-    What is None is read off the file.
+    What is None is read off the file. `width` makes the branches of a random head narrow: a number
+    of channels, or a share of each layer's (`narrow_widths`).
     """
 
     head: str = "default"
     _: KW_ONLY
     variant: str | None = None
     tokens: TokenUse | None = None
+    width: int | float | str | None = None
     seed: int = 0
 
 
@@ -140,6 +142,11 @@ def build_network(
         DownloadError: if a default head is neither cached nor to be had.
     """
     check_channels(backbone)
+    if request.width is not None and request.head != "random":
+        raise InputError(
+            f"--width says how wide a head is trained; {request.head} has its width already, so "
+            "leave --width out"
+        )
     if request.head == "cam":
         return _cam_network(backbone, request, layers)
     checkpoint, source = _load_checkpoint(backbone, request, progress)
@@ -259,7 +266,10 @@ def _random_head(
 ) -> HeadCheckpoint:
     _check_tokens(request.tokens or "patch", features, described=False)
     channels = tuple(feature.channels for feature in features)
-    config = variant_config(request.variant or "tame", channels, classes, request.tokens or "patch")
+    narrow = None if request.width is None else narrow_widths(request.width, channels)
+    config = variant_config(
+        request.variant or "tame", channels, classes, request.tokens or "patch", narrow
+    )
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
         head = AttentionHead(config)

@@ -37,7 +37,8 @@ class TrainingState:
     """What a checkpoint holds: everything beyond the recipe that decides what comes next.
 
     `step` counts optimizer steps; `best` is the lowest validation loss so far; `world` is the
-    number of processes; `data` is a hash of the pictures' names.
+    number of processes; `data` is a hash of the pictures' names; `average` is the average of the
+    head's weights, if there is one.
     """
 
     step: int
@@ -47,6 +48,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     scaler: dict[str, Any]
+    average: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     unreadable: dict[int, str] = field(default_factory=dict)
 

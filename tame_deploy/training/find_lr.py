@@ -25,8 +25,9 @@ from tame_deploy.training.data import (
     plain_errors,
 )
 from tame_deploy.training.device import deferred_interrupt, flushed_denormals, open_fabric
-from tame_deploy.training.optimizer import make_optimizer
+from tame_deploy.training.optimizer import make_optimizer, share_among_classes
 from tame_deploy.training.recipe import Recipe
+from tame_deploy.training.starting import start_head
 from tame_deploy.training.step import MaskedStep
 from tame_deploy.training.train_head import build_recipe_network, report_backbone
 
@@ -110,6 +111,7 @@ def find_lr(
     network = build_recipe_network(recipe, progress)
     report_backbone(network.backbone, report)
     training, _ = open_training_data(recipe, network)
+    start_head(recipe.model, network, training, report)
     count = steps or len(training) // recipe.run.batch_size
     if count < 50:
         raise InputError(
@@ -132,6 +134,7 @@ def _raise_rate(
     """Take a step at each rate until the loss bursts, and return the losses."""
     head = network.head.requires_grad_(True).train().to(fabric.device)
     masked = MaskedStep(network, recipe.loss).to(fabric.device)
+    share_among_classes(head, recipe.optimizer.class_sharing)
     raw, peaks = make_optimizer(head, recipe.optimizer)
     optimizer: Any = fabric.setup_optimizers(raw)
     losses: list[float] = []

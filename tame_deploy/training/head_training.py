@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ from tame_deploy.training.data import (
     make_loader,
 )
 from tame_deploy.training.losses import LOSS_NAMES, LossTerms
-from tame_deploy.training.optimizer import make_optimizer, make_schedule
+from tame_deploy.training.optimizer import (
+    average_of,
+    make_optimizer,
+    make_schedule,
+    share_among_classes,
+)
 from tame_deploy.training.processes import average_gradients, synchronise_batch_norm
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
@@ -60,6 +66,8 @@ class HeadTraining:
             synchronise_batch_norm(self.head)
         self.head.to(fabric.device)
         self.masked = MaskedStep(network, recipe.loss).to(fabric.device)
+        self._average = average_of(self.head, recipe.optimizer)
+        share_among_classes(self.head, recipe.optimizer.class_sharing)
         optimizer, rates = make_optimizer(self.head, recipe.optimizer)
         self._schedule = make_schedule(optimizer, rates, recipe.optimizer, self.total_steps)
         self._optimizer: Any = fabric.setup_optimizers(optimizer)
@@ -83,6 +91,8 @@ class HeadTraining:
     def _restore(self, start: TrainingState) -> None:
         self.step, self.best, self.unreadable = start.step, start.best, dict(start.unreadable)
         self.head.load_state_dict(start.head)
+        if self._average is not None:
+            self._average.load_state_dict(start.average)
         self._optimizer.load_state_dict(start.optimizer)
         self._schedule.load_state_dict(start.scheduler)
         self.fabric.strategy.precision.load_state_dict(start.scaler)
@@ -97,9 +107,29 @@ class HeadTraining:
             optimizer=self._optimizer.state_dict(),
             scheduler=self._schedule.state_dict(),
             scaler=self.fabric.strategy.precision.state_dict(),
+            average={} if self._average is None else self._average.state_dict(),
             data=self.training_pictures.digest,
             unreadable=self.unreadable,
         )
+
+    @contextmanager
+    def judged_head(self) -> Iterator[None]:
+        """Put the head that is validated, drawn and kept in the network's place, in eval mode.
+
+        That is the average of the weights, where there is one.
+        """
+        averaged = self.head if self._average is None else self._average.module
+        self.network.head = averaged.eval()
+        try:
+            yield
+        finally:
+            self.network.head = self.head.train()
+
+    def finish(self) -> None:
+        """Leave the head that was kept in the network, frozen."""
+        with self.judged_head():
+            head = self.network.head
+        self.network.head = head.eval().requires_grad_(False)
 
     def rest_of_epoch(self) -> Iterator[list[Batch]]:
         """Yield this process's batches of each step that is left of the epoch."""
@@ -135,6 +165,8 @@ class HeadTraining:
         rate = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         self._schedule.step()
+        if self._average is not None:
+            self._average.update_parameters(self.head)
         self.step += 1
         means = self.over_processes(terms).mean(0).tolist()
         return dict(zip(LOSS_NAMES, means, strict=True)) | {"lr": rate}

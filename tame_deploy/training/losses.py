@@ -20,7 +20,11 @@ class LossConfig:
     """Weights of the loss (TAME, section III-B; values of the published code).
 
     `maps` says which maps area and variation look at: every picture's map for every label of the
-    batch ("batch", as published), or each picture's map of its own label ("own").
+    batch ("batch", as published), or each picture's map of its own label ("own"). `mask` says how a
+    map becomes the mask of its picture: through a sigmoid, as published, or stretched to [0, 1]
+    ("minmax"), as it is scored and shown. Of a mask, `shares` percent of the pixels are kept, the
+    highest ones, as AD and IC keep them: the first share in the first picture of a batch, and so
+    on in turn.
 
     Raises:
         InputError: for numbers that make no loss.
@@ -33,6 +37,8 @@ class LossConfig:
     area_exponent: float = 0.3
     border: float = 0.3
     maps: Literal["batch", "own"] = "batch"
+    mask: Literal["sigmoid", "minmax"] = "sigmoid"
+    shares: tuple[float, ...] = (100.0,)
     area_warmup: float = 0.0
 
     def __post_init__(self) -> None:
@@ -43,6 +49,12 @@ class LossConfig:
             raise InputError(f"area_exponent is {self.area_exponent}; expected 0 to 10")
         if self.maps not in ("batch", "own"):
             raise InputError(f"maps is {self.maps!r}; expected batch or own")
+        if self.mask not in ("sigmoid", "minmax"):
+            raise InputError(f"mask is {self.mask!r}; expected sigmoid or minmax")
+        if not self.shares or not all(0 < share <= 100 for share in self.shares):
+            raise InputError(
+                f"shares is {list(self.shares)}; expected percents above 0, at most 100"
+            )
         if not 0 <= self.area_warmup <= 1:
             raise InputError(f"area_warmup is {self.area_warmup}; expected 0 to 1")
 

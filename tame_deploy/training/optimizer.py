@@ -1,12 +1,14 @@
-"""The optimizer of a head and its one-cycle schedule."""
+"""The optimizer of a head, its one-cycle schedule, and the average of its weights."""
 
 from __future__ import annotations
 
 from torch import nn, optim
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tame_deploy.model.head import AttentionHead
 from tame_deploy.training.recipe import OptimizerConfig
 
-__all__ = ["make_optimizer", "make_schedule"]
+__all__ = ["average_of", "make_optimizer", "make_schedule", "share_among_classes"]
 
 
 def make_optimizer(head: nn.Module, config: OptimizerConfig) -> tuple[optim.Optimizer, list[float]]:
@@ -38,3 +40,22 @@ def make_schedule(
         base_momentum=config.base_momentum,
         max_momentum=config.max_momentum,
     )
+
+
+def average_of(head: AttentionHead, config: OptimizerConfig) -> AveragedModel | None:
+    """Return the exponential average of a head's weights and statistics, if it is asked for."""
+    if not config.average:
+        return None
+    return AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+
+
+def share_among_classes(head: AttentionHead, share: float) -> None:
+    """Let every class's row of the fuser learn from the pictures of all classes, as `share` says.
+
+    With few pictures most classes are never predicted, and their rows would stay as they began.
+    What makes a better mask is mostly the same for all: what is background, how steep a map is.
+    """
+    if share:
+        head.fuser.weight.register_hook(
+            lambda gradient: (1 - share) * gradient + share * gradient.sum(0, keepdim=True)
+        )

@@ -47,8 +47,10 @@ class ModelConfig(Preprocessing):
 
     What is said of the preprocessing comes before the file `preprocessing`, and that before what
     the weights say. `input` and `window` say which bits and levels of pictures count, as at export.
-    `initial_bias` is added to every class's map logit at the start: above 0, a head starts from
-    maps that show nearly everything.
+    `width` makes branches narrow: a number of channels, or a share of each layer's such as "1/8".
+    `init` says where a random head starts: where CAM ends ("cam"), there if the network has such a
+    tail ("auto"), or anywhere ("random", as published). `initial_bias` is added to every class's
+    map logit at the start: above 0, a head starts from maps that show nearly everything.
     """
 
     backbone: str
@@ -58,6 +60,8 @@ class ModelConfig(Preprocessing):
     tokens: TokenUse | None = None
     prefix_tokens: int | None = None
     head: str = "random"
+    width: int | float | str | None = None
+    init: Literal["random", "cam", "auto"] = "random"
     classes: int | None = None
     task: Task | None = None
     outputs: OutputKind | None = None
@@ -100,6 +104,11 @@ class OptimizerConfig:
     `warmup` is the share of steps in which the rate rises to `max_lr` and momentum (or AdamW's
     first beta) falls from `max_momentum` to `base_momentum`; then both go back.
 
+    `average` is the decay of an exponential average of the weights, which is what is validated and
+    kept; 0 keeps the weights themselves. `class_sharing` is how much of what the fuser learns from
+    a picture of one class goes to all classes: at 0, as published, a class learns from its own
+    pictures alone; at 1 all classes learn the same.
+
     Raises:
         InputError: for rates and shares out of range.
     """
@@ -111,15 +120,19 @@ class OptimizerConfig:
     warmup: float = 0.3
     base_momentum: float = 0.85
     max_momentum: float = 0.95
+    average: float = 0.0
+    class_sharing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adamw"):
             raise InputError(f"name is {self.name!r}; expected sgd or adamw")
         if not 0 < self.max_lr <= 100:
             raise InputError(f"max_lr is {self.max_lr}; expected above 0, at most 100")
-        for name in ("base_momentum", "max_momentum", "warmup"):
+        for name in ("base_momentum", "max_momentum", "warmup", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+        if not 0 <= self.class_sharing <= 1:
+            raise InputError(f"class_sharing is {self.class_sharing}; expected 0 to 1")
         if self.weight_decay < 0 or self.bias_lr_factor < 0:
             raise InputError("weight_decay and bias_lr_factor: expected 0 or more")
 

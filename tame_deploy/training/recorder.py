@@ -96,7 +96,9 @@ class Recorder(Closing):
         Raises:
             TrainingError: if the head is spoiled or the disk takes no more.
         """
-        self._folder.save_checkpoint(self._training.state(), self._training.network)
+        state = self._training.state()
+        with self._training.judged_head():
+            self._folder.save_checkpoint(state, self._training.network)
 
     def record_validation(self, row: Mapping[str, float], *, is_best: bool) -> None:
         """Note a validation, write a checkpoint, and the head as the best one if it is.
@@ -106,7 +108,8 @@ class Recorder(Closing):
         """
         self._note(row, "validation")
         if is_best:
-            self._folder.save_head(self._training.network, self._folder.best_head)
+            with self._training.judged_head():
+                self._folder.save_head(self._training.network, self._folder.best_head)
         self.save_checkpoint()
         self.draw_maps()
         self._report(
@@ -134,13 +137,11 @@ class Recorder(Closing):
         training = self._training
         pictures, masked = training.validation_pictures, training.masked
         drawn = [pictures[0, index][0] for index in range(min(DRAWN, len(pictures)))]
-        training.head.eval()
-        with torch.no_grad():
+        with training.judged_head(), torch.no_grad():
             pixels = torch.stack(drawn).to(training.fabric.device)
             features, labels = masked.look(masked.shares(pixels.float()))
-            maps = torch.sigmoid(training.head.class_maps(features, labels[:, None]).float())
+            maps = masked.masks(features, labels[:, None])
             maps = resize_map(maps, masked.size)[:, 0].cpu()
-        training.head.train()
         names = training.network.backbone.labels
         cells = []
         for picture, heat, label in zip(drawn, maps.numpy(), labels.tolist(), strict=True):

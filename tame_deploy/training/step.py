@@ -12,7 +12,16 @@ from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.losses import LossConfig, LossTerms, map_losses
 from tame_deploy.training.processes import gather_labels
 
-__all__ = ["MaskedStep"]
+__all__ = ["MaskedStep", "stretched"]
+
+#: Keeps a flat map from dividing by zero, as `metrics.masking` does.
+EPSILON = 1e-7
+
+
+def stretched(maps: Tensor) -> Tensor:
+    """Stretch each map (B, K, h, w) to [0, 1]: the min-max that AD and IC score it by."""
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=EPSILON)
 
 
 class MaskedStep:
@@ -63,13 +72,34 @@ class MaskedStep:
         features, labels = self.look(images, draws)
         if self.config.maps == "batch" and not alone:
             every, first = gather_labels(labels)
-            maps = torch.sigmoid(self.network.head.class_maps(features, every))  # (B, B', h, w)
+            maps = self.masks(features, every)  # (B, B', h, w)
             places = torch.arange(len(labels), device=labels.device)
             own = maps[places, places + first].unsqueeze(1)
         else:
-            own = maps = torch.sigmoid(self.network.head.class_maps(features, labels[:, None]))
-        masked = self.classify(images * resize_map(own, self.size))
+            own = maps = self.masks(features, labels[:, None])
+        masked = self.classify(images * self.kept(resize_map(own, self.size)))
         return map_losses(self.config, maps, masked, labels, area_scale, self.network.task), labels
+
+    def masks(self, features: list[Tensor], class_ids: Tensor) -> Tensor:
+        """Return maps in [0, 1], (B, K, h, w), of classes (K) or (B, K), as pictures are masked."""
+        maps = self.network.head.class_maps(features, class_ids).float()
+        return torch.sigmoid(maps) if self.config.mask == "sigmoid" else stretched(maps)
+
+    def kept(self, masks: Tensor) -> Tensor:
+        """Return masks (B, 1, H, W) with all but the highest pixels at zero, `shares` in turn.
+
+        No gradient says which pixels those are; it says how high they should be.
+        """
+        if self.config.shares == (100.0,):
+            return masks
+        kept = [share / 100 for share in self.config.shares]
+        of_each = [kept[place % len(kept)] for place in range(len(masks))]
+        flat = masks.detach().flatten(1)
+        lowest = [
+            torch.quantile(one, 1 - share) if share < 1 else one.min()
+            for one, share in zip(flat, of_each, strict=True)
+        ]
+        return torch.where(masks >= torch.stack(lowest).view(-1, 1, 1, 1), masks, 0.0)
 
     @torch.no_grad()
     def look(self, images: Tensor, draws: Tensor | None = None) -> tuple[list[Tensor], Tensor]:

@@ -23,6 +23,7 @@ from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.loop import run_training
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.recorder import Recorder
+from tame_deploy.training.starting import start_head
 
 __all__ = ["TrainedHead", "build_recipe_network", "report_backbone", "train_head"]
 
@@ -46,7 +47,7 @@ class TrainedHead:
 
 
 def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> ExplainedNetwork:
-    """Return the backbone and the head to start from.
+    """Return the backbone and a head, which `start_head` then starts from where it should.
 
     Raises:
         InputError: if they cannot be built or do not belong together.
@@ -68,12 +69,14 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         seed=recipe.run.seed,
         **said,
     )
-    head = HeadRequest(model.head, variant=model.variant, tokens=model.tokens, seed=recipe.run.seed)
-    network = build_network(load_backbone(request, progress), head, model.layers, progress)
-    if model.head == "random" and model.initial_bias:
-        assert network.head.fuser.bias is not None
-        network.head.fuser.bias.data.add_(model.initial_bias)
-    return network
+    head = HeadRequest(
+        model.head,
+        variant=model.variant,
+        tokens=model.tokens,
+        width=model.width if model.head == "random" else None,
+        seed=recipe.run.seed,
+    )
+    return build_network(load_backbone(request, progress), head, model.layers, progress)
 
 
 def train_head(
@@ -115,6 +118,9 @@ def train_head(
         if fabric.is_global_zero:
             _report_data(network, data[0], report)
         start = folder.resume(recipe, fabric.world_size, data[0].digest) if resume else None
+        if start is None:
+            quiet = report if fabric.is_global_zero else _nobody
+            start_head(recipe.model, network, data[0], quiet)
         training = HeadTraining(fabric, network, recipe, data, start)
         if fabric.is_global_zero and resume:
             folder.clear_torn()
@@ -124,8 +130,12 @@ def train_head(
             with _recorder(folder, training, report, show_progress) as recorder:
                 run_training(training, recorder)
         training.share_findings()
-    network.head.eval().requires_grad_(False)
+    training.finish()
     return _summary(folder, training)
+
+
+def _nobody(_: str) -> None:
+    """Tell nobody: of several processes, the first one tells."""
 
 
 def _recorder(

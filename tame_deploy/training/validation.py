@@ -14,6 +14,7 @@ from tame_deploy.model.task import probabilities
 from tame_deploy.training.data import make_loader
 from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.losses import LOSS_NAMES
+from tame_deploy.training.step import stretched
 
 __all__ = ["validate"]
 
@@ -38,15 +39,14 @@ def validate(training: HeadTraining, interrupt: threading.Event) -> dict[str, fl
         for first in range(0, len(part), run.batch_size)
     ]
     sums = torch.zeros(len(NAMES) + 1, device=fabric.device)
-    training.head.eval()
-    for batch in make_loader(pictures, batches, run.workers):
-        if interrupt.is_set() and fabric.world_size == 1:
-            raise KeyboardInterrupt
-        training.note_unreadable(batch, pictures, training.unreadable_validation)
-        with fabric.autocast():
-            values = _measure(training, batch.pixels.to(fabric.device))
-        sums += len(batch.pixels) * torch.stack([*values, torch.ones_like(values[0])])
-    training.head.train()
+    with training.judged_head():
+        for batch in make_loader(pictures, batches, run.workers):
+            if interrupt.is_set() and fabric.world_size == 1:
+                raise KeyboardInterrupt
+            training.note_unreadable(batch, pictures, training.unreadable_validation)
+            with fabric.autocast():
+                values = _measure(training, batch.pixels.to(fabric.device))
+            sums += len(batch.pixels) * torch.stack([*values, torch.ones_like(values[0])])
     training.masked.assert_untouched()
     *sums_of_all, count = training.over_processes(sums).sum(0).tolist()
     means = {name: value / count for name, value in zip(NAMES, sums_of_all, strict=True)}
@@ -72,9 +72,8 @@ def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
     labels = logits.argmax(1)
     whole = probabilities(logits, task).gather(1, labels[:, None])[:, 0]
     features, _ = masked.look(images)
-    maps = training.head.class_maps(features, labels[:, None]).float()
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    heat = resize_map((maps - low) / (high - low + 1e-7), masked.size)
+    maps = training.network.head.class_maps(features, labels[:, None]).float()
+    heat = resize_map(stretched(maps), masked.size)
     answers = probabilities(masked.classify(images * heat), task)
     left = answers.gather(1, labels[:, None])[:, 0]
     drop = 100 * ((whole - left).clamp(min=0) / whole).mean()
