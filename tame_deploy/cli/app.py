@@ -8,6 +8,7 @@ import typer
 
 from tame_deploy import __version__
 from tame_deploy.cli import (
+    ablate,
     backbones,
     benchmark,
     compile,
@@ -16,6 +17,7 @@ from tame_deploy.cli import (
     evaluate,
     explain,
     export,
+    find_lr,
     inspect,
     quantize,
     serve,
@@ -50,7 +52,7 @@ def _root(
 
 
 app.command("train")(train.train)
-app.command("find-lr")(train.find_lr)
+app.command("find-lr")(find_lr.find_lr)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("calibrate")(quantize.calibrate)
@@ -60,7 +62,7 @@ app.command("explain")(explain.explain)
 app.command("serve-engine")(serve.serve_engine)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
-app.command("ablate")(train.ablate)
+app.command("ablate")(ablate.ablate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("benchmark")(benchmark.benchmark)

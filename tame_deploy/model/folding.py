@@ -82,7 +82,7 @@ class ClassMaps(nn.Module):
         fuser = head.fuser.weight.detach().flatten(1)  # (classes, sum of widths)
         of_layers = torch.split(fuser, [sum(of_layer) for of_layer in widths], dim=1)
         for layer, of_layer in enumerate(of_layers):
-            for piece, rows in enumerate(torch.split(of_layer, widths[layer], dim=1)):
+            for piece, rows in enumerate(torch.split(of_layer, list(widths[layer]), dim=1)):
                 self.register_buffer(f"rows_{layer}_{piece}", rows.contiguous())
         self.register_buffer("bias", head.fuser.bias.detach()[:, None].clone())
 

@@ -92,7 +92,9 @@ class AttentionHead(nn.Module):
         of_layers = torch.split(rows, [sum(of_layer) for of_layer in widths], dim=-1)
         for layer, (part, feature) in enumerate(zip(of_layers, features, strict=True)):
             pieces = zip(
-                torch.split(part, widths[layer], dim=-1), self.branch(layer, feature), strict=True
+                torch.split(part, list(widths[layer]), dim=-1),
+                self.branch(layer, feature),
+                strict=True,
             )
             # (B, K, h_i * w_i)
             products = torch.stack([torch.matmul(p, b.flatten(2)) for p, b in pieces]).sum(0)

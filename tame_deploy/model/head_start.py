@@ -122,7 +122,7 @@ def _distance(
     And the mean correlation of the two. CAM's maps are resized to the head's.
     """
     worst, correlations = 0.0, []
-    for batch in pictures.split(_BATCH):
+    for batch in torch.split(pictures, _BATCH):
         logits, every = cam(batch)
         _, features = network.look(batch)
         likeliest = logits.argmax(1)[:, None]
@@ -143,7 +143,7 @@ def _fit_rows(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: Tensor
     head, last = network.head, len(network.features) - 1
     gram = cross = mean_of_features = mean_of_maps = torch.zeros((), dtype=torch.float64)
     count = 0
-    for batch in pictures.split(_BATCH):
+    for batch in torch.split(pictures, _BATCH):
         _, every = cam(batch)  # (B, classes, h, w)
         _, outputs = network.look(batch)
         feature = head.branch(last, network.feature_maps(outputs)[last])[0]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import TrainingError
+from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.training.checkpoints import TrainingState
 from tame_deploy.training.data import (
@@ -119,6 +120,7 @@ class HeadTraining:
         That is the average of the weights, where there is one.
         """
         averaged = self.head if self._average is None else self._average.module
+        assert isinstance(averaged, AttentionHead)
         self.network.head = averaged.eval()
         try:
             yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -46,7 +48,8 @@ def average_of(head: AttentionHead, config: OptimizerConfig) -> AveragedModel | 
     """Return the exponential average of a head's weights and statistics, if it is asked for."""
     if not config.average:
         return None
-    return AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+    decay: Any = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+    return AveragedModel(head, multi_avg_fn=decay, use_buffers=True)
 
 
 def share_among_classes(head: AttentionHead, share: float) -> None:
@@ -56,6 +59,6 @@ def share_among_classes(head: AttentionHead, share: float) -> None:
     What makes a better mask is mostly the same for all: what is background, how steep a map is.
     """
     if share:
-        head.fuser.weight.register_hook(
+        head.fuser.weight.register_hook(  # type: ignore[no-untyped-call]
             lambda gradient: (1 - share) * gradient + share * gradient.sum(0, keepdim=True)
         )

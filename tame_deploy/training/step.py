@@ -109,7 +109,7 @@ class MaskedStep:
         nearly every picture; with `draws` it is, of the labels that are at least as likely as not,
         the one with the highest number.
         """
-        logits, outputs = self.network.look((images - self.mean) / self.std)
+        logits, outputs = self.network.look(self.normalised(images))
         likeliest = logits.argmax(1)
         if draws is None:
             return self.network.feature_maps(outputs), likeliest
@@ -118,8 +118,16 @@ class MaskedStep:
 
     def classify(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of pictures in [0, 1], differentiable in the pictures."""
-        logits: Tensor = self.masked_backbone((images - self.mean) / self.std)
+        logits: Tensor = self.masked_backbone(self.normalised(images))
         return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return pictures in [0, 1] as the backbone takes them."""
+        normalised = (images - self.mean) / self.std
+        if normalised.device.type == "cpu":
+            # Convolutions of processors are faster on channels last, and backward passes most.
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return normalised
 
     def assert_untouched(self) -> None:
         """Assert that the backbone is in eval mode and that nobody has written to its weights."""

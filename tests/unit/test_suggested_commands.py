@@ -12,7 +12,8 @@ import pytest
 
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.cli.export import export
-from tame_deploy.cli.train import export_command, find_lr, train
+from tame_deploy.cli.find_lr import find_lr
+from tame_deploy.cli.train import export_command, train
 from tame_deploy.errors import IncompatibleArtifactError
 from tame_deploy.model.backbones import Preprocessing
 from tame_deploy.runtime.backends.tensorrt.cuda import Device
