@@ -70,6 +70,10 @@ def export(
     ] = None,
     layers: LayersOption = None,
     variant: VariantOption = None,
+    width: Annotated[
+        str | None,
+        typer.Option(help="Narrow branches of a random head: channels, or a share such as 1/8."),
+    ] = None,
     tokens: TokensOption = None,
     prefix_tokens: PrefixTokensOption = None,
     classes: ClassesOption = None,
@@ -131,7 +135,7 @@ def export(
         prefix_tokens=prefix_tokens, pad_level=pad_level, task=task, outputs=outputs,
         trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
-    head_request = HeadRequest(head, variant=variant, tokens=tokens, seed=seed)
+    head_request = HeadRequest(head, variant=variant, tokens=tokens, width=width, seed=seed)
     network = _load_network(request, head_request, split_layers(layers), graph_input, window)
     levels = network.backbone.image.dtype
     options = ExportOptions(explain=explain, top_k=top_k, input=levels, maps=maps, opset=opset)
