@@ -17,7 +17,7 @@ from tame_deploy.errors import InputError, TrainingError
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.result import Estimate
 from tame_deploy.metrics.evaluated_model import evaluated_network
-from tame_deploy.metrics.families import METRICS, check_metrics
+from tame_deploy.metrics.families import DEFAULT_METRICS, RANDOMISATION, check_metrics
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.training.recipe import (
@@ -96,13 +96,17 @@ class ScoredOn:
     root: str | None = None
     masks: str | None = None
     boxes: str | None = None
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     limit: int | None = None
     batch_size: int = 16
     max_unreadable: float = MAX_UNREADABLE
 
     def __post_init__(self) -> None:
-        check_metrics(self.metrics)
+        if RANDOMISATION in check_metrics(self.metrics):
+            raise InputError(
+                "a study does not measure randomisation; evaluate the heads that it trains with "
+                "--metrics randomisation"
+            )
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
             raise InputError("limit and batch_size: expected at least 1")
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tame_deploy.artifact.types import MAX_UNREADABLE
+from tame_deploy.cli.evaluation_screen import (
+    metric_lines,
+    progress_bar,
+    show_unread,
+    show_verdict,
+)
 from tame_deploy.cli.model_choice import ModelChoice
 from tame_deploy.cli.options import (
     BackendOption,
@@ -51,6 +57,9 @@ if TYPE_CHECKING:
     from tame_deploy.evaluation.result import Evaluation
     from tame_deploy.metrics.evaluated_model import EvaluatedModel
 
+ALL_METRICS = (
+    "ad-ic,insertion-deletion,road,localisation,entropy,sparsity,adcc,sensitivity,randomisation"
+)
 ALL_METHODS = "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random"
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
@@ -75,7 +84,7 @@ BoxesOption = Annotated[
 ]
 MetricsOption = Annotated[
     str | None,
-    typer.Option(help="Some of ad-ic,insertion-deletion,road,localisation,entropy; all."),
+    typer.Option(help=f"Some of {ALL_METRICS}; all but the last."),
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")]
 UnreadableOption = Annotated[
@@ -130,9 +139,10 @@ def evaluate(
     ] = "evaluation",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Score explanations: AD, IC, ROAD, insertion, deletion, localisation, with intervals."""
+    """Score explanations with intervals, and say in words whether they can be trusted."""
     from tame_deploy.data.labelled import has_masks
     from tame_deploy.evaluation.evaluate import evaluate as run_evaluation
+    from tame_deploy.evaluation.kept import chosen_pictures
     from tame_deploy.evaluation.plots import draw_scores
     from tame_deploy.runtime.jobs.files import prepare_output
 
@@ -148,38 +158,29 @@ def evaluate(
         trust_remote_code=trust_remote_code, device=device, threads=threads, provider=provider,
         backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip
-    options = _options(metrics, limit, batch_size, max_unreadable=max_unreadable)
+    options = _options(metrics, limit, batch_size, max_unreadable=max_unreadable, verdict=True)
     source = _source(data, root=data_root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
-    with choice.open() as (model, _):
+    with choice.open() as (model, network):
         pictures = _pictures(model, source)
-        if metrics and "localisation" in options.metrics and not has_masks(pictures):
+        named = options.metrics or ()
+        if "localisation" in named and not has_masks(pictures):
             raise InputError("localisation needs to know where objects are: --masks or --boxes")
-        folder = prepare_output(output, overwrite=overwrite)
         total = min(len(pictures), limit or len(pictures))
-        with _bar() as bar:
-            row = bar.add_task("Evaluating", total=total)
-            found = run_evaluation(
-                model, pictures, options, advance=lambda count: bar.advance(row, count)
-            )
+        graph = choice.randomisable(network) if "randomisation" in named else None
+        again = 0 if graph is None else len(graph.steps) * len(chosen_pictures(total))
+        folder = prepare_output(output, overwrite=overwrite)
+        with progress_bar() as bar:
+            row = bar.add_task("Evaluating", total=total + again)
+            advance = partial(bar.advance, row)
+            found = run_evaluation(model, pictures, options, randomisable=graph, advance=advance)
     found.save(folder)
     plot = draw_scores([found], folder / "evaluation.png")
-    lines = _metric_lines(found)
+    lines = metric_lines(found)
     title = f"{model.name}, {len(found.names)} pictures"
     print_table(score_table(title, ["metric", "mean", "95 % interval", "pictures"], lines))
+    show_verdict(found)
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(plot))}")
-    _show_unread(found.unreadable)
-
-
-def _metric_lines(found: Evaluation) -> list[list[str]]:
-    from tame_deploy.evaluation.result import TITLES, title_of
-
-    estimates = found.estimates()
-    lines = []
-    for name in (name for name in TITLES if name in estimates):
-        score = estimates[name]
-        interval = f"{score.low:.2f} to {score.high:.2f}"
-        lines.append([title_of(name), f"{score.mean:.2f}", interval, str(score.pictures)])
-    return lines
+    show_unread(found.unreadable)
 
 
 def compare(
@@ -253,6 +254,11 @@ def compare(
         backend=backend, engine=engine, precision=precision, given=given_options(context),
     )  # fmt: skip
     options = _options(metrics, limit, batch_size, max_unreadable=max_unreadable)
+    if "randomisation" in (options.metrics or ()):
+        raise InputError(
+            "compare does not measure randomisation, which is of a model's own maps; ask evaluate "
+            "for it"
+        )
     names = _method_names(methods, choice)
     if cam_layer is not None and not any("cam" in name for name in names):
         raise InputError("--cam-layer has no meaning without a CAM among --methods")
@@ -280,7 +286,7 @@ def compare(
     title = f"{model.name}, {len(found[0].names)} pictures"
     print_table(score_table(title, headings, lines))
     console.print(f"[green]wrote[/] {escape(str(folder))}; look at {escape(str(grid))}")
-    _show_unread(found[0].unreadable)
+    show_unread(found[0].unreadable)
 
 
 def _compare(
@@ -297,7 +303,7 @@ def _compare(
     from tame_deploy.evaluation.compare import draw_grid
 
     total = min(len(pictures), options.limit or len(pictures))
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("Comparing", total=total)
         found = run_comparison(
             model,
@@ -350,35 +356,27 @@ def _pictures(model: EvaluatedModel, source: PictureSource) -> Pictures:
 
 
 def _options(
-    metrics: str | None, limit: int | None, batch_size: int, *, max_unreadable: float
+    metrics: str | None,
+    limit: int | None,
+    batch_size: int,
+    *,
+    max_unreadable: float,
+    verdict: bool = False,
 ) -> EvaluationOptions:
     from tame_deploy.evaluation.evaluate import EvaluationOptions
-    from tame_deploy.metrics.families import METRICS, check_metrics
+    from tame_deploy.metrics.families import DEFAULT_METRICS, check_metrics
 
-    wanted = METRICS if metrics is None else [name.strip() for name in metrics.split(",")]
-    names = check_metrics(list(wanted))
+    named = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    names = check_metrics(DEFAULT_METRICS if named is None else named)
     if "road" in names:
         require_extra("evaluate", "pytorch_grad_cam", "scipy")
-    if "insertion-deletion" in names:
+    if "insertion-deletion" in names or "randomisation" in names:
         require_extra("evaluate", "scipy")
     require_extra("evaluate", "matplotlib")
     return EvaluationOptions(
-        metrics=names, limit=limit, batch_size=batch_size, max_unreadable=max_unreadable
+        metrics=None if named is None else names,
+        limit=limit,
+        batch_size=batch_size,
+        max_unreadable=max_unreadable,
+        verdict=verdict,
     )
-
-
-def _bar() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=notes)
-
-
-def _show_unread(reasons: Sequence[str]) -> None:
-    if reasons:
-        notes.print(f"[yellow]not read[/] ({len(reasons)}):")
-        for reason in reasons:
-            notes.print(f"  {printable(reason)}", markup=False)

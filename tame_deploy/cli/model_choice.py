@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tame_deploy.artifact.types import TokenUse
 from tame_deploy.cli.backbone_options import BackboneOptions
 from tame_deploy.cli.options import split_layers
-from tame_deploy.cli.screen import download_bar, notes, show_remarks, show_task
+from tame_deploy.cli.screen import download_bar, notes, show_remarks, show_task, step_spinner
 from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.artifact.directory import Artifact
+    from tame_deploy.evaluation.randomisation import RandomisableGraph
     from tame_deploy.metrics.evaluated_model import EvaluatedModel
     from tame_deploy.model.network import ExplainedNetwork
     from tame_deploy.runtime.backends.protocol import Backend
@@ -69,6 +72,36 @@ class ModelChoice(BackboneOptions):
             if artifact is not None and network is not None:
                 _check_same(model, network)
             yield model, network
+
+    def randomisable(self, network: ExplainedNetwork | None) -> RandomisableGraph:
+        """Return the graph whose weights are randomised; a PyTorch network is exported for it.
+
+        Args:
+            network: what `open` yields.
+
+        Raises:
+            InputError: if a server has the graph, or it cannot be randomised.
+            IncompatibleArtifactError: if it is of lower precision.
+            BuildError: if the network cannot be exported.
+        """
+        require_extra("evaluate", "onnx", "onnxruntime")
+        from tame_deploy.artifact.directory import open_artifact
+        from tame_deploy.evaluation.randomisation import RandomisableGraph
+
+        if self._served:
+            raise InputError(
+                f"{self.artifact} is on a server, which does not give out its weights; evaluate "
+                "the float32 artifact that it serves with --metrics randomisation"
+            )
+        if self.engine is not None:
+            raise InputError(
+                "an engine's weights cannot be randomised; leave --engine out: the artifact's "
+                "graph is randomised, and ONNX Runtime runs it"
+            )
+        if self.artifact is not None:
+            return RandomisableGraph.of_artifact(open_artifact(self.artifact))
+        assert network is not None
+        return _exported(network)
 
     @property
     def _served(self) -> bool:
@@ -154,6 +187,20 @@ class ModelChoice(BackboneOptions):
             precision=self.precision,
         )
         return open_backend(artifact, self.backend, options)
+
+
+def _exported(network: ExplainedNetwork) -> RandomisableGraph:
+    """Export a network that takes pictures as evaluation gives them; no file stays."""
+    require_extra("export", "onnx", "onnx_ir", "onnxscript")
+    from tame_deploy.evaluation.randomisation import RandomisableGraph
+    from tame_deploy.export.artifact_export import export_artifact
+    from tame_deploy.export.options import ExportOptions
+
+    deep = network.backbone.image.dtype == "uint16"
+    options = ExportOptions(input="uint16" if deep else "float32")
+    with tempfile.TemporaryDirectory() as folder, step_spinner() as report:
+        artifact = export_artifact(network, Path(folder) / "float32", options, report=report)
+        return RandomisableGraph.of_artifact(artifact)
 
 
 def _check_same(model: EvaluatedModel, network: ExplainedNetwork) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,24 @@ from tame_deploy.artifact.types import MAX_UNREADABLE, ImageSpec, Task
 from tame_deploy.data.labelled import Pictures
 from tame_deploy.data.sources import check_share
 from tame_deploy.errors import InputError
+from tame_deploy.evaluation.kept import Keeper
 from tame_deploy.evaluation.result import Evaluation
+from tame_deploy.evaluation.verdict import verdict_of
 from tame_deploy.metrics.evaluated_model import EvaluatedModel
-from tame_deploy.metrics.families import METRICS, ExplainedBatch, check_metrics
+from tame_deploy.metrics.families import (
+    ASKING_FOR_MAPS,
+    DEFAULT_METRICS,
+    METRICS,
+    RANDOMISATION,
+    ExplainedBatch,
+    chance,
+    check_metrics,
+)
 from tame_deploy.picture.preprocess import prepare, prepared_levels, shares_of, size_of
 from tame_deploy.runtime.predict.predictor import Predictions
+
+if TYPE_CHECKING:
+    from tame_deploy.evaluation.randomisation import RandomisableGraph
 
 __all__ = ["EvaluationOptions", "Method", "PreparedBatch", "evaluate", "prepared_batches"]
 
@@ -31,16 +44,19 @@ class EvaluationOptions:
     """How pictures are evaluated.
 
     Attributes:
-        metrics: names of families of metrics.
+        metrics: names of families of metrics; `DEFAULT_METRICS`, as far as the model can be asked
+            for what they need, by default.
         limit: how many pictures at most; all by default.
         batch_size: how many at a time.
         max_unreadable: share in [0, 1] that may be unreadable.
+        verdict: whether to say in words what the numbers mean, which takes a map of noise as well.
     """
 
-    metrics: Sequence[str] = tuple(METRICS)
+    metrics: Sequence[str] | None = None
     limit: int | None = None
     batch_size: int = 16
     max_unreadable: float = MAX_UNREADABLE
+    verdict: bool = False
 
 
 class Method(Protocol):
@@ -81,7 +97,7 @@ def prepared_batches(
     Raises:
         InputError: if there are too many of them, or options are out of range.
     """
-    count = len(pictures) if options.limit is None else min(len(pictures), options.limit)
+    count = _count(pictures, options)
     if options.batch_size < 1 or count < 1:
         raise InputError(f"found {count} pictures and a batch size of {options.batch_size}")
     for start in range(0, count, options.batch_size):
@@ -125,6 +141,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     *,
     method: Method | None = None,
+    randomisable: RandomisableGraph | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Score the maps of a classifier's predictions.
@@ -134,63 +151,123 @@ def evaluate(
         pictures: with labels for accuracy and masks for localisation, where there are any.
         options: what to measure.
         method: whose maps to score; the model's own by default.
+        randomisable: the model's graph, for the metric "randomisation".
         advance: told how many more pictures are dealt with.
 
     Raises:
-        InputError: if no picture can be read, or too many cannot.
+        InputError: if no picture can be read, or too many cannot; for metrics that need what the
+            model or the method does not give.
         BackendError: if the model fails.
     """
     options = options or EvaluationOptions()
-    families = check_metrics(options.metrics)
+    families = _families(model, options, method, randomisable)
     columns: dict[str, list[NDArray[np.floating[Any]]]] = defaultdict(list)
     names: list[str] = []
     unreadable: list[str] = []
-    times: list[float] = []
+    costs: list[_Cost] = []
+    kept = Keeper(_count(pictures, options) if RANDOMISATION in families else 0)
     for batch in prepared_batches(pictures, model.image, options, unreadable, advance):
-        predictions, maps, milliseconds = _timed_maps(model, batch, method)
-        times.append(milliseconds / len(batch.indices))
+        predictions, maps, cost = _timed_maps(model, batch, method)
+        costs.append(cost)
+        kept.keep(batch.indices, batch.pixels, predictions.class_ids[:, 0], maps)
         columns["accuracy"].append(_accuracy(pictures, batch, predictions, model.task))
+        explain = None if method is None else method.explain
         explained = model.explained(
-            batch.pixels, predictions, batch.indices, maps=maps, masks=batch.masks
+            batch.pixels, predictions, batch.indices, maps=maps, explain=explain, masks=batch.masks
         )
-        for name, values in _scores(explained, families).items():
+        for name, values in _scores(explained, families, verdict=options.verdict).items():
             columns[name].append(values)
         names += [pictures.name(index) for index in batch.indices]
     if not names:
         raise InputError(f"none of the pictures can be read; the first: {unreadable[0]}")
-    return Evaluation(
+    scores = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if randomisable is not None and RANDOMISATION in families:
+        found = randomisable.similarities(kept.pictures(), options.batch_size, advance)
+        scores |= {name: kept.spread(values, len(names)) for name, values in found.items()}
+    evaluation = Evaluation(
         model=model.name,
         method="tame" if method is None else method.name,
-        scores={name: np.concatenate(parts) for name, parts in columns.items()},
+        scores=scores,
         names=names,
         unreadable=unreadable,
-        settings=_settings(model, options, method),
-        forward_passes=1.0 if method is None else method.forward_passes / len(names),
-        backward_passes=0.0 if method is None else method.backward_passes / len(names),
-        milliseconds=statistics.median(times),
+        settings=_settings(model, families, method),
+        forward_passes=sum(cost.forward for cost in costs) / len(names),
+        backward_passes=sum(cost.backward for cost in costs) / len(names),
+        milliseconds=statistics.median(cost.milliseconds for cost in costs),
     )
+    return replace(evaluation, verdict=verdict_of(evaluation)) if options.verdict else evaluation
+
+
+def _families(
+    model: EvaluatedModel,
+    options: EvaluationOptions,
+    method: Method | None,
+    randomisable: RandomisableGraph | None,
+) -> tuple[str, ...]:
+    """Return the families to measure; of those that nobody named, the ones that can be."""
+    any_class = method is not None or model.explains_any_class
+    if options.metrics is None:
+        return tuple(n for n in DEFAULT_METRICS if any_class or n not in ASKING_FOR_MAPS)
+    families = check_metrics(options.metrics)
+    refused = [name for name in families if name in ASKING_FOR_MAPS]
+    if refused and not any_class:
+        raise InputError(
+            f"{refused[0]} needs the map of a given class, and this graph explains only the "
+            "classes that it predicts; export with --explain selectable, or leave it out"
+        )
+    if RANDOMISATION in families and method is not None:
+        raise InputError(
+            f"randomisation is measured of a model's own maps, not of {method.name}'s; leave it "
+            "out, and ask evaluate for it"
+        )
+    if RANDOMISATION in families and randomisable is None:
+        raise InputError("randomisation needs the float32 graph whose weights it randomises")
+    return families
+
+
+def _count(pictures: Pictures, options: EvaluationOptions) -> int:
+    return len(pictures) if options.limit is None else min(len(pictures), options.limit)
+
+
+class _Cost(NamedTuple):
+    """What the maps of a batch took: passes of all pictures, milliseconds for one."""
+
+    forward: int
+    backward: int
+    milliseconds: float
 
 
 def _timed_maps(
     model: EvaluatedModel, batch: PreparedBatch, method: Method | None
-) -> tuple[Predictions, NDArray[np.float32], float]:
-    """Return the predictions, the maps to score, and how many milliseconds those maps took."""
+) -> tuple[Predictions, NDArray[np.float32], _Cost]:
+    """Return the predictions, the maps to score, and what those maps took."""
+    count = len(batch.indices)
     started = time.perf_counter()
     predictions = model.predict(batch.pixels)
     maps = predictions.maps[:, 0]
+    forward, backward = count, 0
     if method is not None:
+        forward, backward = method.forward_passes, method.backward_passes
         started = time.perf_counter()
         maps = method.explain(batch.pixels, predictions.class_ids[:, 0])
-    return predictions, maps, 1e3 * (time.perf_counter() - started)
+        forward, backward = method.forward_passes - forward, method.backward_passes - backward
+    return (
+        predictions,
+        maps,
+        _Cost(forward, backward, 1e3 * (time.perf_counter() - started) / count),
+    )
 
 
 def _scores(
-    explained: ExplainedBatch, families: Sequence[str]
+    explained: ExplainedBatch, families: Sequence[str], *, verdict: bool
 ) -> dict[str, NDArray[np.floating[Any]]]:
-    """Return a number a picture by metric, of all families."""
+    """Return a number a picture by metric, of all families that look at pictures one by one."""
     scores: dict[str, NDArray[np.floating[Any]]] = {}
     for family in families:
-        scores |= METRICS[family](explained)
+        if family in METRICS:
+            scores |= METRICS[family](explained)
+    if verdict and "ad-ic" in families:
+        scores |= chance(explained)
     return scores
 
 
@@ -211,10 +288,10 @@ def _accuracy(
 
 
 def _settings(
-    model: EvaluatedModel, options: EvaluationOptions, method: Method | None
+    model: EvaluatedModel, families: Sequence[str], method: Method | None
 ) -> dict[str, object]:
     settings: dict[str, object] = {
-        "metrics": list(options.metrics),
+        "metrics": list(families),
         "task": model.task,
         "input": model.image.dtype,
         "speed_only": model.speed_only,

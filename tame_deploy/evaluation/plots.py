@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from tame_deploy.evaluation.result import TITLES, Estimate, Evaluation, title_of
 __all__ = ["draw_scores"]
 
 COLUMNS = 4
+#: Bars in the height of a panel, and inches that a line of words takes.
+BARS, LINE = 8, 0.18
 
 _CURVES = (
     ("road_most", "ROAD, most relevant first", "pixels removed %", "class kept %"),
     ("road_least", "ROAD, least relevant first", "pixels removed %", "class kept %"),
     ("insertion", "insertion", "pixels inserted %", "class probability %"),
     ("deletion", "deletion", "pixels deleted %", "class probability %"),
+    ("randomisation", "randomisation, from the top", "layers randomised %", "similarity %"),
 )
 
 
 def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
-    """Write a PNG: scores with 95 % intervals, then the curves of ROAD, insertion and deletion.
+    """Write a PNG: scores with 95 % intervals, then curves, and the verdict where there is one.
 
     One evaluation gets one panel of scores; several are compared, a panel a metric.
 
@@ -38,8 +42,10 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
     bars = [name for name in TITLES if any(name in found for found in estimates)]
     bars = [name for name in bars if name != ("accuracy" if several else "map_entropy")]
     curves = [curve for curve in _CURVES if any(curve[0] in found for found in estimates)]
-    rows = (-(-len(bars) // COLUMNS) if several else 2) + -(-len(curves) // COLUMNS)
-    figure = Figure(figsize=(3.4 * COLUMNS, 2.5 * rows), layout="constrained")
+    panels = -(-len(bars) // COLUMNS) if several else -(-len(bars) // BARS)
+    rows = panels + -(-len(curves) // COLUMNS)
+    words = [] if several else _words(evaluations[0])
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.5 * rows + LINE * len(words)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, COLUMNS)
     names = [evaluation.method for evaluation in evaluations]
@@ -49,7 +55,7 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
             _draw_bars(axes, names, [found.get(name) for found in estimates])
             axes.set_title(title_of(name), fontsize=9)
     else:
-        axes = figure.add_subplot(grid[:2, :])
+        axes = figure.add_subplot(grid[:panels, :])
         _draw_bars(axes, [title_of(name) for name in bars], [estimates[0][name] for name in bars])
         axes.set_xlim(0, 108)
     for place, curve in enumerate(curves):
@@ -59,11 +65,22 @@ def draw_scores(evaluations: Sequence[Evaluation], path: Path) -> Path:
     pictures = max(len(evaluation.names) for evaluation in evaluations)
     title = f"{evaluations[0].model}, {pictures} pictures, 95 % bootstrap intervals"
     figure.suptitle(title, fontsize=11)
+    if words:
+        figure.supxlabel("\n".join(words), x=0.01, ha="left", fontsize=9)
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def _words(evaluation: Evaluation) -> list[str]:
+    """Return the verdict in lines as long as the figure is wide."""
+    return [
+        line
+        for finding in evaluation.verdict
+        for line in textwrap.wrap(finding.sentence, 170, initial_indent="• ")
+    ]
 
 
 def _draw_bars(axes: Any, names: Sequence[str], values: Sequence[Estimate | None]) -> None:
@@ -99,7 +116,8 @@ def _draw_curve(
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(across, fontsize=8)
     axes.set_ylabel(up, fontsize=8)
-    axes.set_ylim(0, 103)
+    lowest = min(axes.dataLim.y0, 0)  # similarities may be less than none
+    axes.set_ylim(1.05 * lowest, 103)
     if len(methods) > 1:
         axes.legend(fontsize=7)
     _plain(axes)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tame_deploy.errors import InputError
 
-__all__ = ["TITLES", "Estimate", "Evaluation", "bootstrap", "title_of"]
+__all__ = ["TITLES", "Estimate", "Evaluation", "Finding", "bootstrap", "title_of"]
 
 RESAMPLES = 2000
 CONFIDENCE = 95
@@ -35,6 +35,14 @@ TITLES: Mapping[str, tuple[str, bool | None]] = {
     "pointing_game": ("pointing game %", True),
     "energy_inside": ("map inside object %", True),
     "map_entropy": ("map entropy (1: uniform)", None),
+    "sparsity": ("sparsity (Gini) %", None),
+    "adcc": ("ADCC %", True),
+    "coherency": ("coherency %", True),
+    "complexity": ("complexity %", False),
+    "sensitivity_max": ("sensitivity to noise, largest %", False),
+    "sensitivity_average": ("sensitivity to noise, average %", False),
+    "randomisation": ("similarity while randomised %", False),
+    "randomisation_100": ("similarity when all random %", False),
 }
 
 
@@ -42,6 +50,17 @@ def title_of(name: str) -> str:
     """Return a metric's title with an arrow that says which way is better."""
     title, more_is_better = TITLES[name]
     return title + {True: " ↑", False: " ↓", None: ""}[more_is_better]
+
+
+class Finding(NamedTuple):
+    """What a number says to somebody who has not read its paper.
+
+    `judgement` is "good", "warning", "unclear", "not measured", or "note" for what always holds.
+    """
+
+    topic: str
+    judgement: str
+    sentence: str
 
 
 class Estimate(NamedTuple):
@@ -92,6 +111,7 @@ class Evaluation:
         forward_passes: pictures sent through the classifier for one explanation.
         backward_passes: pictures that gradients were taken for.
         milliseconds: time of one map, the median over batches; of TAME's, prediction included.
+        verdict: what the numbers say in words, where that was asked for.
     """
 
     model: str
@@ -103,6 +123,7 @@ class Evaluation:
     forward_passes: float = 1.0
     backward_passes: float = 0.0
     milliseconds: float = 0.0
+    verdict: Sequence[Finding] = ()
 
     def estimates(self) -> dict[str, Estimate]:
         """Return mean and interval of every metric that any picture has."""
@@ -121,6 +142,7 @@ class Evaluation:
             "milliseconds_per_picture": round(self.milliseconds, 3),
             "settings": dict(self.settings),
             "metrics": {name: value._asdict() for name, value in self.estimates().items()},
+            "verdict": [finding._asdict() for finding in self.verdict],
             "unreadable": list(self.unreadable),
         }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,10 @@ from tame_deploy.runtime.predict.predictor import Predictions, Predictor
 if TYPE_CHECKING:
     from tame_deploy.model.torch_backend import TorchBackend
 
-__all__ = [
-    "EvaluatedModel",
-    "evaluated_artifact",
-    "evaluated_network",
-]
+__all__ = ["EvaluatedModel", "evaluated_artifact", "evaluated_network"]
+
+#: Maps (B, h, w) of one class each, of pixels (B, H, W, channels) in [0, 1] and class ids (B).
+MapsOf: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,21 @@ class EvaluatedModel(Closing):
         """
         return self.predictor.predict_one_class(as_input(pixels, self.image))
 
+    def maps_of(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the maps (B, h, w) of given classes, int64 (B), where `explains_any_class`.
+
+        Raises:
+            BackendError: if it cannot be run, or gives NaN or infinity.
+        """
+        return self.predictor.predict_one_class(as_input(pixels, self.image), class_ids).maps[:, 0]
+
+    @property
+    def explains_any_class(self) -> bool:
+        """Whether the map of a given class can be asked for."""
+        return self.predictor.graph.explain != "predicted"
+
     def probabilities(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities (B, C) of pictures (see `predict`)."""
         return self.probabilities_of(self.predict(pixels))
@@ -83,6 +97,7 @@ class EvaluatedModel(Closing):
         indices: Sequence[int],
         *,
         maps: NDArray[np.float32] | None = None,
+        explain: MapsOf | None = None,
         masks: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> ExplainedBatch:
         """Return what metrics are computed of.
@@ -92,19 +107,25 @@ class EvaluatedModel(Closing):
             predictions: what `predict` returns for them.
             indices: numbers of the pictures.
             maps: float32 (B, h, w) of the predicted classes; the model's own by default.
+            explain: how maps of given classes came about, for other pixels; the model's own way,
+                `maps_of`, by default.
             masks: where the objects are, bool (H, W) each, if that is known.
         """
         class_ids = predictions.class_ids[:, 0]
         own = predictions.maps[:, 0]
         rows = np.arange(len(pixels))
+        size = (self.image.height, self.image.width)
+        if explain is None and self.explains_any_class:
+            explain = self.maps_of
         return ExplainedBatch(
             pixels=pixels,
-            heat=heat_of(own if maps is None else maps, self.image.height, self.image.width),
+            heat=heat_of(own if maps is None else maps, *size),
             class_ids=class_ids,
             confidences=self.probabilities_of(predictions)[rows, class_ids],
             masks=[None] * len(pixels) if masks is None else masks,
             indices=indices,
             classify=self.probabilities,
+            explain=explain and (lambda others: heat_of(explain(others, class_ids), *size)),
             task=self.task,
         )
 

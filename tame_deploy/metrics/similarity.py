@@ -1,15 +1,39 @@
-"""How far the predictions of two graphs for the same pictures are apart."""
+"""How far maps of the same pictures are apart, and the predictions of two graphs for them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tame_deploy.metrics.evaluation_set import NormalisedPredictions
+if TYPE_CHECKING:
+    from tame_deploy.metrics.evaluation_set import NormalisedPredictions
 
-__all__ = ["correlations", "overlaps", "squared_error"]
+__all__ = ["correlations", "overlaps", "pearson", "spearman", "squared_error"]
+
+
+def pearson(
+    first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return Pearson's correlation (N) of each pair of maps (N, h, w); 0 where one is flat."""
+    a, b = _centred(first), _centred(second)
+    norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    values: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(norms > 0, norms, 1)
+    return np.clip(values, -1, 1)
+
+
+def spearman(
+    first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return Spearman's correlation (N) of each pair of maps (N, h, w); 0 where one is flat.
+
+    Places with equal values share the mean of their ranks.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    return pearson(*ranks)
 
 
 def correlations(
