@@ -36,6 +36,7 @@ STEPS = 6
 #: One draw may turn a map round by luck, so pictures take turns at as many.
 DRAWS = 4
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_FEW = 16  # values that an operation may have for parameters, such as scales
 _NORM_STATISTICS = 3  # inputs of BatchNormalization from here on: no weights, but measured
 
 
@@ -87,11 +88,8 @@ class RandomisableGraph:
 
         What norms and positions have learnt belongs to the layer before them.
         """
-        floats = {
-            tensor.name
-            for tensor in self._model.graph.initializer
-            if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims, dtype=int) > 1
-        }
+        weights = {tensor.name: tensor for tensor in self._model.graph.initializer}
+        taken: set[str] = set()
         layers: list[list[str]] = []
         for node in self._model.graph.node:
             if not node.name.startswith("backbone/"):
@@ -100,9 +98,12 @@ class RandomisableGraph:
             inputs = list(node.input)
             if node.op_type == "BatchNormalization":
                 inputs = inputs[:_NORM_STATISTICS]
-            # Constants of the exporter's, such as attention masks, are no weights.
-            names = [n for n in inputs if n in floats and (weighted or n.startswith("backbone."))]
-            floats -= set(names)
+            names = [
+                name
+                for name in dict.fromkeys(inputs)
+                if name in weights and name not in taken and _is_learnt(weights[name], weighted)
+            ]
+            taken.update(names)
             if names and (weighted or not layers):
                 layers.append(names)
             elif names:
@@ -184,6 +185,20 @@ class RandomisableGraph:
             scores[f"{RANDOMISATION}_{percent:g}"] = values
         scores[RANDOMISATION] = np.mean(list(scores.values()), axis=0)
         return scores
+
+
+def _is_learnt(tensor: onnx.TensorProto, weighted: bool) -> bool:
+    """Return whether a constant of the backbone is a weight.
+
+    Where the exporter has computed with weights, as with tables of positions, it leaves constants
+    without their names. Attention masks have two values, parameters of operations a few.
+    """
+    if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims, dtype=int) < 2:
+        return False
+    if weighted or tensor.name.startswith("backbone."):
+        return True
+    values = numpy_helper.to_array(tensor)
+    return values.size >= _FEW and len(np.unique(values)) > 2
 
 
 def _permuted(values: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:

@@ -174,6 +174,19 @@ def test_every_baseline_is_scored_and_its_passes_are_counted(compared, network):
     assert min(drops, key=drops.get) in ("tame", "tame-sigmoid")
 
 
+def test_a_baselines_own_maps_are_asked_for_again_and_only_the_first_are_counted(network, model):
+    options = EvaluationOptions(metrics=("adcc", "sensitivity"), batch_size=2)
+    pictures = DrawnPictures(HELD_OUT_SEED, 3)
+    found = {}
+    for name in ("grad-cam", "random"):
+        method = make_baseline(name, model, network)
+        found[name] = evaluate(model, pictures, options, method=method)
+    assert (found["grad-cam"].forward_passes, found["grad-cam"].backward_passes) == (1, 1)
+    steady, noise = (means(found[name]) for name in ("grad-cam", "random"))
+    assert steady["sensitivity_max"] < noise["sensitivity_average"] / 3
+    assert steady["coherency"] > noise["coherency"] + 20
+
+
 def test_a_comparison_is_a_table_a_plot_and_a_grid(compared, network, model, tmp_path):
     headings, lines = comparison_lines(compared)
     assert headings[:3] == ["method", "AD 100 % ↓", "IC 100 % ↑"]

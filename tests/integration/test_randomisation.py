@@ -157,6 +157,33 @@ def test_the_rows_of_a_class_activation_map_are_shuffled_as_the_classifier_is(ca
     assert np.array_equal(after["tail.maps.rows_0"], rows(shuffled))
 
 
+def test_what_the_exporter_made_of_weights_is_shuffled_and_masks_are_not(cam):
+    generator = np.random.default_rng(0)
+    constants = {
+        "backbone.first": generator.random((4, 4), np.float32),
+        "backbone.gain": generator.random(4, np.float32),
+        "backbone.mean": generator.random(4, np.float32),  # what a batch norm measured
+        "positions": generator.random((4, 4), np.float32),
+        "mask": np.where(np.eye(4), 0, -100).astype(np.float32),
+        "scales": np.array([1, 1, 2, 3], np.float32),
+        "backbone.last": generator.random((4, 4), np.float32),
+    }
+    normalised = ["a", "backbone.gain", "backbone.gain", "backbone.mean", "backbone.mean"]
+    nodes = [
+        helper.make_node("Gemm", ["x", "backbone.first"], ["a"], "backbone/Gemm"),
+        helper.make_node("BatchNormalization", normalised, ["b"], "backbone/Norm"),
+        helper.make_node("Add", ["b", "positions"], ["c"], "backbone/Add"),
+        helper.make_node("Add", ["c", "mask"], ["d"], "backbone/Mask"),
+        helper.make_node("Resize", ["d", "", "scales"], ["e"], "backbone/Resize"),
+        helper.make_node("MatMul", ["e", "backbone.last"], ["logits"], "backbone/MatMul"),
+        helper.make_node("Mul", ["e", "positions"], ["maps"], "tail/Mul"),
+    ]
+    initializers = [numpy_helper.from_array(v, name) for name, v in constants.items()]
+    model = helper.make_model(helper.make_graph(nodes, "it", [], [], initializers))
+    graph = RandomisableGraph(cam.manifest, model)
+    assert graph.layers == [["backbone.last"], ["backbone.first", "backbone.gain", "positions"]]
+
+
 def test_graphs_whose_weights_cannot_be_randomised_say_what_to_do(demo_export, demo_with):
     artifact = open_artifact(demo_export)
     manifest = replace(artifact.manifest, precision="int8", parents=("abc",))
