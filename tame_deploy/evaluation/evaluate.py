@@ -294,6 +294,7 @@ def _settings(
         "metrics": list(families),
         "task": model.task,
         "input": model.image.dtype,
+        "explain": model.predictor.graph.explain,
         "speed_only": model.speed_only,
     }
     if method is None and model.predictor.graph.maps == "sigmoid":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tame_deploy.evaluation.result import Estimate, Evaluation, Finding, bootstrap
-from tame_deploy.metrics.families import RANDOMISATION
+from tame_deploy.metrics.families import ASKING_FOR_MAPS, RANDOMISATION
 
 __all__ = ["ALIKE", "FOLLOWING", "LOST", "MARGIN", "MOVED", "SAME", "TOO_FEW", "verdict_of"]
 
@@ -51,7 +51,7 @@ def verdict_of(evaluation: Evaluation) -> list[Finding]:
 def _faithfulness(evaluation: Evaluation) -> Finding:
     topic, scores = "faithfulness", evaluation.scores
     if not {"average_drop_50", "chance_average_drop_50"} <= set(scores):
-        return _not_measured(topic, "whether the maps mark what matters", "ad-ic")
+        return _not_measured(evaluation, topic, "whether the maps mark what matters", "ad-ic")
     own, chance = scores["average_drop_50"], scores["chance_average_drop_50"]
     # Of the same pictures, so the interval is that of their differences.
     better = bootstrap((chance - own)[:, None])[0]
@@ -76,7 +76,7 @@ def _dependence(evaluation: Evaluation) -> Finding:
     similarity = _estimate(evaluation, "randomisation_100")
     if similarity is None:
         wanted = "whether the maps depend on what the network learnt"
-        return _not_measured(topic, wanted, "randomisation")
+        return _not_measured(evaluation, topic, wanted, RANDOMISATION)
     low, high, pictures = similarity.low, similarity.high, similarity.pictures
     judgement = _judged(low, high, ALIKE, pictures)
     seen = {
@@ -116,7 +116,7 @@ def _stability(evaluation: Evaluation) -> Finding:
     topic = "stability"
     moved = _estimate(evaluation, "sensitivity_max")
     if moved is None:
-        return _not_measured(topic, "whether small noise moves the maps", "sensitivity")
+        return _not_measured(evaluation, topic, "whether small noise moves the maps", "sensitivity")
     judgement = _judged(moved.low, moved.high, MOVED, moved.pictures)
     seen = {
         "good": "Noise that one hardly sees moves the maps little",
@@ -150,5 +150,11 @@ def _finding(topic: str, judgement: str, seen: str, said: str, pictures: int) ->
     return Finding(topic, judgement, f"{seen}: {said}{few if pictures < TOO_FEW else ''}.")
 
 
-def _not_measured(topic: str, what: str, metric: str) -> Finding:
-    return Finding(topic, "not measured", f"Not measured: {what}; add --metrics {metric}.")
+def _not_measured(evaluation: Evaluation, topic: str, what: str, metric: str) -> Finding:
+    to_do = f"add --metrics {metric}"
+    if evaluation.settings.get("explain") == "predicted" and metric in ASKING_FOR_MAPS:
+        to_do = (
+            "this graph explains only the classes that it predicts; export with --explain "
+            f"selectable, and {to_do}"
+        )
+    return Finding(topic, "not measured", f"Not measured: {what}; {to_do}.")

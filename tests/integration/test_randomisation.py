@@ -199,11 +199,12 @@ def test_a_graph_that_chooses_its_classes_is_measured_by_what_it_answers(demo_wi
     from tame_deploy.runtime.selection.selection import open_backend
 
     artifact = open_artifact(demo_with(explain="predicted", top_k=2, input="float32"))
-    one = EvaluationOptions(limit=1)
+    one = EvaluationOptions(limit=1, verdict=True)
     with evaluated_artifact(artifact, open_backend(artifact, "onnxruntime")) as model:
-        scores = evaluate(model, PICTURES, one).scores
-        assert "sparsity" in scores
-        assert "adcc" not in scores
+        found = evaluate(model, PICTURES, one)
+        assert "sparsity" in found.scores
+        assert "adcc" not in found.scores
+        assert "export with --explain selectable" in found.verdict[1].sentence
         with pytest.raises(InputError, match="adcc needs the map of a given class"):
             evaluate(model, PICTURES, replace(one, metrics=("adcc",)))
         # Another method explains any class, whatever the graph does.
