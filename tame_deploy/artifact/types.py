@@ -41,7 +41,7 @@ Crop = Literal["center", "none", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Width = Literal["channels", "classes"]
 Activation = Literal["relu", "sigmoid"]
-Branch = Literal["attention", "identity"]
+Branch = Literal["attention", "identity", "recipro-cam"]
 TokenUse = Literal["patch", "patch-times-class"]
 
 MAX_SIDE = 8192
@@ -177,12 +177,14 @@ class HeadConfig:
     many channels as are listed, one number a layer. The skip connection of a narrow branch is a
     concatenation: the fuser reads the layer's features and the branch beside them. `tokens`: what a
     transformer's tokens become (T-TAME): the patch tokens, or those times the class token. `branch`
-    "identity" has no branches: the fuser reads the features as they are (CAM, Zhou et al. 2016),
-    and `activation` has no meaning.
+    "identity" has no branches: the fuser reads the features as they are (CAM, Zhou et al. 2016).
+    "recipro-cam" has no fuser either: the rest of the network scores masked copies of one layer's
+    output (ReciproCAM, Byun and Lee 2024). `activation` has no meaning with these two.
 
     Raises:
         InputError: for counts below one, a branch that is wider than its layer, a skip connection
-            over a branch of one channel a class, or switches of branches where there are none.
+            over a branch of one channel a class, switches of branches where there are none, or
+            ReciproCAM of several layers.
     """
 
     channels: tuple[int, ...]
@@ -210,10 +212,13 @@ class HeadConfig:
                 )
         if self.skip and self.width == "classes":
             raise InputError("a head whose branches are one channel a class has no skip connection")
-        if self.branch == "identity" and (self.width, self.batch_norm, self.skip) != _NO_BRANCHES:
+        switches = (self.width, self.batch_norm, self.skip)
+        if self.branch != "attention" and switches != _NO_BRANCHES:
             raise InputError(
                 "a head without branches has channels width, no batch norm and no skip"
             )
+        if self.branch == "recipro-cam" and len(self.channels) != 1:
+            raise InputError(f"ReciproCAM reads one layer; found {len(self.channels)}")
 
     def _check_width(self) -> None:
         if isinstance(self.width, str):
@@ -235,12 +240,12 @@ class HeadConfig:
 
     @property
     def variant(self) -> str:
-        """Name of the published variant with these switches, "cam", or "custom".
+        """Name of the published variant with these switches, "cam", "recipro-cam", or "custom".
 
         How narrow branches are is no part of it.
         """
-        if self.branch == "identity":
-            return "cam"
+        if self.branch != "attention":
+            return "cam" if self.branch == "identity" else self.branch
         width = self.width if isinstance(self.width, str) else "channels"
         switches = (width, self.batch_norm, self.skip, self.activation)
         return next((name for name, known in VARIANTS.items() if known == switches), "custom")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import warnings
@@ -10,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -42,6 +44,7 @@ def export_onnx(
         BuildError: if the exporter fails, or the file does not keep the graph contract.
     """
     model = _run_exporter(network, manifest)
+    _fold_transposes(model.graph)
     _name_by_stage(model.graph)
     _check_contract(model, manifest)
     model.metadata_props.clear()
@@ -140,6 +143,31 @@ def quiet_exporter() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def _fold_transposes(graph: ir.Graph) -> None:
+    """Transpose weights now that the optimizer left to be transposed at every run.
+
+    It spares large ones that are used twice, as ReciproCAM does, of which no quantizer would see
+    then that they are weights.
+    """
+    for node in list(graph):
+        weight, axes = node.inputs[0] if node.inputs else None, node.attributes.get("perm")
+        if node.op_type != "Transpose" or weight is None or axes is None:
+            continue
+        others = {use.op_type for use, _ in weight.uses()} - {"Transpose"}
+        if weight.const_value is None or others:
+            continue
+        (old,) = node.outputs
+        values = np.ascontiguousarray(weight.const_value.numpy().transpose(axes.as_ints()))
+        name = weight.name if len(weight.uses()) == 1 else f"{weight.name}.{old.name}"
+        node.replace_input_with(0, None)
+        if not weight.uses():
+            del graph.initializers[str(weight.name)]
+        made = ir.Value(name=name, const_value=ir.tensor(values), shape=old.shape, type=old.type)
+        old.replace_all_uses_with(made)
+        graph.register_initializer(made)
+        graph.remove(node, safe=True)
+
+
 def _name_by_stage(graph: ir.Graph) -> None:
     """Name every node STAGE/op_number and mark the tail; drop the exporter's traces and paths."""
     for number, node in enumerate(graph):
@@ -159,8 +187,10 @@ def _name_by_stage(graph: ir.Graph) -> None:
 
 
 def _stage_of(node: ir.Node) -> str:
-    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
-    stages = [stage for stage in _STAGES if f"'{stage}" in scopes]
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
+    # From the outside in: ReciproCAM's branches call the backbone's modules by their own names.
+    parts = [str(scope).partition(".")[0] for scope in ast.literal_eval(scopes)]
+    stages = [part for part in parts if part in _STAGES]
     if stages:
         return stages[0]
     # What the optimizer made has no scope; it belongs where its inputs come from.
@@ -184,8 +214,10 @@ def _check_contract(model: ir.Model, manifest: Manifest) -> None:
             f"the exporter wrote opset {opset}, not {manifest.graph.opset}; "
             "leave --opset out, or choose one it can write"
         )
-    tail = {node.op_type for node in model.graph if (node.name or "").startswith("tail/")}
-    if not tail & {"MatMul", "Conv"}:
+    # The class product; of ReciproCAM, what scores the copies.
+    stage = "branches/" if manifest.head.branch == "recipro-cam" else "tail/"
+    found_there = {node.op_type for node in model.graph if (node.name or "").startswith(stage)}
+    if not found_there & {"MatMul", "Conv", "Gemm"}:
         raise BuildError("the exported graph has lost its class product; please report this")
 
 

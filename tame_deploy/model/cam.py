@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from tame_deploy.artifact.types import HeadConfig
-from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import as_map, run_backbone
 from tame_deploy.model.geometry import FeatureMap, first_tensor
@@ -50,24 +49,21 @@ class _Call:
     gave: Any
 
 
-def find_class_activation(backbone: Backbone) -> ClassActivation:
-    """Return the head that the classifier of a backbone is.
+def find_class_activation(backbone: Backbone) -> ClassActivation | None:
+    """Return the head that the classifier of a backbone is; None where it is none.
 
     Of one logit it has two classes: what speaks for the logit, and the same with the other sign.
 
     Raises:
-        InputError: if the network fails on two pictures of its size, or does not end in global
-            average pooling and one linear layer.
+        InputError: if the network fails on two pictures of its size.
     """
     shape = (_PICTURES, *backbone.example.shape[1:])
     pictures = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     calls, logits = _watched(backbone.module, pictures)
     classifier = _classifier(calls, logits)
-    if classifier is None:
-        raise _no_tail(backbone, "no linear layer gives its logits")
-    pooled = _features_behind(backbone, calls, classifier)
-    if pooled is None:
-        raise _no_tail(backbone, "its classifier does not read the mean of a feature map")
+    pooled = None if classifier is None else _features_behind(backbone, calls, classifier)
+    if classifier is None or pooled is None:
+        return None
     module = classifier.module
     assert isinstance(module, (nn.Linear, nn.Conv2d))
     rows = module.weight.detach().float().flatten(1)  # (classes, C)
@@ -80,15 +76,6 @@ def find_class_activation(backbone: Backbone) -> ClassActivation:
     head.fuser.weight = nn.Parameter(rows[:, :, None, None].clone())
     head.fuser.bias = nn.Parameter(bias)
     return ClassActivation(pooled.layer, head.eval().requires_grad_(False))
-
-
-def _no_tail(backbone: Backbone, found: str) -> InputError:
-    return InputError(
-        f"--head cam needs a network that ends in global average pooling and one linear layer; of "
-        f"{backbone.name}, {found}. Train a head: "
-        f"tame-deploy train --backbone {backbone.argument} --layers a,b,c --data PICTURES "
-        f"(tame-deploy layers {backbone.argument} proposes layers)"
-    )
 
 
 @torch.no_grad()

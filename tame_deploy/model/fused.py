@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from tame_deploy.artifact.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
 from tame_deploy.model.folding import ClassMaps, FoldedBranches
+from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.recipro_cam import MaskedCopies, ReciproCam, ScoreMaps
 
 __all__ = ["Finish", "FusedNetwork", "Preprocess"]
 
@@ -111,11 +113,21 @@ class Finish(nn.Module):
         return (map_logits - low) / torch.maximum(high - low, floor)
 
 
+def _parts_of(
+    head: AttentionHead | ReciproCam,
+) -> tuple[FoldedBranches | MaskedCopies, ClassMaps | ScoreMaps]:
+    """Return what a head does to all classes alike, and what it does to those asked for."""
+    if isinstance(head, ReciproCam):
+        return head.copies, head.maps
+    return FoldedBranches(head), ClassMaps(head)
+
+
 class FusedNetwork(nn.Module):
     """Backbone and folded head as one graph; its parts name the stages in the exported file.
 
     `ranks` is how many of the likeliest classes -1 can name, or are explained ("predicted").
     `tail` holds what stays in float32 at every precision: class product, resize, sum, min-max.
+    Of ReciproCAM, `branches` are the masked copies and the rest of the network, a second time.
     """
 
     def __init__(
@@ -133,8 +145,8 @@ class FusedNetwork(nn.Module):
         image = network.backbone.image.for_input(graph_input)
         self.preprocess = None if graph_input == "float32" else Preprocess(image)
         self.backbone = network.tap
-        self.branches = FoldedBranches(network.head)
-        self.tail = nn.ModuleDict({"maps": ClassMaps(network.head), "finish": Finish(maps)})
+        self.branches, class_maps = _parts_of(network.head)
+        self.tail = nn.ModuleDict({"maps": class_maps, "finish": Finish(maps)})
         if network.answer.changes:
             self.tail["answer"] = network.answer
         if explain != "all":

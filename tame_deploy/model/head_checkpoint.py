@@ -141,6 +141,8 @@ def _read_metadata(metadata: Mapping[str, str], path: Path) -> tuple[HeadConfig 
         switches["width"] = tuple(map(int, wide)) if isinstance(wide, list) else wide
         # Files from before there were heads without branches do not say which they have.
         branch = raw.get("branch", "attention")
+        if branch not in ("attention", "identity"):
+            raise ValueError(f"{branch!r} has no weights")
         config = HeadConfig(channels, int(raw["classes"]), **switches, branch=branch)
         layers = tuple(str(layer) for layer in raw["layers"])
         return config, _Described(config.variant, config.tokens, str(raw["backbone"]), layers)

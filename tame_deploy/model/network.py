@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.head_checkpoint import HeadCheckpoint, read_head
 from tame_deploy.model.outputs import noting_choice
 from tame_deploy.model.published_heads import PUBLIC_HEADS, fetch_head
+from tame_deploy.model.recipro_cam import ReciproCam
+from tame_deploy.model.recipro_layer import find_masked_layer
 from tame_deploy.model.task import Answer, probe_pictures, settle_task
 
 __all__ = [
@@ -36,13 +39,16 @@ __all__ = [
     "choose_layers",
 ]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class HeadRequest:
     """Which head: public ("default", "tame", "t-tame"), "cam", "random", or a file.
 
-    What is None is read off the file. `width` makes the branches of a random head narrow: a number
-    of channels, or a share of each layer's (`narrow_widths`).
+    "cam" is ReciproCAM where the network allows no CAM. What is None is read off the file. `width`
+    makes the branches of a random head narrow: a number of channels, or a share of each layer's
+    (`narrow_widths`).
     """
 
     head: str = "default"
@@ -61,7 +67,7 @@ class ExplainedNetwork(nn.Module):
         backbone: Backbone,
         tap: FeatureTap,
         features: tuple[FeatureMap, ...],
-        head: AttentionHead,
+        head: AttentionHead | ReciproCam,
         head_source: WeightsSource,
     ) -> None:
         super().__init__()
@@ -70,7 +76,7 @@ class ExplainedNetwork(nn.Module):
         self.features = features
         self.head = head
         self.head_source = head_source
-        self.answer = Answer(backbone.task or "multiclass", backbone.outputs or "logits")
+        self.answer = _answer_of(backbone)
         self.eval()
 
     @property
@@ -84,6 +90,20 @@ class ExplainedNetwork(nn.Module):
         module = self.backbone.module
         return nn.Sequential(module, self.answer) if self.answer.changes else module
 
+    @property
+    def attention_head(self) -> AttentionHead:
+        """The head as one that can be trained.
+
+        Raises:
+            InputError: if it is ReciproCAM.
+        """
+        if isinstance(self.head, ReciproCam):
+            raise InputError(
+                f"cam of {self.backbone.name} is ReciproCAM, which has no weights to train; start "
+                "from a random head, or from a head's file"
+            )
+        return self.head
+
     def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits (B, classes) and the layers' raw outputs.
 
@@ -94,7 +114,12 @@ class ExplainedNetwork(nn.Module):
         return self.answer(outputs), features
 
     def feature_maps(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the layers' raw outputs as (B, C_i, h_i, w_i)."""
+        """Return what the head takes: the layers' raw outputs as (B, C_i, h_i, w_i).
+
+        ReciproCAM takes them as they are.
+        """
+        if isinstance(self.head, ReciproCam):
+            return list(outputs)
         tokens = self.head.config.tokens
         return [
             as_map(output, feature, tokens)
@@ -109,6 +134,10 @@ class ExplainedNetwork(nn.Module):
         """
         logits, outputs = self.look(images)
         return logits, self.head(self.feature_maps(outputs))
+
+
+def _answer_of(backbone: Backbone) -> Answer:
+    return Answer(backbone.task or "multiclass", backbone.outputs or "logits")
 
 
 def choose_layers(backbone: Backbone, layers: Sequence[str] | None) -> tuple[str, ...]:
@@ -170,26 +199,38 @@ def build_network(
 def _cam_network(
     backbone: Backbone, request: HeadRequest, layers: Sequence[str] | None
 ) -> ExplainedNetwork:
-    """Join a backbone and the head that its own classifier is."""
+    """Join a backbone and what explains it without training: its own classifier, or ReciproCAM."""
     if request.variant or request.tokens:
         raise InputError("--variant and --tokens have no meaning with --head cam; leave them out")
-    found = find_class_activation(backbone)
-    if layers and tuple(layers) != (found.layer,):
-        raise InputError(
-            f"--head cam reads {found.layer}, which the classifier pools, and not "
-            f"{', '.join(layers)}; leave --layers out"
-        )
-    tap = FeatureTap(backbone.module, [found.layer]).eval()
+    if layers and len(layers) > 1:
+        raise InputError(f"--head cam reads one layer; found {', '.join(layers)}")
+    exact = find_class_activation(backbone)
+    if exact is None or (layers and layers[0] != exact.layer):
+        return _recipro_network(backbone, layers[0] if layers else None)
+    tap = FeatureTap(backbone.module, [exact.layer]).eval()
     features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
     backbone, classes = _settled(backbone, tap)
     _check_labels(backbone, classes)
-    source = WeightsSource(
-        "CAM: the classifier's own weights",
-        backbone.source.random,
-        backbone.source.sha256,
-        backbone.source.licence,
+    source = _own_weights(backbone, "CAM: the classifier's own weights")
+    return ExplainedNetwork(backbone, tap, features, exact.head, source)
+
+
+def _recipro_network(backbone: Backbone, layer: str | None) -> ExplainedNetwork:
+    found = find_masked_layer(backbone, layer)
+    backbone, classes = _settled(backbone, found.tap)
+    _check_labels(backbone, classes)
+    log.info("cam of %s is %s", backbone.name, found)
+    config = HeadConfig(
+        (found.feature.channels,), classes, batch_norm=False, skip=False, branch="recipro-cam"
     )
-    return ExplainedNetwork(backbone, tap, features, found.head, source)
+    head = ReciproCam(config, found.copies, _answer_of(backbone))
+    source = _own_weights(backbone, "ReciproCAM: the network's own weights")
+    return ExplainedNetwork(backbone, found.tap, (found.feature,), head, source)
+
+
+def _own_weights(backbone: Backbone, words: str) -> WeightsSource:
+    given = backbone.source
+    return WeightsSource(words, given.random, given.sha256, given.licence)
 
 
 @torch.no_grad()

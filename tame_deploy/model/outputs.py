@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 
 from tame_deploy.errors import InputError
 
-__all__ = ["find_logits", "give_logits_only", "noting_choice", "read_layer", "read_logits"]
+__all__ = [
+    "find_logits",
+    "give_logits_only",
+    "noting_choice",
+    "read_layer",
+    "read_logits",
+    "replace_layer",
+]
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +115,21 @@ def read_layer(output: Any) -> Any:
         return output
     found = (read_layer(item) for item in items)
     return next((item for item in found if isinstance(item, Tensor)), output)
+
+
+def replace_layer(output: Any, tensor: Tensor) -> Any:
+    """Return what a layer gave out, with another tensor for the one that `read_layer` takes."""
+    if isinstance(output, Mapping):
+        key = next(key for key, item in output.items() if isinstance(read_layer(item), Tensor))
+        replaced: Any = copy.copy(output)
+        replaced[key] = replace_layer(output[key], tensor)
+        return replaced
+    if isinstance(output, (tuple, list)):
+        place = next(i for i, item in enumerate(output) if isinstance(read_layer(item), Tensor))
+        items = [*output[:place], replace_layer(output[place], tensor), *output[place + 1 :]]
+        named = hasattr(output, "_fields")
+        return type(output)(*items) if named else type(output)(items)
+    return tensor
 
 
 def _described(output: Any) -> str:

@@ -181,7 +181,9 @@ class RunFolder:
         layers = tuple(feature.layer for feature in network.features)
         try:
             write_head(
-                HeadCheckpoint(network.head, network.backbone.name, layers), path, overwrite=True
+                HeadCheckpoint(network.attention_head, network.backbone.name, layers),
+                path,
+                overwrite=True,
             )
         except InputError as error:
             raise TrainingError(f"{error}; the previous one is intact") from error

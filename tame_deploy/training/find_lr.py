@@ -132,7 +132,7 @@ def _raise_rate(
     advance: Callable[[int, int], None],
 ) -> list[float]:
     """Take a step at each rate until the loss bursts, and return the losses."""
-    head = network.head.requires_grad_(True).train().to(fabric.device)
+    head = network.attention_head.requires_grad_(True).train().to(fabric.device)
     masked = MaskedStep(network, recipe.loss).to(fabric.device)
     share_among_classes(head, recipe.optimizer.class_sharing)
     raw, peaks = make_optimizer(head, recipe.optimizer)

@@ -62,7 +62,7 @@ class HeadTraining:
         self.training_pictures, self.validation_pictures = data
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self.steps_per_epoch * recipe.run.epochs
-        self.head = network.head.requires_grad_(True).train()
+        self.head = network.attention_head.requires_grad_(True).train()
         if fabric.world_size > 1:
             synchronise_batch_norm(self.head)
         self.head.to(fabric.device)

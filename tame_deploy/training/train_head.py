@@ -76,7 +76,9 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         width=model.width if model.head == "random" else None,
         seed=recipe.run.seed,
     )
-    return build_network(load_backbone(request, progress), head, model.layers, progress)
+    network = build_network(load_backbone(request, progress), head, model.layers, progress)
+    _ = network.attention_head  # or there is nothing to train
+    return network
 
 
 def train_head(

@@ -102,8 +102,11 @@ std::string check_head(const Value& head) {
   }
   const bool has_switches =
       head["width"] != "channels" || head["batch_norm"].get<bool>() || head["skip"].get<bool>();
-  if (head["branch"] == "identity" && has_switches) {
+  if (head["branch"] != "attention" && has_switches) {
     return "a head without branches has channels width, no batch norm and no skip";
+  }
+  if (head["branch"] == "recipro-cam" && channels.size() != 1) {
+    return words("ReciproCAM reads one layer; found ", channels.size());
   }
   return "";
 }
@@ -140,7 +143,8 @@ Decoder head_decoder() {
                         {"skip", decode_bool(), Value(true)},
                         {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},
                         {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")},
-                        {"branch", decode_choice({"attention", "identity"}), text("attention")}},
+                        {"branch", decode_choice({"attention", "identity", "recipro-cam"}),
+                         text("attention")}},
                        check_head);
 }
 
