@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -60,7 +60,9 @@ if TYPE_CHECKING:
 ALL_METRICS = (
     "ad-ic,insertion-deletion,road,localisation,entropy,sparsity,adcc,sensitivity,randomisation"
 )
-ALL_METHODS = "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,rise,random"
+ALL_METHODS = (
+    "tame,tame-sigmoid,grad-cam,grad-cam++,layercam,score-cam,ablation-cam,recipro-cam,rise,random"
+)
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[ARTIFACT]", help="Artifact directory; or --backbone.")
 ]
@@ -260,24 +262,17 @@ def compare(
             "for it"
         )
     names = _method_names(methods, choice)
-    if cam_layer is not None and not any("cam" in name for name in names):
+    looking = {name for name in names if "cam" in name} - {"recipro-cam"}  # that finds its own
+    if cam_layer is not None and not looking:
         raise InputError("--cam-layer has no meaning without a CAM among --methods")
     source = _source(data, root=data_root, masks=masks, boxes=boxes, max_unreadable=max_unreadable)
     with choice.open() as (model, network):
         pictures = _pictures(model, source)
-        baselines = [
-            None
-            if name == "tame"
-            else make_baseline(
-                name,
-                model,
-                network,
-                cam_layer=cam_layer,
-                rise_masks=rise_masks,
-                batch_size=batch_size,
-            )
-            for name in names
-        ]
+        make = partial(
+            make_baseline, model=model, network=network, cam_layer=cam_layer,
+            rise_masks=rise_masks, batch_size=batch_size,
+        )  # fmt: skip
+        baselines = _baselines(names, make, chosen="methods" in choice.given)
         folder = prepare_output(output, overwrite=overwrite)
         grid = folder / "grid.jpg"
         found = _compare(model, pictures, baselines, options, grid=grid, rows=rows)
@@ -334,6 +329,21 @@ def _method_names(methods: str, choice: ModelChoice) -> list[str]:
         notes.print(f"[yellow]left out:[/] {needed}")
         names.remove("tame-sigmoid")
     return names
+
+
+def _baselines(
+    names: Sequence[str], make: Callable[[str], Method], *, chosen: bool
+) -> list[Method | None]:
+    """Return the methods, None for TAME's; ReciproCAM is left out of all where it has no layer."""
+    found: list[Method | None] = []
+    for name in names:
+        try:
+            found.append(None if name == "tame" else make(name))
+        except InputError as error:
+            if chosen or name != "recipro-cam":
+                raise
+            notes.print(f"[yellow]left out:[/] recipro-cam: {escape(str(error))}")
+    return found
 
 
 def _source(

@@ -1,4 +1,4 @@
-"""Baseline methods: the CAM family from the grad-cam library, RISE, and a random map."""
+"""Baseline methods: the CAM family from the grad-cam library, ReciproCAM, RISE, and noise."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from tame_deploy.evaluation.evaluate import Method
 from tame_deploy.metrics.evaluated_model import EvaluatedModel, evaluated_network
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers
 from tame_deploy.model.network import ExplainedNetwork
+from tame_deploy.model.recipro_cam import ScoreMaps
+from tame_deploy.model.recipro_layer import find_masked_layer
 from tame_deploy.model.torch_backend import TorchBackend
 from tame_deploy.picture.preprocess import as_input
 
-__all__ = ["BASELINES", "CamMethod", "RandomMethod", "Rise", "make_baseline"]
+__all__ = ["BASELINES", "CamMethod", "RandomMethod", "ReciproCamMethod", "Rise", "make_baseline"]
 
 #: Names of the CAM methods and the library's classes for them.
 _CAMS = {
@@ -36,7 +38,7 @@ _CAMS = {
 #: Those that take one pass there and one back.
 _BY_GRADIENT = ("grad-cam", "grad-cam++", "layercam")
 
-BASELINES = ("tame-sigmoid", *_CAMS, "rise", "random")
+BASELINES = ("tame-sigmoid", *_CAMS, "recipro-cam", "rise", "random")
 
 
 def make_baseline(
@@ -59,7 +61,8 @@ def make_baseline(
         batch_size: pictures at a time.
 
     Raises:
-        InputError: for an unknown name, or a CAM without a PyTorch network or a module to look at.
+        InputError: for an unknown name, a CAM without a PyTorch network or a module to look at, or
+            ReciproCAM of a network without a layer that it can mask.
     """
     if name == "random":
         return RandomMethod()
@@ -71,6 +74,8 @@ def make_baseline(
         raise InputError(f"unknown method {name!r}; expected tame, {', '.join(BASELINES)}")
     if network is None:
         raise InputError(f"{name} needs the PyTorch network; name it with --backbone")
+    if name == "recipro-cam":
+        return ReciproCamMethod(network)
     return CamMethod(name, network, cam_layer, batch_size)
 
 
@@ -91,6 +96,34 @@ class SigmoidMaps:
         self.forward_passes += len(pixels)
         images = as_input(pixels, self._model.image)
         return self._model.predictor.predict_one_class(images, class_ids).maps[:, 0]
+
+
+class ReciproCamMethod:
+    """ReciproCAM (Byun and Lee, CVPR Workshops 2024) on the last layer that can be masked."""
+
+    name = "recipro-cam"
+    backward_passes = 0
+
+    def __init__(self, network: ExplainedNetwork) -> None:
+        self.forward_passes = 0.0
+        found = find_masked_layer(network.backbone)
+        self._tap, self._copies = found.tap, found.copies
+        self._passes = round(1 + found.passes, 2)
+        self._maps = ScoreMaps(found.feature, network.answer)
+        self._image = network.backbone.image.for_input("float32")
+
+    @torch.no_grad()
+    def explain(
+        self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return map logits (B, h, w) (see `Method.explain`)."""
+        self.forward_passes += len(pixels) * self._passes
+        device = next(self._tap.parameters()).device
+        images = torch.from_numpy(as_input(pixels, self._image)).to(device)
+        scores = self._copies.to(device)(self._tap(images)[1])
+        maps = self._maps(scores, torch.from_numpy(class_ids).to(device)[:, None])
+        found: NDArray[np.float32] = maps[:, 0].float().cpu().numpy()
+        return found
 
 
 class RandomMethod:

@@ -62,12 +62,15 @@ class EvaluationOptions:
 class Method(Protocol):
     """Another way to explain a classifier, to compare with.
 
-    `forward_passes` and `backward_passes` count pictures sent through the classifier so far.
+    `forward_passes` and `backward_passes` count pictures sent through the classifier so far; what
+    goes through a part of it counts by its multiply-adds.
     """
 
     name: str
-    forward_passes: int
     backward_passes: int
+
+    @property
+    def forward_passes(self) -> float: ...
 
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]

@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tame_deploy.artifact.directory import open_artifact
+from tame_deploy.cli.evaluate import _baselines
 from tame_deploy.data.labelled import HELD_OUT_SEED, DrawnPictures, FilePictures
 from tame_deploy.errors import BackendError, InputError
 from tame_deploy.evaluation.baselines import BASELINES, Rise, make_baseline
@@ -18,10 +21,12 @@ from tame_deploy.metrics.evaluated_model import evaluated_artifact, evaluated_ne
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.network import HeadRequest, build_network
 from tame_deploy.model.torch_backend import TorchBackend
+from tame_deploy.picture.preprocess import as_input
 from tame_deploy.runtime.selection.selection import open_backend
 from tame_deploy.training.recipe import decode_recipe, recipe_table
 from tame_deploy.training.train_head import build_recipe_network, train_head
 from tests.conftest import OTHER_CONTRACTS
+from tests.unit.model.test_recipro_cam import GoesAround, backbone_of, fully_connected, network_of
 
 PICTURES = DrawnPictures(HELD_OUT_SEED, 12)
 QUICK = EvaluationOptions(metrics=("ad-ic", "localisation", "entropy"), batch_size=5)
@@ -162,6 +167,7 @@ def test_every_baseline_is_scored_and_its_passes_are_counted(compared, network):
         "layercam": (1, 1),
         "score-cam": (1 + channels, 0),
         "ablation-cam": (pytest.approx(2 + channels, abs=1), 0),
+        "recipro-cam": (pytest.approx(1.0, abs=0.05), 0),  # 64 copies through one linear layer
         "rise": (60, 0),
         "random": (0, 0),
     }
@@ -230,6 +236,27 @@ def test_rise_finds_the_only_place_that_matters():
 def test_baselines_that_cannot_be_had(network, model, name, options, message):
     with pytest.raises(InputError, match=message):
         make_baseline(name, model, network, **options)
+
+
+def test_recipro_cam_is_the_head_that_needs_no_training(model):
+    network = network_of(fully_connected())
+    pixels = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    found = make_baseline("recipro-cam", model, network).explain(pixels, np.array([0, 3]))
+    images = torch.from_numpy(as_input(pixels, network.backbone.image.for_input("float32")))
+    with torch.no_grad():
+        expected = network(images)[1]
+    np.testing.assert_allclose(found, expected[[0, 1], [0, 3]], atol=1e-6)
+
+
+def test_recipro_cam_is_left_out_of_all_methods_where_no_layer_can_be_masked(model, capsys):
+    request = HeadRequest("random")
+    network = build_network(backbone_of(GoesAround()), request, ["stem.1", "stem.3"])
+    make = partial(make_baseline, model=model, network=network)
+    names = ["tame", "recipro-cam", "random"]
+    assert [one and one.name for one in _baselines(names, make, chosen=False)] == [None, "random"]
+    assert "left out: recipro-cam: --head cam needs a layer" in capsys.readouterr().err
+    with pytest.raises(InputError, match="gone around"):
+        _baselines(names, make, chosen=True)
 
 
 def test_cams_need_the_network(model):
