@@ -19,6 +19,7 @@ from tests.attacks.cases import ATTACKS
 from tests.conftest import OTHER_CONTRACTS
 from tests.cpp.build import built_program
 from tests.golden.replay import LOGITS_RELATIVE, MAPS_ABSOLUTE, PICTURES
+from tests.integration import test_recipro_cam as recipro_cam
 from tests.integration.test_tasks import exported
 
 PICTURE = PICTURES / "turned.jpg"
@@ -113,6 +114,16 @@ def test_opening_writes_nothing(demo_export, tmp_path, monkeypatch):
         path.name for path in PICTURES.iterdir()
     }
     assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["fully connected", "class token"])
+def test_recipro_cam_gives_the_same(tmp_path_factory, name):
+    artifact = recipro_cam.exported(tmp_path_factory, name)
+    with tame_deploy.load(artifact, backend="onnxruntime") as explainer:
+        expected = explainer.explain(PICTURE)
+    _, found = answers({"open": str(artifact)}, {"explain": str(PICTURE)})
+    assert found["class_ids"] == expected.class_ids[0].tolist()
+    assert np.abs(found["maps"] - expected.maps.ravel()).max() <= MAPS_ABSOLUTE
 
 
 @pytest.mark.parametrize("name", ["binary", "multilabel"])
