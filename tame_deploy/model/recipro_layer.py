@@ -14,13 +14,15 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.backbones import Backbone
 from tame_deploy.model.features import FeatureTap, probe_layers
 from tame_deploy.model.geometry import FeatureMap
+from tame_deploy.model.head import MAX_MAP_SIDE
 from tame_deploy.model.layer_proposal import list_feature_maps
 from tame_deploy.model.recipro_cam import MaskedCopies, run_rest
 
 __all__ = ["MaskedLayer", "find_masked_layer"]
 
-#: More copies, or such as cost more passes through the whole network, are refused.
-MAX_COPIES = 1024
+#: More copies than the largest map has places are refused, and such as cost more passes than this
+#: through the whole network.
+MAX_COPIES = MAX_MAP_SIDE**2
 MAX_PASSES = 50
 #: Logits are the same up to this share of what another picture changes, and of their magnitude.
 _SHARE, _ROUNDING = 1e-3, 1e-5

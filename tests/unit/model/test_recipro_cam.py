@@ -257,11 +257,11 @@ def test_a_layer_before_a_linear_end_may_be_named_too():
 
 def test_more_places_than_can_be_copied_are_refused():
     module = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 40 * 40, 4), nn.Tanh()
+        nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 60 * 60, 4), nn.Tanh()
     )
-    image = ImageSpec(height=40, width=40, resize=40)
+    image = ImageSpec(height=60, width=60, resize=60)
     backbone = replace(backbone_of(module), image=image)
-    with pytest.raises(InputError, match="layer 0 has 40x40 places; expected at most 1024"):
+    with pytest.raises(InputError, match="layer 0 has 60x60 places; expected at most 3136"):
         build_network(backbone, HeadRequest("cam"))
 
 
