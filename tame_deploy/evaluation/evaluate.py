@@ -235,7 +235,7 @@ def _count(pictures: Pictures, options: EvaluationOptions) -> int:
 class _Cost(NamedTuple):
     """What the maps of a batch took: passes of all pictures, milliseconds for one."""
 
-    forward: int
+    forward: float
     backward: int
     milliseconds: float
 
@@ -248,7 +248,8 @@ def _timed_maps(
     started = time.perf_counter()
     predictions = model.predict(batch.pixels)
     maps = predictions.maps[:, 0]
-    forward, backward = count, 0
+    forward: float = count
+    backward = 0
     if method is not None:
         forward, backward = method.forward_passes, method.backward_passes
         started = time.perf_counter()

@@ -64,7 +64,7 @@ def start_from_cam(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: T
     Raises:
         InputError: if the head has no skip connection.
     """
-    head = network.head
+    head = network.attention_head
     if not head.config.skip:
         raise InputError(
             f"a head of variant {head.config.variant} has no skip connection, so it cannot start "
@@ -105,11 +105,11 @@ def _copy_rows(network: ExplainedNetwork, cam: ExplainedNetwork) -> bool:
     same_layer = network.features[-1].layer == cam.features[-1].layer
     if cam.head.config.branch != "identity" or not same_layer:
         return False
-    rows = cam.head.fuser
-    network.head.fuser.weight[:, _features_at(network.head)] = rows.weight
+    rows, head = cam.attention_head.fuser, network.attention_head
+    head.fuser.weight[:, _features_at(head)] = rows.weight
     assert rows.bias is not None
-    assert network.head.fuser.bias is not None
-    network.head.fuser.bias.copy_(rows.bias)
+    assert head.fuser.bias is not None
+    head.fuser.bias.copy_(rows.bias)
     return True
 
 
@@ -140,7 +140,7 @@ def _distance(
 @torch.no_grad()
 def _fit_rows(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: Tensor) -> None:
     """Fit the last layer's rows of all classes to CAM's maps: ridge regression, in closed form."""
-    head, last = network.head, len(network.features) - 1
+    head, last = network.attention_head, len(network.features) - 1
     gram = cross = mean_of_features = mean_of_maps = torch.zeros((), dtype=torch.float64)
     count = 0
     for batch in torch.split(pictures, _BATCH):

@@ -29,14 +29,15 @@ def start_head(
     """Start a random head where the recipe says (`init`); others go on from where they are.
 
     Raises:
-        InputError: if the recipe asks for CAM, and the network has no tail for it.
+        InputError: if the recipe asks for CAM, and the network has no maps without training.
     """
     if model.head != "random":
         return
     if model.init == "random" or (model.init == "auto" and not network.head.config.skip):
         if model.initial_bias:
-            assert network.head.fuser.bias is not None
-            network.head.fuser.bias.data.add_(model.initial_bias)
+            fuser = network.attention_head.fuser
+            assert fuser.bias is not None
+            fuser.bias.data.add_(model.initial_bias)
         return
     try:
         cam = cam_network(network)
