@@ -113,6 +113,15 @@ def test_the_likeliest_class_and_not_itself_has_nothing_to_tell_apart(explainer)
     assert one.panel().size[0] > one.picture.width
 
 
+def test_where_a_picture_speaks_for_the_other_class_it_is_blue(explainer):
+    ring = next(path for path in PICTURES if path.name.startswith("ring"))
+    one = explainer.explain(ring, CIRCLE, versus=RING)[0]
+    gained = np.asarray(one.overlay(), int) - np.asarray(one.picture, int)
+    assert one.maps.min() == pytest.approx(-1)
+    assert (gained[..., 2] - gained[..., 0]).max() > 40
+    assert one.headline().startswith("why circle (")
+
+
 def test_of_the_likeliest_classes_each_is_contrasted_with_the_same(explainer):
     found = explainer.explain(PICTURES[0], top_k=3, versus=RING)[0]
     likeliest = tuple(one.class_id for one in found.top(3))
