@@ -42,8 +42,7 @@
  * TAME_BACKEND_ERROR, and closing it does nothing.
  *
  * Tensors are dense, in row-major order: logits (N, C) float32, class_ids (N, K) int64, maps
- * (N, K, h, w) float32, in [0, 1], or in [-1, 1] where they are differences of two; whatever they are
- * if the artifact gives raw map logits (docs/artifact.md).
+ * (N, K, h, w) float32, in [0, 1], or [-1, 1] for differences, unless the artifact gives raw logits.
  */
 #ifndef TAME_TAME_H
 #define TAME_TAME_H
@@ -234,9 +233,8 @@ typedef struct tame_request {
   int32_t top;              /**< instead: how many of the likeliest; 0 is 1 */
   int32_t map_width, map_height; /**< resize maps bilinearly; 0 and 0: as the network gives them */
   int32_t batch_size;            /**< pictures that go through the graph at a time; 0 is 8 */
-  const int64_t* versus; /**< one class: why each of the others, and not this one. Their maps are
-                              differences of two, positive where the picture speaks for the one and
-                              negative where it speaks for this. NULL: each class alone */
+  const int64_t* versus; /**< one class: why each of the others and not this one. A map is then the
+                              difference of two, negative where it speaks for this; NULL: alone */
 } tame_request;
 
 /** Classify pictures and show where the network looked.
@@ -267,9 +265,8 @@ typedef struct tame_view {
   const int64_t* class_ids; /**< (count, explained): which classes `maps` explain */
   const float* maps;        /**< (count, explained, map_height, map_width) */
   size_t count, classes, explained, map_height, map_width;
-  const int64_t* versus_ids; /**< (count, explained): the classes that these are contrasted with,
-                                  -1 for none. Where it is the class itself, which was the
-                                  likeliest, there is nothing to tell apart and the map is 0 */
+  const int64_t* versus_ids; /**< (count, explained): what each is contrasted with, -1 for nothing.
+                                  Where it is the class itself, the map is 0 */
 } tame_view;
 
 /** Look into an explanation. @param view its `struct_size` is set by the caller. Thread-safe. */
@@ -294,8 +291,7 @@ TAME_API tame_status tame_explanation_free(tame_explanation* explanation);
 
 /** Lay a map of an explanation over its picture, as RGB; what the network did not see is dimmed.
  *
- * A difference of two maps has two colours: orange where the picture speaks for the class, blue
- * where it speaks for the other.
+ * A difference of two maps is orange where it speaks for the class, blue for the other.
  *
  * @param image     the picture that was explained; nobody can tell if it is another
  * @param index     which picture of the explanation, and
@@ -376,8 +372,7 @@ typedef struct tame_device_call {
   size_t count;             /**< N */
   size_t explained;         /**< K */
   const void* images;       /**< `input_type` of tame_info */
-  const int64_t* class_ids; /**< (N, K), as the graph takes them (docs/artifact.md#contrasts); NULL
-                               where the artifact takes none */
+  const int64_t* class_ids; /**< (N, K), as the graph takes them; NULL where it takes none */
   float* logits;            /**< (N, C) */
   int64_t* explained_ids;   /**< (N, K), likewise */
   float* maps;              /**< (N, K, h, w) */
