@@ -44,13 +44,15 @@ class GraphSpec:
     """What the graph can be asked.
 
     `ranks` is how many of the most likely classes can be named by -1 in `class_ids` (selectable),
-    or are explained each time (predicted); 0 where every class is explained (all).
+    or are explained each time (predicted); 0 where every class is explained (all). `contrast` is
+    whether numbers below -1 ask for one class and not another (artifact/contrast.py).
     """
 
     explain: ExplainMode
     ranks: int
     maps: MapKind
     opset: int
+    contrast: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,13 @@ LabelOption = Annotated[
     list[str] | None, typer.Option(help="Explain the class of this name, repeatable.")
 ]
 TopKOption = Annotated[int | None, typer.Option(help="Explain this many of the likeliest classes.")]
+VersusOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL",
+        help="Show why the explained class and not this one (name or number), in two colours.",
+    ),
+]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(help="List all classes at least so likely; 0.5 for multi-label artifacts."),
@@ -123,6 +130,7 @@ def explain(
     class_id: ClassIdOption = None,
     label: LabelOption = None,
     top_k: TopKOption = None,
+    versus: VersusOption = None,
     threshold: ThresholdOption = None,
     webcam: WebcamOption = None,
     every: EveryOption = 1,
@@ -175,12 +183,13 @@ def explain(
         opened = load(artifact, backend=backend, options=chosen)
     with opened as explainer:
         warn_speed_only(explainer.artifact.manifest)
-        class_ids = _class_ids(explainer, class_id or [], label or [], top_k=top_k)
+        other = None if versus is None else explainer.class_named(versus)
+        class_ids = _class_ids(explainer, class_id or [], label or [], top_k=top_k, versus=other)
         target = prepare_output(output, overwrite=overwrite or resume)
         with _bar(source.total) as advance:
             summary = explain_files(
-                explainer, source, target, class_ids=class_ids, top_k=top_k, options=options,
-                advance=advance,
+                explainer, source, target, class_ids=class_ids, top_k=top_k, versus=other,
+                options=options, advance=advance,
             )  # fmt: skip
     _print_summary(summary, total=source.total, backend=explainer.backend.name)
     if show and summary.sheet is not None and _has_screen():
@@ -236,14 +245,19 @@ def _connect_options(
 
 
 def _class_ids(
-    explainer: Explainer, class_ids: list[int], labels: list[str], *, top_k: int | None
+    explainer: Explainer,
+    class_ids: list[int],
+    labels: list[str],
+    *,
+    top_k: int | None,
+    versus: int | None,
 ) -> list[int] | None:
     """Return the classes that were named, by number or label, each once; None for none."""
     named = [*class_ids, *map(explainer.class_id, labels)]
     if named and top_k is not None:
         raise InputError("found both --top-k and classes to explain; expected one of them")
     chosen = list(dict.fromkeys(named)) or None
-    explainer.check_classes(chosen, top_k)
+    explainer.check_classes(chosen, top_k, versus)
     return chosen
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tame_deploy.artifact.contrast import ALONE, CAN_CONTRAST, decode_contrast, encode_contrast
 from tame_deploy.artifact.directory import (
     Artifact,
     create_artifact,
@@ -19,7 +20,7 @@ from tame_deploy.artifact.directory import (
     write_manifest,
 )
 from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest
-from tame_deploy.artifact.types import ImageSpec, TensorSpec
+from tame_deploy.artifact.types import ImageSpec, MapKind, TensorSpec
 from tame_deploy.data.shapes import draw_levels
 from tame_deploy.errors import InputError
 from tame_deploy.export.onnx_graph import export_onnx
@@ -38,6 +39,8 @@ __all__ = ["export_artifact"]
 
 PARITY_PICTURES = 3
 _CANDIDATES = 6
+#: A difference of two maps that is a smaller share of them shows the rounding of both.
+CLEAR_CONTRAST = 0.05
 
 Report = Callable[[str], None]
 
@@ -98,6 +101,13 @@ def _write_graph(
     config = network.head.config
     image = network.backbone.image.for_input(options.input)
     inputs, outputs = _expected_specs(network, options, image)
+    fused = FusedNetwork(
+        network,
+        explain=options.explain,
+        ranks=options.ranks(config.classes),
+        graph_input=options.input,
+        maps=options.maps,
+    )
     manifest = Manifest(
         name=name,
         backbone=network.backbone.name,
@@ -109,7 +119,11 @@ def _write_graph(
         outputs=outputs,
         image=image,
         graph=GraphSpec(
-            options.explain, options.ranks(config.classes), options.maps, options.opset
+            options.explain,
+            options.ranks(config.classes),
+            options.maps,
+            options.opset,
+            fused.contrasts,
         ),
         weights={"backbone": network.backbone.source, "head": network.head_source},
         files={},
@@ -123,13 +137,6 @@ def _write_graph(
         "tame.manifest": manifest.identity(),
         "tame.version": manifest.tool_versions["tame-deploy"],
     }
-    fused = FusedNetwork(
-        network,
-        explain=options.explain,
-        ranks=options.ranks(config.classes),
-        graph_input=options.input,
-        maps=options.maps,
-    )
     export_onnx(fused, manifest, staging / "model.onnx", metadata)
     return manifest
 
@@ -194,18 +201,18 @@ def parity_reference(
     gaps = (best.values[:, :-1] - best.values[:, 1:]).amin(1) if best.values.shape[1] > 1 else None
     order = range(_CANDIDATES) if gaps is None else gaps.argsort(descending=True).tolist()
     kept = list(order)[:PARITY_PICTURES]
-    class_ids = _classes_to_check(logits[kept], options)
     every = torch.cat([network(pixels[index])[1] for index in kept])  # (N, classes, h, w)
     for what, values in (("backbone", logits), ("head", every)):
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"the {what} gives NaN or infinity; its weights are no good")
+    class_ids = _classes_to_check(logits[kept], every, options)
     # Stretched, because maps that differ by a constant show the same.
     two = Finish("minmax")(_gather_maps(every, _likeliest_and_another(logits[kept])))
     reference = ParityReference(
         images=as_input(levels[kept], image),
         class_ids=class_ids.numpy(),
         logits=logits[kept].numpy(),
-        maps=Finish(options.maps)(_gather_maps(every, class_ids)).numpy(),
+        maps=_finished_maps(every, class_ids, options.maps).numpy(),
     )
     return reference, sum(count_same(pair) for pair in two.numpy())
 
@@ -216,14 +223,34 @@ def _gather_maps(every: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
     return every.gather(1, index)
 
 
-def _classes_to_check(logits: torch.Tensor, options: ExportOptions) -> torch.Tensor:
-    """Return int64 (N, K): what the graph explains by itself, or the likeliest and another."""
+def _finished_maps(every: torch.Tensor, class_ids: torch.Tensor, kind: MapKind) -> torch.Tensor:
+    """Return what the graph is to give (N, K, h, w) for questions (N, K)."""
+    own, other = map(torch.from_numpy, decode_contrast(class_ids.numpy(), every.shape[1]))
+    is_contrast = other != ALONE
+    subtracted = _gather_maps(every, other.clamp(min=0)) * is_contrast[..., None, None]
+    finished: torch.Tensor = Finish(kind)(_gather_maps(every, own) - subtracted, is_contrast)
+    return finished
+
+
+def _classes_to_check(
+    logits: torch.Tensor, every: torch.Tensor, options: ExportOptions
+) -> torch.Tensor:
+    """Return int64 (N, K): what the graph explains by itself, or what can be asked of it.
+
+    That is the likeliest class, another, and the one and not the other.
+    """
     classes = logits.shape[1]
     if options.explain == "all":
         return torch.arange(classes).expand(len(logits), -1)
     if options.explain == "predicted":
         return logits.topk(options.ranks(classes), dim=1).indices
-    return _likeliest_and_another(logits)
+    two = _likeliest_and_another(logits)
+    first, second = _gather_maps(every, two).unbind(1)
+    clear = (first - second).abs().amax((1, 2)) > CLEAR_CONTRAST * first.abs().amax((1, 2))
+    if classes not in CAN_CONTRAST or not bool(clear.all()):
+        return two
+    contrast = encode_contrast(two[:, :1].numpy(), two[:, 1:].numpy(), classes)
+    return torch.cat([two, torch.from_numpy(contrast)], dim=1)
 
 
 def _likeliest_and_another(logits: torch.Tensor) -> torch.Tensor:

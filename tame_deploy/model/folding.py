@@ -7,6 +7,8 @@ connection fold into the branch's 1x1 convolution: K = diag(g)·A + I, k = g·(a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +16,43 @@ from torch.nn import functional
 from tame_deploy.artifact.types import HeadConfig
 from tame_deploy.model.head import AttentionHead, map_size, resize_map
 
-__all__ = ["ClassMaps", "FoldedBranches"]
+__all__ = ["AskedClasses", "ClassMaps", "FoldedBranches"]
+
+
+class AskedClasses(NamedTuple):
+    """Whose maps are asked for, K a picture.
+
+    Attributes:
+        classes: int64 (B, K).
+        versus: int64 (B, K), where `is_contrast`: the classes whose maps are subtracted.
+        is_contrast: bool (B, K); None where no map is a difference.
+    """
+
+    classes: Tensor
+    versus: Tensor | None = None
+    is_contrast: Tensor | None = None
+
+    def choose(self, rows: Tensor) -> Tensor:
+        """Return, of one row a class (classes, n), those asked for or their differences (B, K, n).
+
+        All behind this choice is linear, so the difference of rows makes the difference of maps.
+        """
+        own = functional.embedding(self.classes, rows)
+        if self.versus is None or self.is_contrast is None:
+            return own
+        return own - functional.embedding(self.versus, rows) * self.is_contrast[..., None]
+
+    def pick(self, maps: Tensor) -> Tensor:
+        """Return, of every class's map (B, classes, N), those asked for or their differences."""
+        own = _gathered(maps, self.classes)
+        if self.versus is None or self.is_contrast is None:
+            return own
+        return own - _gathered(maps, self.versus) * self.is_contrast[..., None]
+
+
+def _gathered(maps: Tensor, class_ids: Tensor) -> Tensor:
+    """Return the maps (B, K, N) of chosen classes (B, K)."""
+    return maps.gather(1, class_ids[..., None].expand(-1, -1, maps.shape[2]))
 
 
 class FoldedBranches(nn.Module):
@@ -86,32 +124,32 @@ class ClassMaps(nn.Module):
                 self.register_buffer(f"rows_{layer}_{piece}", rows.contiguous())
         self.register_buffer("bias", head.fuser.bias.detach()[:, None].clone())
 
-    def forward(self, branches: list[tuple[Tensor, ...]], class_ids: Tensor | None) -> Tensor:
+    def forward(self, branches: list[tuple[Tensor, ...]], asked: AskedClasses | None) -> Tensor:
         """Return map logits, float (B, K, h, w), of the classes asked for.
 
         Args:
             branches: what `FoldedBranches` returns: float (B, width_i, h_i, w_i), one or two a
                 layer.
-            class_ids: int64 (B, K), or None for every class in order.
+            asked: K classes a picture, or differences of two; None for every class in order.
         """
         size = map_size(branches[0][0].shape[2], branches[0][0].shape[3])
-        total = self._bias(class_ids)
+        total = self._bias(asked)
         for layer, pieces in enumerate(branches):
-            products = self._product(f"{layer}_0", pieces[0], class_ids)
+            products = self._product(f"{layer}_0", pieces[0], asked)
             for number, piece in enumerate(pieces[1:], 1):
-                products = products + self._product(f"{layer}_{number}", piece, class_ids)
+                products = products + self._product(f"{layer}_{number}", piece, asked)
             total = total + resize_map(products, size)
         return total
 
-    def _bias(self, class_ids: Tensor | None) -> Tensor:
-        if class_ids is None:
+    def _bias(self, asked: AskedClasses | None) -> Tensor:
+        if asked is None:
             return self.bias[None, :, :, None]  # (1, classes, 1, 1)
-        return functional.embedding(class_ids, self.bias)[..., None]  # (B, K, 1, 1)
+        return asked.choose(self.bias)[..., None]  # (B, K, 1, 1)
 
-    def _product(self, name: str, branch: Tensor, class_ids: Tensor | None) -> Tensor:
+    def _product(self, name: str, branch: Tensor, asked: AskedClasses | None) -> Tensor:
         rows: Tensor = getattr(self, f"rows_{name}")  # (classes, width_i)
-        if class_ids is None:
+        if asked is None:
             return functional.conv2d(branch, rows[:, :, None, None])
-        chosen = functional.embedding(class_ids, rows)  # (B, K, width_i)
+        chosen = asked.choose(rows)  # (B, K, width_i)
         product = torch.matmul(chosen, branch.flatten(2))  # (B, K, h_i * w_i)
         return product.reshape(*product.shape[:2], branch.shape[2], branch.shape[3])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tame_deploy.artifact.contrast import CAN_CONTRAST
 from tame_deploy.artifact.types import FLAT_RANGE, ExplainMode, ImageSpec, InputKind, MapKind
-from tame_deploy.model.folding import ClassMaps, FoldedBranches
+from tame_deploy.model.folding import AskedClasses, ClassMaps, FoldedBranches
 from tame_deploy.model.head import AttentionHead
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.recipro_cam import MaskedCopies, ReciproCam, ScoreMaps
@@ -73,23 +74,39 @@ class Preprocess(nn.Module):
 
 
 class Ranking(nn.Module):
-    """Which classes to explain: those asked for, -1 in place j being the j-th most likely."""
+    """Which maps to give: of the classes asked for, -1 in place j being the j-th most likely.
 
-    def __init__(self, ranks: int) -> None:
+    With `contrasts`, numbers below -1 ask for one class and not another (artifact/contrast.py).
+    """
+
+    def __init__(self, ranks: int, *, contrasts: bool) -> None:
         super().__init__()
         self.ranks = ranks
+        self.contrasts = contrasts
 
-    def forward(self, logits: Tensor, class_ids: Tensor | None) -> Tensor:
-        """Return int64 (B, K)."""
+    def forward(self, logits: Tensor, class_ids: Tensor | None) -> tuple[Tensor, AskedClasses]:
+        """Return `explained`, int64 (B, K), and what it says."""
         ranked = torch.topk(logits, self.ranks, dim=1).indices  # (B, ranks)
         if class_ids is None:
-            return ranked
+            return ranked, AskedClasses(ranked)
         # Places beyond the ranks can only be named outright; there -1 gets the last rank, and
         # callers refuse it before it comes here.
         places = torch.arange(class_ids.shape[1], device=logits.device).clamp(
             max=self.ranks - 1
         )  # (K,)
-        return torch.where(class_ids < 0, ranked.index_select(1, places), class_ids)
+        likeliest = ranked.index_select(1, places)  # (B, K)
+        if not self.contrasts:
+            chosen = torch.where(class_ids < 0, likeliest, class_ids)
+            return chosen, AskedClasses(chosen)
+        base = logits.shape[1] + 1
+        code = (-1 - class_ids).clamp(min=0)
+        # Of what is not negative; // and % stay whole numbers where torch.div becomes a float.
+        other, own = code % base, code // base
+        named = torch.where(own > 0, own - 1, class_ids)
+        chosen = torch.where(named < 0, likeliest, named)
+        is_contrast = other > 0
+        explained = torch.where(is_contrast, chosen * -base - (other + (base + 1)), chosen)
+        return explained, AskedClasses(chosen, (other - 1).clamp(min=0), is_contrast)
 
 
 class Finish(nn.Module):
@@ -99,18 +116,32 @@ class Finish(nn.Module):
         super().__init__()
         self.maps = maps
 
-    def forward(self, map_logits: Tensor) -> Tensor:
-        """Return float32 (B, K, h, w), in [0, 1] unless raw logits were asked for."""
+    def forward(self, map_logits: Tensor, is_contrast: Tensor | None = None) -> Tensor:
+        """Return float32 (B, K, h, w), in [0, 1] unless raw logits were asked for.
+
+        Args:
+            map_logits: float (B, K, h, w).
+            is_contrast: bool (B, K), where maps are differences of two: these come out in [-1, 1],
+                positive for the one class, negative for the other; 0 stays 0.
+        """
         if self.maps == "logits":
             return map_logits
+        signed = None if is_contrast is None else is_contrast[..., None, None]
         if self.maps == "sigmoid":
-            return torch.sigmoid(map_logits)
+            shares = torch.sigmoid(map_logits)
+            if signed is None:
+                return shares
+            one = signed.to(shares.dtype)
+            return shares * (1 + one) - one  # the hyperbolic tangent of half the difference
         low = map_logits.amin(dim=(2, 3), keepdim=True)
         high = map_logits.amax(dim=(2, 3), keepdim=True)
-        magnitude = torch.maximum(low.abs(), high.abs())
+        span, magnitude = high - low, torch.maximum(low.abs(), high.abs())
+        if signed is not None:
+            low = torch.where(signed, 0.0, low)
+            span = torch.where(signed, magnitude, span)
         # Divided by less, a flat map would come out as amplified rounding noise.
         floor = torch.clamp(magnitude * FLAT_RANGE, min=MAP_EPSILON)
-        return (map_logits - low) / torch.maximum(high - low, floor)
+        return (map_logits - low) / torch.maximum(span, floor)
 
 
 def _parts_of(
@@ -126,6 +157,7 @@ class FusedNetwork(nn.Module):
     """Backbone and folded head as one graph; its parts name the stages in the exported file.
 
     `ranks` is how many of the likeliest classes -1 can name, or are explained ("predicted").
+    `contrasts` says whether numbers below -1 ask for one class and not another.
     `tail` holds what stays in float32 at every precision: class product, resize, sum, min-max.
     Of ReciproCAM, `branches` are the masked copies and the rest of the network, a second time.
     """
@@ -141,6 +173,7 @@ class FusedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.explain = explain
+        self.contrasts = explain == "selectable" and network.head.config.classes in CAN_CONTRAST
         self.source = [network]  # in a list, so that the unfolded head is no part of this module
         image = network.backbone.image.for_input(graph_input)
         self.preprocess = None if graph_input == "float32" else Preprocess(image)
@@ -150,7 +183,7 @@ class FusedNetwork(nn.Module):
         if network.answer.changes:
             self.tail["answer"] = network.answer
         if explain != "all":
-            self.tail["ranking"] = Ranking(ranks)
+            self.tail["ranking"] = Ranking(ranks, contrasts=self.contrasts)
         self.eval()
 
     def forward(
@@ -168,10 +201,9 @@ class FusedNetwork(nn.Module):
             logits = self.tail["answer"](logits)
         branches = self.branches(self.source[0].feature_maps(outputs))
         if self.explain == "all":
-            map_logits = self.tail["maps"](branches, None)
             every = torch.arange(logits.shape[1], device=logits.device).unsqueeze(0)
             explained = every.expand(logits.shape[0], -1)
-        else:
-            explained = self.tail["ranking"](logits, class_ids)
-            map_logits = self.tail["maps"](branches, explained)
-        return logits, explained, self.tail["finish"](map_logits)
+            return logits, explained, self.tail["finish"](self.tail["maps"](branches, None))
+        explained, asked = self.tail["ranking"](logits, class_ids)
+        map_logits = self.tail["maps"](branches, asked)
+        return logits, explained, self.tail["finish"](map_logits, asked.is_contrast)

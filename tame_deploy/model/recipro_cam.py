@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tame_deploy.artifact.types import HeadConfig
+from tame_deploy.model.folding import AskedClasses
 from tame_deploy.model.geometry import FeatureMap
 from tame_deploy.model.head import map_size, resize_map
 from tame_deploy.model.outputs import read_logits, replace_layer
@@ -133,20 +134,20 @@ class ScoreMaps(nn.Module):
         self.size = (feature.height, feature.width)
         self.answer = answer
 
-    def forward(self, scores: Sequence[Tensor], class_ids: Tensor | None) -> Tensor:
+    def forward(self, scores: Sequence[Tensor], asked: AskedClasses | None) -> Tensor:
         """Return map logits, float (B, K, h, w), of the classes asked for.
 
         Args:
             scores: of the copies, (B * N, outputs), alone in a list.
-            class_ids: int64 (B, K), or None for every class in order.
+            asked: the classes, or None for every class in order.
         """
         height, width = self.size
         logits = self.answer(scores[0]) if self.answer.changes else scores[0]
         if self.answer.task == "binary":  # against and for: the first logit is 0, which is no map
             logits = logits - logits.flip(1)
         maps = logits.reshape(-1, height * width, logits.shape[1]).mT  # (B, classes, N)
-        if class_ids is not None:
-            maps = maps.gather(1, class_ids[..., None].expand(-1, -1, height * width))
+        if asked is not None:
+            maps = asked.pick(maps)
         return resize_map(maps.reshape(*maps.shape[:2], height, width), map_size(height, width))
 
 
@@ -176,5 +177,5 @@ class ReciproCam(nn.Module):
             class_ids: int64 (K), the same classes for every picture, or (B, K), each its own.
         """
         each = class_ids.expand(outputs[0].shape[0], -1)
-        maps: Tensor = self.maps(self.copies(outputs), each)
+        maps: Tensor = self.maps(self.copies(outputs), AskedClasses(each))
         return maps

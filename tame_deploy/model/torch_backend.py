@@ -50,10 +50,10 @@ class TorchBackend(Closing):
         self.name = f"PyTorch on {device}"
         self.image: ImageSpec = network.backbone.image.for_input(graph_input)
         classes = network.head.config.classes
-        self.graph = GraphSpec("selectable", min(5, classes), maps, opset=0)
-        self._fused: FusedNetwork | None = FusedNetwork(
-            network, ranks=self.graph.ranks, graph_input=graph_input, maps=maps
-        ).to(device)
+        ranks = min(5, classes)
+        fused = FusedNetwork(network, ranks=ranks, graph_input=graph_input, maps=maps).to(device)
+        self.graph = GraphSpec("selectable", ranks, maps, opset=0, contrast=fused.contrasts)
+        self._fused: FusedNetwork | None = fused
         self._device = device
         self._lock = threading.Lock()
         self.inputs: tuple[TensorSpec, ...] = (

@@ -192,7 +192,7 @@ class Contract:
                 f"found {ids.shape[1]} classes a picture; expected 1 to {MOST_CLASSES}"
             )
         try:
-            return self._predictor.class_ids(rows, ids)
+            return self._predictor.questions(rows, ids)
         except InputError as error:
             raise RequestError(f"model {self.name!r}: {error}") from None
 

@@ -30,6 +30,7 @@ from tame_deploy.runtime.backends.cores import usable_processors
 from tame_deploy.runtime.explain.explainer import Explainer
 from tame_deploy.runtime.explain.explanation import Explanation, PictureExplanation
 from tame_deploy.runtime.explain.load import load
+from tame_deploy.runtime.predict.predictor import Predictions
 from tame_deploy.serving.contract import OVERLAY, VERSION, CheckedRequest, Contract
 from tame_deploy.serving.deadlines import within
 from tame_deploy.serving.faults import Fault, RequestError
@@ -328,11 +329,8 @@ class ServedModel:
             assert request.images is not None
             pictures = tuple(shown(pixels) for pixels in request.images)
             image = replace(image, crop="none")
-        return Explanation(
-            outputs["logits"], outputs["explained"], outputs["maps"], self.explainer.labels,
-            pictures, image, manifest.graph.maps, manifest.speed_only,
-            manifest.task,
-        )  # fmt: skip
+        found = Predictions(outputs["logits"], outputs["explained"], outputs["maps"])
+        return Explanation.of(found, manifest, self.explainer.labels, pictures, image)
 
     def _output(
         self, requested: RequestedOutput, result: RequestResult, overlays: NDArray[Any] | None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tame_deploy import errors
+from tame_deploy.artifact.contrast import ALONE, decode_contrast, encode_contrast
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.types import check_feeds
 from tame_deploy.closing import Closing
@@ -49,7 +50,7 @@ class _Request(_Sized):
     _fields_ = [
         ("struct_size", c_size_t), ("class_ids", POINTER(c_int64)), ("class_count", c_size_t),
         ("class_rows", c_size_t), ("top", c_int32), ("map_width", c_int32), ("map_height", c_int32),
-        ("batch_size", c_int32),
+        ("batch_size", c_int32), ("versus", POINTER(c_int64)),
     ]  # fmt: skip
 
 
@@ -58,6 +59,7 @@ class _View(_Sized):
         ("struct_size", c_size_t), ("logits", POINTER(c_float)), ("class_ids", POINTER(c_int64)),
         ("maps", POINTER(c_float)), ("count", c_size_t), ("classes", c_size_t),
         ("explained", c_size_t), ("map_height", c_size_t), ("map_width", c_size_t),
+        ("versus_ids", POINTER(c_int64)),
     ]  # fmt: skip
 
 
@@ -68,6 +70,7 @@ class LibtameBackend(Closing):
 
     def __init__(self, artifact: Artifact, window: tuple[int, int] = (0, 0)) -> None:
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
+        self._classes = artifact.manifest.classes
         self._library = ctypes.CDLL(str(next(built().rglob("libtame.so"))))
         self._library.tame_last_error.restype = c_char_p
         self._explainer, self._is_open = c_void_p(), False
@@ -81,12 +84,34 @@ class LibtameBackend(Closing):
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         check_feeds(self.inputs, feeds)
         images = np.ascontiguousarray(feeds["images"])
-        class_ids = np.ascontiguousarray(feeds["class_ids"])
+        own, versus = decode_contrast(feeds["class_ids"], self._classes)
+        if (versus == versus.flat[0]).all():
+            return self._run(images, own, int(versus.flat[0]))
+        # A request has one other class: what asks for several is asked in parts.
+        parts = [
+            [
+                self._run(images[[row]], own[[row], place : place + 1], int(other))
+                for place, other in enumerate(others)
+            ]
+            for row, others in enumerate(versus)
+        ]
+        found = {
+            name: np.concatenate(
+                [np.concatenate([one[name] for one in row], axis=1) for row in parts]
+            )
+            for name in ("explained", "maps")
+        }
+        return found | {"logits": np.concatenate([row[0]["logits"] for row in parts])}
+
+    def _run(self, images: NDArray[Any], own: NDArray[Any], other: int) -> dict[str, NDArray[Any]]:
+        class_ids = np.ascontiguousarray(own)
         request = _Request(
             class_ids=class_ids.ctypes.data_as(POINTER(c_int64)),
             class_count=class_ids.shape[1],
             class_rows=len(class_ids),
         )
+        if other != ALONE:
+            request.versus = ctypes.pointer(c_int64(other))
         explanation = c_void_p()
         self._call(
             "tame_explain_prepared", self._explainer,
@@ -148,14 +173,16 @@ def _image_of(source: bytes | NDArray[Any]) -> tuple[_Image, Any]:
 
 def _arrays(view: _View) -> dict[str, NDArray[Any]]:
     """Return copies of what a view shows."""
-    count, explained = view.count, view.explained
+    count, places = view.count, view.explained
     shapes = {
         "logits": (count, view.classes),
-        "class_ids": (count, explained),
-        "maps": (count, explained, view.map_height, view.map_width),
+        "class_ids": (count, places),
+        "versus_ids": (count, places),
+        "maps": (count, places, view.map_height, view.map_width),
     }
     found = {
         name: np.ctypeslib.as_array(getattr(view, name), shape).copy()
         for name, shape in shapes.items()
     }
-    return {"explained" if name == "class_ids" else name: found[name] for name in found}
+    explained = encode_contrast(found["class_ids"], found["versus_ids"], view.classes)
+    return {"logits": found["logits"], "explained": explained, "maps": found["maps"]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from tame_deploy.artifact.contrast import encode_contrast
 from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.data.shapes import draw_picture
 from tame_deploy.errors import BackendError, InputError
@@ -93,6 +95,31 @@ def test_maps_follow_the_picture_and_the_class(predictor, pictures):
     assert found.maps.max() <= 1
     assert np.abs(found.maps[0, 0] - found.maps[1, 0]).max() > 0.05
     assert np.abs(found.maps[:, 0] - found.maps[:, 1]).max() > 0.05
+
+
+def test_why_one_class_and_not_another_is_the_same_named_and_as_the_likeliest(
+    candidate, artifact, predictor, pictures
+):
+    classes = artifact.manifest.classes
+    likeliest = predictor.predict(pictures).class_ids
+    other = (likeliest + 1) % classes
+    named = predictor.predict(pictures, encode_contrast(likeliest, other, classes))
+    assert named.class_ids.tolist() == encode_contrast(likeliest, other, classes).tolist()
+    ranked = predictor.predict(pictures, encode_contrast(np.full_like(other, -1), other, classes))
+    assert ranked.class_ids.tolist() == named.class_ids.tolist()
+    assert np.abs(ranked.maps - named.maps).max() <= candidate.maps
+    assert (np.abs(named.maps).max(axis=(2, 3)) > 0.999).all()
+
+
+def test_every_pair_of_classes_is_told_apart_in_one_call(candidate, artifact, predictor, pictures):
+    classes = artifact.manifest.classes
+    pairs = np.array(list(itertools.permutations(range(classes), 2)))
+    asked = encode_contrast(pairs[:, 0], pairs[:, 1], classes)[None]
+    swapped = encode_contrast(pairs[:, 1], pairs[:, 0], classes)[None]
+    found = predictor.predict(pictures[:1], asked)
+    assert found.class_ids.tolist() == asked.tolist()
+    other = predictor.predict(pictures[:1], swapped)
+    assert np.abs(found.maps + other.maps).max() <= candidate.maps
 
 
 def test_an_answer_is_the_callers_to_keep(predictor, pictures):

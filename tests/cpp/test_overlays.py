@@ -57,10 +57,13 @@ def test_stretched_maps_equal_pythons_to_the_bit(jobs):
     maps += [wild(maps[5], value) for value in (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40)]
     maps += [np.array([[1000, at]], np.float32) for at in (999.001, 998.999, 1001, 1001.1)]
     with np.errstate(over="ignore"):
-        cases = [(heat * 8 - 4, kind) for heat in maps for kind in KINDS]
-    for heat, kind in cases:
-        jobs.add(f"stretch {{}} {heat.shape[1]} {heat.shape[0]} {KINDS.index(kind)}", heat)
-    for (heat, kind), (_, answer) in zip(cases, jobs.run(), strict=True):
+        cases = [
+            (heat * 8 - 4, kind, signed) for heat in maps for kind in KINDS for signed in (0, 1)
+        ]
+    for heat, kind, signed in cases:
+        at = f"{heat.shape[1]} {heat.shape[0]} {KINDS.index(kind)} {signed}"
+        jobs.add(f"stretch {{}} {at}", heat)
+    for (heat, kind, signed), (_, answer) in zip(cases, jobs.run(), strict=True):
         explanation = Explanation(
             np.zeros((1, 1), np.float32),
             np.zeros((1, 1), np.int64),
@@ -69,11 +72,12 @@ def test_stretched_maps_equal_pythons_to_the_bit(jobs):
             (Image.new("RGB", (1, 1)),),
             ImageSpec(),
             kind,  # type: ignore[arg-type]
+            versus_ids=np.zeros((1, 1), np.int64) if signed else None,
         )
         with np.errstate(all="ignore"):
             expected = explanation[0].heat()
         found = np.frombuffer(answer, np.float32).reshape(heat.shape)
-        assert np.array_equal(found, expected, equal_nan=True), (heat, kind)
+        assert np.array_equal(found, expected, equal_nan=True), (heat, kind, signed)
 
 
 def add_blend(
@@ -83,12 +87,13 @@ def add_blend(
     heat: NDArray[np.float32],
     box: tuple[float, float, float, float],
     strength: float,
+    signed: bool = False,
 ) -> None:
     rows, stride = stored_as(pixels, kind, 3)
     height, width = pixels.shape[:2]
     jobs.add(
         f"blend {{}} {FORMATS[kind]} {width} {height} {stride} {{}} {heat.shape[1]}"
-        f" {heat.shape[0]} {' '.join(map(repr, box))} {strength!r}",
+        f" {heat.shape[0]} {' '.join(map(repr, box))} {strength!r} {int(signed)}",
         rows,
         heat,
     )
@@ -106,15 +111,20 @@ def test_blended_maps_equal_pythons(jobs):
         box = visible_box((width, height), ImageSpec(int(32 + index % 60), 40, 44))
         extreme = [np.nan, np.inf, -np.inf, -5, 5][index // 10 % 5]
         shown = heat if index % 10 else wild(heat, extreme)
-        case = (pixels, list(FORMATS)[index % len(FORMATS)], shown, box, float(generator.random()))
+        signed = index % 2 == 1
+        if signed:
+            shown = 2 * shown - 1
+        kind = list(FORMATS)[index % len(FORMATS)]
+        case = (pixels, kind, shown, box, float(generator.random()), signed)
         add_blend(jobs, *case)
         cases.append(case)
     off = total = 0
     for case, (status, answer) in zip(cases, jobs.run(), strict=True):
-        pixels, kind, heat, box, strength = case
+        pixels, kind, heat, box, strength, signed = case
         assert status == "ok", answer
         with np.errstate(all="ignore"):
-            expected = np.asarray(overlay.blend(as_seen(pixels, kind), heat, box, strength))
+            shown = overlay.blend(as_seen(pixels, kind), heat, box, strength, signed=signed)
+        expected = np.asarray(shown)
         found = np.frombuffer(answer, np.uint8).reshape(expected.shape)
         gap = np.abs(found.astype(int) - expected)
         assert gap.max() <= 1, case[1:]
@@ -124,13 +134,15 @@ def test_blended_maps_equal_pythons(jobs):
 
 
 def test_colours_and_shares_of_all_levels_equal_pythons(jobs):
-    ramp = np.linspace(0, 1, 4096, dtype=np.float32)[None]
+    ramp = np.linspace(-1, 1, 4096, dtype=np.float32)[None]
     pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 4096, axis=1).repeat(3, 2)
     box = (-0.5, 0.0, 4096.0, 256.0)
-    for strength in (0.75, 1.0):
-        add_blend(jobs, pixels, "RGB", ramp, box, strength)
-    for strength, (_, answer) in zip((0.75, 1.0), jobs.run(), strict=True):
-        expected = np.asarray(overlay.blend(Image.fromarray(pixels), ramp, box, strength))
+    cases = [(strength, signed) for strength in (0.75, 1.0) for signed in (False, True)]
+    for strength, signed in cases:
+        add_blend(jobs, pixels, "RGB", ramp, box, strength, signed)
+    for (strength, signed), (_, answer) in zip(cases, jobs.run(), strict=True):
+        drawn = overlay.blend(Image.fromarray(pixels), ramp, box, strength, signed=signed)
+        expected = np.asarray(drawn)
         gap = np.abs(np.frombuffer(answer, np.uint8).reshape(expected.shape).astype(int) - expected)
         assert gap.max() <= 1
         assert (gap > 0).mean() <= 1e-5

@@ -76,6 +76,10 @@ def cases() -> list[dict[str, Any]]:
         batch("rows that do not fit", class_ids=[[0], [1], [2]], error="InputError"),
         single("classes and likeliest", "wide.jpg", class_ids=[[0]], top=1, error="InputError"),
         single("no picture", "../cases.json", error="InputError"),
+        single("a class and not another", "wide.jpg", class_ids=[[3, 1]], versus=5, **small),
+        batch("the likeliest and not another", top=2, versus=0, **small),
+        single("a class and not itself", "wide.jpg", class_ids=[[3]], versus=3, error="InputError"),
+        single("and not a class out of range", "wide.jpg", versus=6, error="InputError"),
     ]  # fmt: skip
 
 

@@ -60,6 +60,7 @@ class Runner:
             pictures,
             case.get("class_ids"),
             top_k=case.get("top"),
+            versus=case.get("versus"),
             batch_size=case.get("batch_size", 8),
         )
         maps = found.maps

@@ -221,7 +221,7 @@ def test_a_graph_that_disagrees_is_refused_and_nothing_is_left(tmp_path, monkeyp
     class Spoiled(FusedNetwork):
         def __init__(self, network, **options):
             super().__init__(network, **options)
-            self.tail["maps"].rows_1 = self.tail["maps"].rows_1 * 1.5
+            self.tail["maps"].rows_1_0 = self.tail["maps"].rows_1_0 * 1.5
 
     monkeypatch.setattr(artifact_export, "FusedNetwork", Spoiled)
     with pytest.raises(

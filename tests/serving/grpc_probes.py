@@ -175,7 +175,7 @@ INPUTS = (
             lambda request: (_set(request.inputs[0].parameters, {"shared_memory_region": "r"}),
                            request.raw_input_contents.__delitem__(0)), "UNIMPLEMENTED", "shared"),
     classed("class-too-large", [1, 1], 6, says="expected -1 to 5"),
-    classed("class-too-small", [1, 1], -2, says="expected -1 to 5"),
+    classed("class-too-small", [1, 1], -50, says="expected -1 to 5"),
     classed("classes-without-a-batch", [1], 0, says="expected INT64 [1, -1]"),
     classed("classes-of-another-batch", [2, 1], 0, 1, says="expected INT64 [1, -1]"),
     classed("classes-as-int32", [1, 1], 0, datatype="INT32", says="INT32"),

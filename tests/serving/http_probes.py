@@ -253,7 +253,7 @@ OUTPUTS = (
 
 CLASSES = (
     with_classes("class-too-large", [1, 1], 6, says="expected -1 to 5"),
-    with_classes("class-too-small", [1, 1], -2, says="expected -1 to 5"),
+    with_classes("class-too-small", [1, 1], -50, says="expected -1 to 5"),
     with_classes("class-far-too-small", [1, 1], -(2**63)),
     with_classes("classes-without-a-batch", [1], 0, says="expected INT64 [1, -1]"),
     with_classes("classes-of-another-batch", [2, 1], 0, 1, says="expected INT64 [1, -1]"),

@@ -144,6 +144,53 @@ def test_another_class_has_another_map_which_is_fetched_once(here):
     ]
 
 
+def test_a_class_is_told_apart_from_another_in_two_colours(here):
+    here.sample()
+    urls = []
+    here.page.on("request", lambda request: urls.append(request.url.rpartition("/")[2]))
+    alone = here.pixels
+    others = here.page.get_by_label("And not for")
+    names = others.locator("option").all_inner_texts()
+    assert len(names) == 6
+    assert "ring" not in names
+    others.select_option("star")
+    here.settles("ring and not for star")
+    told_apart = here.pixels
+    assert told_apart != alone
+    assert here.page.locator("#scale span").all_inner_texts() == ["for star", "for ring"]
+    drawn = Image.open(io.BytesIO(base64.b64decode(told_apart.partition(",")[2]))).convert("RGB")
+    with Image.open(PICTURES / "ring-1.png") as image:
+        before = np.asarray(image.convert("RGB").resize(drawn.size), int)
+    gained = np.asarray(drawn, int) - before
+    assert (gained[..., 0] - gained[..., 2]).max() > 60  # orange, for the ring
+    with here.page.expect_download() as download:
+        here.page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "ring-1-ring-not-star.png"
+    here.page.locator("#classes label", has_text="star").click()  # cannot be told from itself
+    here.settles("star")
+    assert others.input_value() == ""
+    others.select_option("ring")
+    here.settles("star and not for ring")
+    here.page.locator("#classes label", has_text="ring").click()
+    others.select_option("star")
+    here.settles("ring and not for star")
+    assert here.pixels == told_apart
+    assert [url for url in urls if url.startswith("explain")] == [
+        "explain?maps=png&top=6&class_id=5&versus=star",
+        "explain?maps=png&top=6&class_id=3",
+        "explain?maps=png&top=6&class_id=3&versus=ring",
+    ]
+    assert here.complaints == []
+
+
+def test_a_model_without_contrasts_offers_none(browser, tmp_path):
+    older = ARTIFACTS[0].parent / "schema-3"
+    with running(tmp_path, f"older={older}", *PLAIN) as server, opened(browser, server.http) as one:
+        one.drop(PICTURES / "ring-1.png")
+        one.page.locator("#classes label").first.wait_for()
+        assert not one.page.get_by_label("And not for").is_visible()
+
+
 def test_without_strength_the_picture_stands_alone(here):
     here.sample()
     strength = here.page.get_by_label("Strength of the map")
@@ -192,7 +239,7 @@ def test_the_keyboard_reaches_everything(here):
     page.keyboard.press("ArrowDown")
     here.settles(second)
     assert page.locator("#classes input").nth(1).is_checked()
-    for following in ("strength", "download", "remove"):
+    for following in ("versus", "strength", "download", "remove"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == following
     page.keyboard.press("Enter")

@@ -2,6 +2,7 @@
 //
 //   tame-explain build/demo ring.png star.jpg        classes, and PICTURE-explained.ppm beside you
 //   tame-explain build/demo --class ring ring.png    where it sees a ring
+//   tame-explain build/demo --versus star ring.png   why a ring and not a star, in two colours
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -15,18 +16,21 @@ namespace {
 struct Arguments {
   std::string artifact;
   std::vector<std::string> pictures;
-  std::string label;  // "" explains the likeliest class
+  std::string label;   // "" explains the likeliest class
+  std::string versus;  // "" explains it alone
   tame::Options options;
 };
 
 constexpr const char* usage =
-    "usage: tame-explain ARTIFACT [--class NAME] [--backend NAME] [--library PATH] PICTURE...\n"
+    "usage: tame-explain ARTIFACT [--class NAME] [--versus NAME] [--backend NAME]\n"
+    "                    [--library PATH] PICTURE...\n"
     "Writes PICTURE-explained.ppm for each picture, into the working directory.\n";
 
 bool parse(int count, char** given, Arguments& out) {
   for (int place = 1; place < count; ++place) {
     const std::string word = given[place];
     std::string* value = word == "--class"     ? &out.label
+                         : word == "--versus"  ? &out.versus
                          : word == "--backend" ? &out.options.backend
                          : word == "--library" ? &out.options.library
                                                : nullptr;
@@ -63,8 +67,11 @@ void explain(const tame::Explainer& explainer, const std::string& path,
   const tame::Explanation found = explainer.explain(picture, request);
   const std::string shown = stem(path) + "-explained.ppm";
   write_ppm(explainer.overlay(picture, found), shown);
-  std::printf("%s: where it sees %s, in %s\n", path.c_str(),
-              explainer.label(found.class_ids(0)[0]).c_str(), shown.c_str());
+  const std::string seen = explainer.label(found.class_ids(0)[0]);
+  const std::int64_t other = found.versus_ids(0)[0];
+  const std::string words =
+      other < 0 ? "where it sees " + seen : "why " + seen + " and not " + explainer.label(other);
+  std::printf("%s: %s, in %s\n", path.c_str(), words.c_str(), shown.c_str());
   const std::size_t count = std::min<std::size_t>(found.classes(), 3);
   for (const tame::Score& score : found.top(0, count)) {
     std::printf("  %5.1f %%  %s\n", 100.0 * static_cast<double>(score.probability),
@@ -84,6 +91,7 @@ int main(int count, char** given) {
     const tame::Explainer explainer(arguments.artifact, arguments.options);
     tame::Request request;
     if (!arguments.label.empty()) request.class_ids = {explainer.class_id(arguments.label)};
+    if (!arguments.versus.empty()) request.versus = explainer.class_id(arguments.versus);
     if (explainer.info().speed_only) std::cerr << "random weights: for measuring speed only\n";
     for (const std::string& path : arguments.pictures) explain(explainer, path, request);
     return 0;

@@ -42,7 +42,7 @@
  * TAME_BACKEND_ERROR, and closing it does nothing.
  *
  * Tensors are dense, in row-major order: logits (N, C) float32, class_ids (N, K) int64, maps
- * (N, K, h, w) float32, in [0, 1] unless the artifact gives raw map logits (docs/artifact.md).
+ * (N, K, h, w) float32, in [0, 1], or [-1, 1] for differences, unless the artifact gives raw logits.
  */
 #ifndef TAME_TAME_H
 #define TAME_TAME_H
@@ -233,6 +233,8 @@ typedef struct tame_request {
   int32_t top;              /**< instead: how many of the likeliest; 0 is 1 */
   int32_t map_width, map_height; /**< resize maps bilinearly; 0 and 0: as the network gives them */
   int32_t batch_size;            /**< pictures that go through the graph at a time; 0 is 8 */
+  const int64_t* versus; /**< one class: why each of the others and not this one. A map is then the
+                              difference of two, negative where it speaks for this; NULL: alone */
 } tame_request;
 
 /** Classify pictures and show where the network looked.
@@ -263,6 +265,8 @@ typedef struct tame_view {
   const int64_t* class_ids; /**< (count, explained): which classes `maps` explain */
   const float* maps;        /**< (count, explained, map_height, map_width) */
   size_t count, classes, explained, map_height, map_width;
+  const int64_t* versus_ids; /**< (count, explained): what each is contrasted with, -1 for nothing.
+                                  Where it is the class itself, the map is 0 */
 } tame_view;
 
 /** Look into an explanation. @param view its `struct_size` is set by the caller. Thread-safe. */
@@ -286,6 +290,8 @@ TAME_API tame_status tame_explanation_top(const tame_explanation* explanation, s
 TAME_API tame_status tame_explanation_free(tame_explanation* explanation);
 
 /** Lay a map of an explanation over its picture, as RGB; what the network did not see is dimmed.
+ *
+ * A difference of two maps is orange where it speaks for the class, blue for the other.
  *
  * @param image     the picture that was explained; nobody can tell if it is another
  * @param index     which picture of the explanation, and
@@ -366,9 +372,9 @@ typedef struct tame_device_call {
   size_t count;             /**< N */
   size_t explained;         /**< K */
   const void* images;       /**< `input_type` of tame_info */
-  const int64_t* class_ids; /**< (N, K); NULL where the artifact takes none */
+  const int64_t* class_ids; /**< (N, K), as the graph takes them; NULL where it takes none */
   float* logits;            /**< (N, C) */
-  int64_t* explained_ids;   /**< (N, K) */
+  int64_t* explained_ids;   /**< (N, K), likewise */
   float* maps;              /**< (N, K, h, w) */
   void* cuda_stream;        /**< cudaStream_t of the caller's; NULL is the default stream */
 } tame_device_call;

@@ -56,7 +56,8 @@ struct Request {
   int top = 0;                          ///< instead: how many of the likeliest
   int map_width = 0;                    ///< 0: as the network gives them
   int map_height = 0;
-  int batch_size = 0;  ///< 0 is 8
+  int batch_size = 0;                       ///< 0 is 8
+  std::optional<std::int64_t> versus = {};  ///< why each of them, and not this class
 
   tame_request get() const&& = delete;  // it would point into what is gone: give the request a name
   tame_request get() const& {
@@ -69,6 +70,7 @@ struct Request {
     request.map_width = map_width;
     request.map_height = map_height;
     request.batch_size = batch_size;
+    request.versus = versus ? &*versus : nullptr;
     if (rows == 0 || class_ids.size() % rows != 0) {
       throw Error(TAME_INPUT_ERROR, "found " + std::to_string(class_ids.size()) + " class ids in " +
                                         std::to_string(rows) + " rows");
@@ -110,6 +112,11 @@ class Explanation {
   View<const std::int64_t> class_ids(std::size_t index) const& TAME_LIFETIMEBOUND {
     return part(view_.class_ids, index, view_.explained);
   }
+  /// Of one picture: what these classes are contrasted with, -1 for none.
+  View<const std::int64_t> versus_ids(std::size_t index) const& TAME_LIFETIMEBOUND {
+    if (view_.versus_ids == nullptr) return {};  // a library older than this header
+    return part(view_.versus_ids, index, view_.explained);
+  }
   /// Of one picture and the class in a place: map_height() rows of map_width() values.
   View<const float> map(std::size_t index, std::size_t place = 0) const& TAME_LIFETIMEBOUND {
     if (place >= view_.explained) throw_range(index, place);
@@ -119,6 +126,7 @@ class Explanation {
   // They would look into what is gone at the end of the line: give the explanation a name.
   View<const float> logits(std::size_t index) const&& = delete;
   View<const std::int64_t> class_ids(std::size_t index) const&& = delete;
+  View<const std::int64_t> versus_ids(std::size_t index) const&& = delete;
   View<const float> map(std::size_t index, std::size_t place = 0) const&& = delete;
 
   /// Of one picture: its likeliest classes, likeliest first.

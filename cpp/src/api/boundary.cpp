@@ -119,6 +119,7 @@ Asked checked_request(const tame_request* request, std::size_t pictures) {
   asked.map_width = given.map_width;
   asked.map_height = given.map_height;
   asked.batch_size = checked_number(given.batch_size, asked.batch_size, most_batch, "batch_size");
+  if (given.versus) asked.versus = *checked_pointer(given.versus, "versus");
   if (!given.class_ids) {
     if (given.class_count > 0)
       fail(TAME_INPUT_ERROR, "class_ids is NULL; expected ", given.class_count, " classes");

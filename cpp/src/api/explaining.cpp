@@ -26,6 +26,7 @@ tame_view view_of(const Explanation& explanation) {
   view.explained = explanation.explained;
   view.map_height = explanation.map_height;
   view.map_width = explanation.map_width;
+  view.versus_ids = explanation.versus_ids.data();
   return view;
 }
 

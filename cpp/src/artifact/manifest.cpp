@@ -152,6 +152,7 @@ Manifest manifest_of(const Value& from) {
   to.image = image_of(from["image"]);
   to.explain = choice<ExplainMode>(from["graph"]["explain"], {"selectable", "predicted", "all"});
   to.ranks = from["graph"]["ranks"];
+  to.contrast = from["graph"]["contrast"];
   to.maps = choice<MapKind>(from["graph"]["maps"], {"minmax", "sigmoid", "logits"});
   to.task = choice<Task>(from["task"], {"multiclass", "multilabel", "binary"});
   to.precision = str(from["precision"]);

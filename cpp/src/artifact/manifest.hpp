@@ -74,6 +74,7 @@ struct Manifest {
   ImageSpec image;
   ExplainMode explain = ExplainMode::selectable;
   std::int64_t ranks = 0;  // how many of the likeliest classes -1 may stand for
+  bool contrast = false;   // whether the graph knows one class and not another
   MapKind maps = MapKind::minmax;
   Task task = Task::multiclass;
   std::string precision;

@@ -158,7 +158,8 @@ Decoder graph_decoder() {
   return decode_object({{"explain", decode_choice({"selectable", "predicted", "all"}), {}},
                         {"ranks", decode_int(), {}},
                         {"maps", decode_choice({"minmax", "sigmoid", "logits"}), {}},
-                        {"opset", decode_int(), {}}});
+                        {"opset", decode_int(), {}},
+                        {"contrast", decode_bool(), Value(false)}});
 }
 
 Decoder source_decoder() {

@@ -2,10 +2,16 @@
 
 #include <algorithm>
 
+#include "artifact/contrast.hpp"
 #include "error.hpp"
 
 namespace libtame {
 namespace {
+
+std::string explained_always(const Manifest& manifest) {
+  if (manifest.explain == ExplainMode::all) return "every class";
+  return words("the top ", manifest.ranks);
+}
 
 /// Graphs that always explain the same classes take no choice.
 Chosen fixed_classes(const Manifest& manifest, const Asked& asked) {
@@ -13,8 +19,7 @@ Chosen fixed_classes(const Manifest& manifest, const Asked& asked) {
   const std::int64_t count = all ? manifest.classes : manifest.ranks;
   const bool other_top = asked.top != 0 && (all || asked.top != manifest.ranks);
   if (asked.count > 0 || other_top) {
-    fail(TAME_INPUT_ERROR, "this artifact always explains ",
-         all ? "every class" : words("the top ", manifest.ranks),
+    fail(TAME_INPUT_ERROR, "this artifact always explains ", explained_always(manifest),
          "; to choose, export it with --explain selectable");
   }
   return {static_cast<std::size_t>(count), {}};
@@ -35,6 +40,41 @@ void check_ids(const Manifest& manifest, const Asked& asked) {
   }
 }
 
+/// Check that the graph can contrast classes with this one.
+void check_versus(const Manifest& manifest, std::int64_t versus) {
+  if (manifest.explain != ExplainMode::selectable) {
+    fail(TAME_INPUT_ERROR, "this artifact always explains ", explained_always(manifest),
+         ", each class alone; to contrast one with another, export it with --explain selectable");
+  }
+  if (!manifest.contrast && (manifest.classes < 2 || manifest.classes > most_contrasted)) {
+    fail(TAME_INPUT_ERROR, "this artifact has ", manifest.classes,
+         " classes, and none can be contrasted with another; expected 2 to ", most_contrasted,
+         " classes");
+  }
+  if (!manifest.contrast) {
+    fail(TAME_INPUT_ERROR,
+         "this artifact's graph cannot contrast classes, because an older tame-deploy wrote it; "
+         "export it again");
+  }
+  if (versus < 0 || versus >= manifest.classes) {
+    fail(TAME_INPUT_ERROR, "versus is class ", versus, "; expected 0 to ", manifest.classes - 1);
+  }
+}
+
+/// Put the other class into what the graph is asked.
+Chosen contrasted(Chosen chosen, const Manifest& manifest, const Asked& asked) {
+  if (!asked.versus) return chosen;
+  for (std::int64_t& id : chosen.rows) {
+    if (id == *asked.versus) {
+      fail(TAME_INPUT_ERROR, "class ", id,
+           " is to be explained and is also what it is contrasted with; expected two different "
+           "classes");
+    }
+    id = encode_contrast({id, *asked.versus}, manifest.classes);
+  }
+  return chosen;
+}
+
 }  // namespace
 
 void Chosen::write(std::size_t first, std::size_t pictures, std::int64_t* out) const {
@@ -50,6 +90,7 @@ Chosen choose_classes(const Manifest& manifest, const Asked& asked, std::size_t 
   if (asked.count > 0 && asked.top != 0) {
     fail(TAME_INPUT_ERROR, "found both class_ids and top; expected one of them");
   }
+  if (asked.versus) check_versus(manifest, *asked.versus);
   if (manifest.explain != ExplainMode::selectable) return fixed_classes(manifest, asked);
   if (asked.count == 0) {
     if (asked.top < 0 || asked.top > manifest.ranks) {
@@ -57,14 +98,14 @@ Chosen choose_classes(const Manifest& manifest, const Asked& asked, std::size_t 
            " classes (export with a larger --top-k for more)");
     }
     const auto count = static_cast<std::size_t>(std::max(asked.top, 1));
-    return {count, std::vector<std::int64_t>(count, -1)};
+    return contrasted({count, std::vector<std::int64_t>(count, likeliest_id)}, manifest, asked);
   }
   if (asked.rows != 1 && asked.rows != pictures) {
     fail(TAME_INPUT_ERROR, "class_ids has ", asked.rows, " rows; expected ", pictures,
          ", one a picture");
   }
   check_ids(manifest, asked);
-  return {asked.count, asked.class_ids};
+  return contrasted({asked.count, asked.class_ids}, manifest, asked);
 }
 
 void check_map_size(const Asked& asked) {

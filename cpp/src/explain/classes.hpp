@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "artifact/manifest.hpp"
@@ -14,6 +15,7 @@ struct Asked {
   std::size_t count = 0;                // K
   std::size_t rows = 1;                 // 1 is for all pictures
   int top = 0;                          // 0: not asked
+  std::optional<std::int64_t> versus;   // why each of them, and not this class
   int map_width = 0;                    // 0: as the network gives them
   int map_height = 0;
   int batch_size = 8;

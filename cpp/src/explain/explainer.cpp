@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "artifact/contrast.hpp"
 #include "error.hpp"
 #include "output.hpp"
 #include "probabilities.hpp"
@@ -44,6 +45,16 @@ void resize_maps(Explanation& explanation, int width, int height) {
   explanation.map_height = static_cast<std::size_t>(height);
 }
 
+/// What the graph says that it explained, as classes and what they are contrasted with.
+void tell_apart(Explanation& explanation) {
+  const auto classes = static_cast<std::int64_t>(explanation.classes);
+  for (std::size_t index = 0; index < explanation.class_ids.size(); ++index) {
+    const Question told = decode_contrast(explanation.class_ids[index], classes);
+    explanation.class_ids[index] = told.own;
+    explanation.versus_ids[index] = told.versus;
+  }
+}
+
 std::string lowered(std::string text) {
   const auto first = text.find_first_not_of(" \t\r\n");
   const auto last = text.find_last_not_of(" \t\r\n");
@@ -62,11 +73,16 @@ Explanation Explanation::one(std::size_t index) const {
     const auto first = values.begin() + static_cast<std::ptrdiff_t>(index * width);
     return std::decay_t<decltype(values)>(first, first + static_cast<std::ptrdiff_t>(width));
   };
-  Explanation alone{1, classes, explained, map_height, map_width, map_kind, task, {}, {}, {}};
+  Explanation alone{1, classes, explained, map_height, map_width, map_kind, task, {}, {}, {}, {}};
   alone.logits = row(logits, classes);
   alone.class_ids = row(class_ids, explained);
   alone.maps = row(maps, map_size);
+  alone.versus_ids = row(versus_ids, explained);
   return alone;
+}
+
+bool Explanation::is_contrast(std::size_t index, std::size_t place) const {
+  return versus_ids[index * explained + place] != alone_id;
 }
 
 const float* Explanation::map(std::size_t index, std::size_t place) const {
@@ -166,6 +182,7 @@ Explanation Explainer::run(std::size_t count, const Asked& asked, const Batch& b
     backend_->run(call);
   }
   check_finite(found.logits);
+  tell_apart(found);
   if (asked.map_width > 0) resize_maps(found, asked.map_width, asked.map_height);
   return found;
 }
@@ -182,6 +199,7 @@ Explanation Explainer::shaped(std::size_t count, std::size_t explained) const {
   made.task = manifest().task;
   made.logits.resize(product(count, made.classes));
   made.class_ids.resize(product(count, explained));
+  made.versus_ids.resize(product(count, explained), alone_id);
   made.maps.resize(product(product(count, explained), made.map_height * made.map_width));
   return made;
 }
@@ -197,14 +215,15 @@ void Explainer::overlay(const tame_image& image, const Explanation& explanation,
     fail(TAME_INPUT_ERROR, "strength is ", strength, "; expected 0 to 1");
   }
   const float* map = explanation.map(index, place);
-  const std::vector<float> heat =
-      stretched(map, explanation.map_height * explanation.map_width, explanation.map_kind);
+  const bool is_contrast = explanation.is_contrast(index, place);
+  const std::vector<float> heat = stretched(map, explanation.map_height * explanation.map_width,
+                                            explanation.map_kind, is_contrast);
   const Size heat_size{static_cast<int>(explanation.map_width),
                        static_cast<int>(explanation.map_height)};
   with_pixels(image, reading_, [&](const PixelView& pixels) {
     const std::size_t row = checked_output(rgb, size, stride, {pixels.width, pixels.height});
     const Box box = visible_box({pixels.width, pixels.height}, manifest().image);
-    blend(pixels, heat.data(), heat_size, box, strength, rgb, row);
+    blend(pixels, heat.data(), heat_size, box, strength, rgb, row, is_contrast);
   });
 }
 

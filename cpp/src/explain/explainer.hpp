@@ -23,12 +23,16 @@ struct Explanation {
   std::size_t map_width = 0;
   MapKind map_kind = MapKind::minmax;
   Task task = Task::multiclass;
-  std::vector<float> logits;            // (N, C)
-  std::vector<std::int64_t> class_ids;  // (N, K)
-  std::vector<float> maps;              // (N, K, h, w)
+  std::vector<float> logits;             // (N, C)
+  std::vector<std::int64_t> class_ids;   // (N, K)
+  std::vector<float> maps;               // (N, K, h, w)
+  std::vector<std::int64_t> versus_ids;  // (N, K), what each is contrasted with; -1: nothing
 
   /// The explanation of one picture alone.
   Explanation one(std::size_t index) const;
+
+  /// Whether a map is a difference of two.
+  bool is_contrast(std::size_t index, std::size_t place) const;
 
   /// The map of one explained class of one picture. Throws Failure: TAME_INPUT_ERROR for none.
   const float* map(std::size_t index, std::size_t place) const;

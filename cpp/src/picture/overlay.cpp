@@ -21,18 +21,33 @@ struct Anchor {
   Color color;
 };
 
-// The anchors of overlay.py.
-constexpr Anchor anchors[] = {{0.00, {13, 8, 60}},    {0.20, {84, 15, 109}},
-                              {0.40, {166, 37, 98}},  {0.60, {226, 81, 57}},
-                              {0.80, {251, 155, 24}}, {1.00, {252, 255, 164}}};
+using Anchors = std::vector<Anchor>;
 
-std::array<Color, 256> build_colors() {
-  std::array<Color, 256> table{};
+// The anchors of overlay.py.
+Anchors plain_anchors() {
+  return {{0.00, {13, 8, 60}},   {0.20, {84, 15, 109}},  {0.40, {166, 37, 98}},
+          {0.60, {226, 81, 57}}, {0.80, {251, 155, 24}}, {1.00, {252, 255, 164}}};
+}
+
+// Orange for what speaks for a class, blue for what speaks for the other.
+Anchors for_anchors() {
+  return {
+      {0.00, {24, 24, 30}}, {0.30, {122, 46, 12}}, {0.60, {221, 101, 20}}, {1.00, {255, 190, 92}}};
+}
+Anchors against_anchors() {
+  return {
+      {0.00, {24, 24, 30}}, {0.30, {18, 72, 134}}, {0.60, {44, 140, 226}}, {1.00, {130, 206, 255}}};
+}
+
+using Colors = std::array<Color, 256>;
+
+Colors build_colors(const Anchors& anchors) {
+  Colors table{};
   for (int level = 0; level < 256; ++level) {
     const double at = level * (1.0 / 255);
-    const Anchor* to = std::find_if(std::begin(anchors) + 1, std::end(anchors) - 1,
-                                    [at](const Anchor& anchor) { return anchor.stop > at; });
-    const Anchor* from = to - 1;
+    const auto to = std::find_if(anchors.begin() + 1, anchors.end() - 1,
+                                 [at](const Anchor& anchor) { return anchor.stop > at; });
+    const auto from = to - 1;
     for (std::size_t c = 0; c < 3; ++c) {
       const double low = from->color[c];
       const double slope = (to->color[c] - low) / (to->stop - from->stop);
@@ -42,9 +57,15 @@ std::array<Color, 256> build_colors() {
   return table;
 }
 
-const std::array<Color, 256>& colors() {
-  static const std::array<Color, 256> table = build_colors();
-  return table;
+/// The colours of a map's sides: what is above 0, and below.
+struct Sides {
+  Colors above, below;
+};
+
+const Sides& sides(bool is_signed) {
+  static const Sides plain{build_colors(plain_anchors()), build_colors(plain_anchors())};
+  static const Sides two{build_colors(for_anchors()), build_colors(against_anchors())};
+  return is_signed ? two : plain;
 }
 
 /// What was not seen: two thirds of the way to grey.
@@ -61,6 +82,9 @@ int level_of(float value) { return static_cast<int>(value * 255.0f + 0.5f); }
 
 /// NaN is 0, what lies outside [0, 1] is moved to its edge.
 float clipped(float value) { return value > 0.0f ? std::min(value, 1.0f) : 0.0f; }
+
+/// Likewise of the distance from 0.
+float clipped_distance(float value) { return value < 0.0f ? clipped(-value) : clipped(value); }
 
 /// Resize the wanted window of a map.
 std::vector<float> scaled_map(const float* map, const Axis& across, const Axis& down) {
@@ -97,11 +121,11 @@ void dim_row(const std::uint8_t* from, const Layout& layout, std::int64_t count,
 
 /// Lay one row of heat over as many pixels.
 void cover_row(const std::uint8_t* from, const Layout& layout, const float* heat, int count,
-               float strength, std::uint8_t* to) {
-  const std::array<Color, 256>& table = colors();
+               float strength, std::uint8_t* to, bool is_signed) {
+  const Sides& colors = sides(is_signed);
   for (int x = 0; x < count; ++x, from += layout.channels) {
-    const float value = clipped(heat[x]);
-    const Color& color = table[level_of(value)];
+    const float value = is_signed ? clipped_distance(heat[x]) : clipped(heat[x]);
+    const Color& color = (heat[x] < 0.0f ? colors.below : colors.above)[level_of(value)];
     const int alpha = level_of(strength * std::pow(value, cover));
     const std::uint8_t red = mixed(from[layout.red], color[0], alpha);
     const std::uint8_t green = mixed(from[layout.green], color[1], alpha);
@@ -122,7 +146,7 @@ void resize_map(const float* map, Size size, float* out, Size out_size) {
 }
 
 void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
-           double strength, std::uint8_t* out, std::size_t stride) {
+           double strength, std::uint8_t* out, std::size_t stride, bool is_signed) {
   const Rectangle place = rounded(box);
   const Layout layout = layout_of(picture.format);
   // Of the map only what shows: a box far larger than the picture costs no memory.
@@ -142,12 +166,12 @@ void blend(const PixelView& picture, const float* heat, Size heat_size, const Bo
     }
     dim_row(from, layout, left, to);
     cover_row(from + left * layout.channels, layout, inside.data() + (y - top) * across.count,
-              across.count, clipped(static_cast<float>(strength)), to + 3 * left);
+              across.count, clipped(static_cast<float>(strength)), to + 3 * left, is_signed);
     dim_row(from + right * layout.channels, layout, picture.width - right, to + 3 * right);
   }
 }
 
-std::vector<float> stretched(const float* map, std::size_t count, MapKind kind) {
+std::vector<float> stretched(const float* map, std::size_t count, MapKind kind, bool is_signed) {
   std::vector<float> result(map, map + count);
   if (kind == MapKind::minmax || count == 0) return result;  // stretched already
   if (std::any_of(map, map + count, [](float value) { return std::isnan(value); })) {
@@ -160,6 +184,11 @@ std::vector<float> stretched(const float* map, std::size_t count, MapKind kind) 
   const auto span = static_cast<double>(high - low);
   const double magnitude =
       std::max(std::fabs(static_cast<double>(low)), std::fabs(static_cast<double>(high)));
+  if (is_signed) {
+    if (magnitude == 0) return result;
+    for (float& value : result) value /= static_cast<float>(magnitude);
+    return result;
+  }
   if (span <= flat_range * magnitude) {
     std::fill(result.begin(), result.end(), 0.0f);
     return result;

@@ -117,12 +117,14 @@ Box visible_box(Size size, const ImageSpec& spec);
 /// Resize a map bilinearly as Pillow does in mode "F".
 void resize_map(const float* map, Size size, float* out, Size out_size);
 
-/// Lay a map, stretched to [0, 1], over a picture (tame_deploy.picture.overlay.blend).
+/// Lay a map, stretched to [0, 1], or to [-1, 1] if it is signed, over a picture (tame_deploy.picture.overlay.blend).
 /// `out` has height rows of `stride` bytes, RGB; it may be the picture's own where that is RGB.
 void blend(const PixelView& picture, const float* heat, Size heat_size, const Box& box,
-           double strength, std::uint8_t* out, std::size_t stride);
+           double strength, std::uint8_t* out, std::size_t stride, bool is_signed = false);
 
 /// A map stretched to [0, 1] for showing (Explanation.heat): min-max maps as they are, flat ones 0.
-std::vector<float> stretched(const float* map, std::size_t count, MapKind kind);
+/// A signed one, a difference of two, is stretched to an end of [-1, 1], and its 0 stays 0.
+std::vector<float> stretched(const float* map, std::size_t count, MapKind kind,
+                             bool is_signed = false);
 
 }  // namespace libtame

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "artifact/contrast.hpp"
 #include "error.hpp"
 
 namespace libtame {
@@ -13,7 +14,7 @@ namespace {
 
 /// A range below this share of the magnitude is rounding noise (FLAT_RANGE in Python).
 constexpr double flat_map_range = 1e-3;
-/// The graph stretches every map that is not flat to the whole of [0, 1].
+/// The graph stretches every map that is not flat to the whole of [0, 1], or to an end of [-1, 1].
 constexpr double whole_range = 0.999;
 
 /// What a backend gave for some pictures.
@@ -74,9 +75,10 @@ double share(const Row& found, const Row& expected, double least) {
   return worst / span;
 }
 
-bool is_flat(const Row& map, MapKind kind) {
+/// Whether a map's range is too small to mean anything; signed: of a difference of two.
+bool is_flat(const Row& map, MapKind kind, bool is_signed) {
   const double span = map.high() - map.low();
-  if (kind == MapKind::minmax) return span < whole_range;
+  if (kind == MapKind::minmax && (is_signed ? map.magnitude() : span) < whole_range) return true;
   return span <= flat_map_range * map.magnitude();
 }
 
@@ -89,9 +91,10 @@ double mean(const Row& row) {
 }
 
 /// Pearson's correlation of two maps; two flat ones agree.
-double correlation(const Row& first, const Row& second, MapKind kind) {
-  const bool flat = is_flat(first, kind);
-  if (flat || is_flat(second, kind)) return flat == is_flat(second, kind) ? 1.0 : 0.0;
+double correlation(const Row& first, const Row& second, MapKind kind, bool is_signed) {
+  const bool flat = is_flat(first, kind, is_signed);
+  const bool other_flat = is_flat(second, kind, is_signed);
+  if (flat || other_flat) return flat == other_flat ? 1.0 : 0.0;
   const double of_first = mean(first);
   const double of_second = mean(second);
   double both = 0;
@@ -139,12 +142,14 @@ void compare(const Found& found, const Reference& reference, const Manifest& man
   const auto [height, width] = manifest.map_size();
   const auto size = static_cast<std::size_t>(height * width);
   const double least = manifest.maps == MapKind::minmax ? 1.0 : 0.0;
-  for (std::size_t at = 0; at < found.maps.size(); at += size) {
+  for (std::size_t at = 0, map = 0; at < found.maps.size(); at += size, ++map) {
+    const std::int64_t asked = reference.class_ids[map];
+    const bool is_contrast = decode_contrast(asked, manifest.classes).versus != alone_id;
     const Row one{found.maps.data() + at, size};
     const Row expected{reference.maps.data() + at, size};
     worst.map_error = std::max(worst.map_error, share(one, expected, least));
     worst.map_correlation =
-        std::min(worst.map_correlation, correlation(one, expected, manifest.maps));
+        std::min(worst.map_correlation, correlation(one, expected, manifest.maps, is_contrast));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "artifact/contrast.hpp"
 #include "error.hpp"
 #include "verify/npz.hpp"
 
@@ -78,8 +79,11 @@ Reference checked(const Arrays& arrays, const Manifest& manifest) {
                       values_of<std::int64_t>(class_ids),
                       values_of<float>(logits),
                       values_of<float>(maps)};
-  const auto is_class = [&](std::int64_t id) { return id >= 0 && id < manifest.classes; };
-  if (!std::all_of(reference.class_ids.begin(), reference.class_ids.end(), is_class)) {
+  const auto names_class = [&](std::int64_t id) {
+    if (id < 0 && !manifest.contrast) return false;
+    return is_question(id, manifest.classes) && decode_contrast(id, manifest.classes).own >= 0;
+  };
+  if (!std::all_of(reference.class_ids.begin(), reference.class_ids.end(), names_class)) {
     fail(TAME_MANIFEST_ERROR, "does not fit the manifest's classes");
   }
   return reference;

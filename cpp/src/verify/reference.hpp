@@ -16,7 +16,7 @@ struct Reference {
   std::int64_t count = 0;               // N pictures
   std::int64_t explained = 0;           // K classes of each
   std::string images;                   // the graph's images
-  std::vector<std::int64_t> class_ids;  // (N, K), all of them named
+  std::vector<std::int64_t> class_ids;  // (N, K), all of them named; also contrasts
   std::vector<float> logits;            // (N, C)
   std::vector<float> maps;              // (N, K, h, w)
 };

@@ -70,6 +70,7 @@ tame::Request request_of(const json& asked) {
   }
   request.top = asked.value("top", 0);
   request.batch_size = asked.value("batch_size", 0);
+  if (asked.contains("versus")) request.versus = asked["versus"].get<std::int64_t>();
   if (asked.contains("map_size")) {
     request.map_width = asked["map_size"][0];
     request.map_height = asked["map_size"][1];

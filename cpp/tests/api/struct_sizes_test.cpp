@@ -24,6 +24,30 @@ TEST(StructSizes, of_older_and_newer_headers_are_understood) {
   EXPECT_EQ(tame_open("nowhere", &older, &explainer), TAME_ARTIFACT_ERROR);
 }
 
+class Requests : public support::WithArtifact {};
+
+TEST_F(Requests, of_headers_without_contrasts_are_understood) {
+  const tame::Explainer opened(support::artifact());
+  const tame::Picture picture = support::pattern(40, 30);
+  const tame::Image image(picture);
+  const std::int64_t other = 1;
+  tame_request request{};
+  request.versus = &other;
+  request.struct_size = offsetof(tame_request, versus);  // not looked at
+  tame_explanation* found = nullptr;
+  ASSERT_EQ(tame_explain(opened.get(), &image.get(), 1, &request, &found), TAME_OK);
+  const tame::Explanation alone(found);
+  EXPECT_EQ(alone.versus_ids(0)[0], -1);
+  tame_view older{};
+  older.struct_size = offsetof(tame_view, versus_ids);
+  EXPECT_EQ(tame_explanation_view(alone.get(), &older), TAME_OK);
+  EXPECT_EQ(older.versus_ids, nullptr);
+  request.struct_size = sizeof request;
+  ASSERT_EQ(tame_explain(opened.get(), &image.get(), 1, &request, &found), TAME_OK);
+  const tame::Explanation told_apart(found);
+  EXPECT_EQ(told_apart.versus_ids(0)[0], 1);
+}
+
 class Arrays : public support::WithArtifact {};
 
 TEST_F(Arrays, of_pictures_of_older_and_newer_headers_are_understood) {

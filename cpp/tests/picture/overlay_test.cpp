@@ -13,10 +13,11 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 Pixels blended(const Pixels& gray, Size size, const std::vector<float>& heat, Size heat_size,
-               const Box& box, double strength) {
+               const Box& box, double strength, bool is_signed = false) {
   const PixelView view{gray.data(), size[0], size[1], static_cast<std::size_t>(size[0]), TAME_GRAY};
   Pixels out(3 * gray.size(), 1);
-  blend(view, heat.data(), heat_size, box, strength, out.data(), std::size_t{3} * size[0]);
+  blend(view, heat.data(), heat_size, box, strength, out.data(), std::size_t{3} * size[0],
+        is_signed);
   return out;
 }
 
@@ -28,6 +29,14 @@ TEST(Blend, LeavesAloneWhatIsSeenButDoesNotMatter) {
 TEST(Blend, CoversWhatMattersMost) {
   EXPECT_EQ(blended({7}, {1, 1}, {1.0f}, {1, 1}, {0, 0, 1, 1}, 1.0), (Pixels{252, 255, 164}));
   EXPECT_EQ(blended({7}, {1, 1}, {1.0f}, {1, 1}, {0, 0, 1, 1}, 0.0), (Pixels{7, 7, 7}));
+}
+
+TEST(Blend, HasTwoColoursForADifferenceOfTwoMaps) {
+  const Box box{0, 0, 1, 1};
+  EXPECT_EQ(blended({7}, {1, 1}, {1.0f}, {1, 1}, box, 1.0, true), (Pixels{255, 190, 92}));
+  EXPECT_EQ(blended({7}, {1, 1}, {-5.0f}, {1, 1}, box, 1.0, true), (Pixels{130, 206, 255}));
+  EXPECT_EQ(blended({7}, {1, 1}, {0.0f}, {1, 1}, box, 1.0, true), (Pixels{7, 7, 7}));
+  EXPECT_EQ(blended({7}, {1, 1}, {nan}, {1, 1}, box, 1.0, true), (Pixels{7, 7, 7}));
 }
 
 TEST(Blend, DimsWhatIsNotSeen) {

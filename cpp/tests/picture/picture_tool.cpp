@@ -147,10 +147,11 @@ std::string blended(std::istream& job) {
   Box box;
   for (double& side : box) side = next<double>(job);
   const auto strength = next<double>(job);
+  const bool is_signed = next<int>(job) != 0;
   const std::size_t stride = std::size_t{3} * image.width;
   std::vector<std::uint8_t> out(stride * image.height);
   with_pixels(image, {}, [&](const PixelView& view) {
-    blend(view, heat.data(), size, box, strength, out.data(), stride);
+    blend(view, heat.data(), size, box, strength, out.data(), stride, is_signed);
   });
   return bytes_of(out);
 }
@@ -167,7 +168,8 @@ std::string resized(std::istream& job) {
 std::string stretch(std::istream& job) {
   Size size;
   const std::vector<float> map = next_map(job, size);
-  return bytes_of(stretched(map.data(), map.size(), static_cast<MapKind>(next<int>(job))));
+  const auto kind = static_cast<MapKind>(next<int>(job));
+  return bytes_of(stretched(map.data(), map.size(), kind, next<int>(job) != 0));
 }
 
 std::string box(std::istream& job) {

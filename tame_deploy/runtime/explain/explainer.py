@@ -51,6 +51,7 @@ class Explainer(Closing):
         class_ids: ClassIds | None = None,
         *,
         top_k: int | None = None,
+        versus: str | int | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
         window: Window | None = None,
@@ -72,6 +73,9 @@ class Explainer(Closing):
             class_ids: one class for all pictures, K for all, or K for each of them, (N, K); -1 in
                 place j is the j-th most likely. By default the most likely one.
             top_k: instead of `class_ids`, how many of the most likely classes to explain.
+            versus: a class, by name or number: why each explained class, and not this one. A map
+                is then the difference of the two classes' maps, positive where the picture speaks
+                for the one, negative for the other; 0 everywhere where both are the same class.
             batch_size: how many pictures go through the graph at a time.
             max_pixels: a picture of more is refused before it is decoded.
             window: levels of 16-bit grey that become black and white (see `load_image`).
@@ -86,7 +90,7 @@ class Explainer(Closing):
         sources: Sequence[Any] = images if is_list else [images]  # type: ignore[assignment]
         if len(sources) == 0:
             raise InputError("found no pictures; expected at least one")
-        chosen = self.predictor.class_ids(len(sources), class_ids, top_k)
+        chosen = self._chosen(len(sources), class_ids, top_k, versus)
         spec, lazily = self.artifact.manifest.image, len(sources) > batch_size
         check_window(window, spec)
         read = partial(
@@ -101,6 +105,7 @@ class Explainer(Closing):
         class_ids: ClassIds | None = None,
         *,
         top_k: int | None = None,
+        versus: str | int | None = None,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
         window: Window | None = None,
@@ -116,17 +121,19 @@ class Explainer(Closing):
             images,
             class_ids,
             top_k=top_k,
+            versus=versus,
             batch_size=batch_size,
             max_pixels=max_pixels,
             window=window,
         )
 
-    def stream(
+    def stream(  # noqa: PLR0913  (options of one call)
         self,
         images: Iterable[ImageSource | NamedPicture],
         class_ids: int | Sequence[int] | None = None,
         *,
         top_k: int | None = None,
+        versus: str | int | None = None,
         batch_size: int = 8,
         workers: int | None = None,
         skip_unreadable: bool = False,
@@ -143,6 +150,7 @@ class Explainer(Closing):
             images: pictures, as `explain` takes single ones, with names if they have any.
             class_ids: which classes to explain in every one of them, as for `explain`.
             top_k: instead, how many of the likeliest.
+            versus: why each of them, and not this class (see `explain`).
             batch_size: how many go through the graph at a time.
             workers: threads that read and resize; by default one for each processor that the
                 process may use, and at most four.
@@ -157,7 +165,7 @@ class Explainer(Closing):
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise InputError(f"batch_size is {batch_size}, workers {workers}; expected at least 1")
-        chosen = self.predictor.class_ids(1, class_ids, top_k)
+        chosen = self._chosen(1, class_ids, top_k, versus)
         spec = self.artifact.manifest.image
         check_window(window, spec)
         return stream(
@@ -198,25 +206,31 @@ class Explainer(Closing):
         self, found: Predictions, pictures: Sequence[Image.Image | LazyPicture]
     ) -> Explanation:
         manifest = self.artifact.manifest
-        return Explanation(
-            found.logits,
-            found.class_ids,
-            found.maps,
-            self.labels,
-            tuple(pictures),
-            manifest.image,
-            manifest.graph.maps,
-            manifest.speed_only,
-            manifest.task,
-        )
+        return Explanation.of(found, manifest, self.labels, pictures, manifest.image)
 
-    def check_classes(self, class_ids: ClassIds | None, top_k: int | None = None) -> None:
+    def check_classes(
+        self,
+        class_ids: ClassIds | None,
+        top_k: int | None = None,
+        versus: str | int | None = None,
+    ) -> None:
         """Check what `explain` would be asked, before any picture is read.
 
         Raises:
             InputError: if the classes cannot be explained by this artifact.
         """
-        self.predictor.class_ids(1, class_ids, top_k)
+        self._chosen(1, class_ids, top_k, versus)
+
+    def _chosen(
+        self,
+        count: int,
+        class_ids: ClassIds | None,
+        top_k: int | None,
+        versus: str | int | None,
+    ) -> NDArray[np.int64] | None:
+        """Return the graph's `class_ids` for `count` pictures."""
+        other = self.class_named(versus) if isinstance(versus, str) else versus
+        return self.predictor.class_ids(count, class_ids, top_k, other)
 
     def class_id(self, label: str) -> int:
         """Return the class with a name, whatever its capitals.
@@ -233,6 +247,19 @@ class Explainer(Closing):
         near = difflib.get_close_matches(wanted, [name.casefold() for name in self.labels], 3, 0.5)
         hint = f"Nearest: {', '.join(near)}" if near else "See labels.txt in the artifact"
         raise InputError(f"no class is called {label!r}. {hint}")
+
+    def class_named(self, text: str) -> int:
+        """Return the class with a name, or else with a number.
+
+        Raises:
+            InputError: offering the nearest names.
+        """
+        try:
+            return self.class_id(text)
+        except InputError:
+            if not text.strip().isdecimal() or not int(text) < len(self.labels):
+                raise
+        return int(text)
 
     def close(self) -> None:
         """Free the backend."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tame_deploy.picture.overlay import contact_sheet
 from tame_deploy.picture.preprocess import IMAGE_SUFFIXES
-from tame_deploy.runtime.explain.explanation import PictureExplanation
+from tame_deploy.runtime.explain.explanation import NOTHING_TO_TELL, PictureExplanation
 
 __all__ = ["Drawings"]
 
@@ -44,6 +44,7 @@ class Drawings:
         self._taken = {name.casefold() for name in taken}
         self._numbers: dict[str, int] = {}
         self._thumbnails: list[tuple[Image.Image, str]] = []
+        self._versus: str | None = None  # one run contrasts all classes with the same one
 
     def add(self, one: PictureExplanation, record: dict[str, Any]) -> None:
         """Write one picture's files, and name them in its record.
@@ -62,13 +63,16 @@ class Drawings:
                 self._save(one.panel(place, title=Path(record["file"]).name), panel)
                 record["explained"][place] |= {"overlay": overlay, "panel": panel}
             if self.maps:
-                grey = np.rint(one.heat(place) * 255).astype(np.uint8)
-                self._save(Image.fromarray(grey), f"{name}-map.png")
+                self._save(_grey(one, place), f"{name}-map.png")
         if self.maps:
             record["maps"] = [f"{stem}{suffix}-map.png" for suffix in places]
         if self.pictures and len(self._thumbnails) < SHEET_LIMIT:
-            likeliest = one.explained[0]
+            likeliest, other = one.explained[0], one.versus[0]
             caption = f"{likeliest.name} {likeliest.probability:.0%}"
+            if other is not None:
+                self._versus = other.name
+                if other.class_id == likeliest.class_id:
+                    caption += f": {NOTHING_TO_TELL}"
             self._thumbnails.append((one.overlay(max_side=_THUMBNAIL_SIDE), caption))
 
     def draw_sheet(self) -> Path | None:
@@ -79,7 +83,7 @@ class Drawings:
         """
         if not self._thumbnails:
             return None
-        self._save(contact_sheet(self._thumbnails), SHEET_NAME)
+        self._save(contact_sheet(self._thumbnails, versus=self._versus), SHEET_NAME)
         return self.folder / SHEET_NAME
 
     def _free_stem(self, picture: str, places: list[str]) -> str:
@@ -97,6 +101,13 @@ class Drawings:
     def _save(self, image: Image.Image, name: str) -> None:
         # Pillow's PNG writer takes no notice of JPEG's options.
         image.save(self.folder / name, quality=92, subsampling=0)
+
+
+def _grey(one: PictureExplanation, place: int) -> Image.Image:
+    """Return a map as a grey picture: black is 0 and white 1; of a difference, 128 is 0."""
+    heat = one.heat(place)
+    levels = heat * 255 if one.versus[place] is None else 128 + heat * 127
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
 
 
 def _stem_of(picture: str) -> str:

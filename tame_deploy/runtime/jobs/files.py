@@ -14,7 +14,11 @@ from tame_deploy.artifact.task import THRESHOLD
 from tame_deploy.errors import InputError
 from tame_deploy.picture.preprocess import MAX_PIXELS, Window
 from tame_deploy.runtime.explain.explainer import Explainer
-from tame_deploy.runtime.explain.explanation import ClassScore, PictureExplanation
+from tame_deploy.runtime.explain.explanation import (
+    NOTHING_TO_TELL,
+    ClassScore,
+    PictureExplanation,
+)
 from tame_deploy.runtime.explain.stream import NamedPicture, Streamed
 from tame_deploy.runtime.jobs.drawings import Drawings
 from tame_deploy.runtime.jobs.records import (
@@ -128,6 +132,7 @@ def explain_files(
     *,
     class_ids: Sequence[int] | None = None,
     top_k: int | None = None,
+    versus: str | int | None = None,
     options: FileOptions | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ExplainedFiles:
@@ -142,6 +147,7 @@ def explain_files(
         output: an existing directory.
         class_ids: classes to explain in every picture; the likeliest by default.
         top_k: instead, how many of the likeliest to explain.
+        versus: why each of them, and not this class, by name or number.
         options: what is written.
         advance: told how many more pictures are dealt with.
 
@@ -155,9 +161,9 @@ def explain_files(
         earlier = recorded_names(output, options.records) if options.resume else RecordedNames()
         _check_outputs(output, earlier, options)
         stream = explainer.stream(
-            _left(source, earlier.pictures, summary, advance), class_ids, top_k=top_k,
-            batch_size=options.batch_size, workers=options.workers, skip_unreadable=True,
-            max_pixels=options.max_pixels, window=options.window,
+            _left(source, earlier.pictures, summary, advance), class_ids,
+            top_k=top_k, versus=versus, batch_size=options.batch_size, workers=options.workers,
+            skip_unreadable=True, max_pixels=options.max_pixels, window=options.window,
         )  # fmt: skip
         drawings = Drawings(
             output, pictures=options.pictures, maps=options.maps == "png", taken=earlier.files
@@ -246,7 +252,7 @@ def _record_of(name: str, one: PictureExplanation, threshold: float | None) -> d
     record: dict[str, Any] = {
         "file": name,
         "top": [_score_of(score) for score in one.top()],
-        "explained": [_score_of(score) for score in one.explained],
+        "explained": list(map(_contrast_of, one.explained, one.versus)),
     }
     if threshold is None and one.task == "multilabel":
         threshold = THRESHOLD
@@ -255,6 +261,16 @@ def _record_of(name: str, one: PictureExplanation, threshold: float | None) -> d
     if one.speed_only:
         record["speed_only"] = True
     return record
+
+
+def _contrast_of(score: ClassScore, other: ClassScore | None) -> dict[str, Any]:
+    """Return what is said of a map: its class, and what it is contrasted with if it is."""
+    said = _score_of(score)
+    if other is not None:
+        said["versus"] = _score_of(other)
+        if other.class_id == score.class_id:
+            said["note"] = NOTHING_TO_TELL
+    return said
 
 
 def _score_of(score: ClassScore) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError, ManifestError, require_extra
@@ -68,7 +67,7 @@ class Records(Closing):
                 path.unlink()
         self._number = _next_shard(folder) if resumed else 0
         self._waiting: list[dict[str, Any]] = []
-        self._kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._kept: list[PictureExplanation] = []
         self._lines = None
         if records == "jsonl":
             _cut_torn_line(folder / LINES_NAME)
@@ -86,7 +85,7 @@ class Records(Closing):
         if self.keeps_maps:
             record["map_shard"] = f"maps-{self._number:05d}.npz"
             record["map_index"] = len(self._waiting)
-            self._kept.append((explanation.class_ids, explanation.maps))
+            self._kept.append(explanation)
         self._waiting.append(record)
         if not self._in_shards or len(self._waiting) == self.shard:
             self.flush()
@@ -110,13 +109,16 @@ class Records(Closing):
         """Write the maps of a shard; they have one shape, for as many classes of each picture."""
         path = self.folder / f"maps-{self._number:05d}.npz"
         names = [os.fsencode(record["file"]).decode("utf-8", "replace") for record in self._waiting]
+        arrays = {
+            "files": np.array(names),
+            "class_ids": np.stack([one.class_ids for one in self._kept]),
+            "maps": np.stack([one.maps for one in self._kept]),
+        }
+        versus = [one.versus_ids for one in self._kept if one.versus_ids is not None]
+        if versus:  # of one run, all or none
+            arrays["versus_ids"] = np.stack(versus)
         with replaced_file(path) as partial:
-            np.savez_compressed(
-                partial,
-                files=np.array(names),
-                class_ids=np.stack([class_ids for class_ids, _ in self._kept]),
-                maps=np.stack([maps for _, maps in self._kept]),
-            )
+            np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
     def _write_parquet(self) -> None:
         import pyarrow as pa

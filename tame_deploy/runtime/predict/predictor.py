@@ -13,7 +13,7 @@ from tame_deploy.artifact.manifest import GraphSpec, Manifest
 from tame_deploy.artifact.types import ImageSpec, Task
 from tame_deploy.errors import BackendError
 from tame_deploy.runtime.backends.protocol import Backend
-from tame_deploy.runtime.predict.class_ids import ClassIds, resolve_class_ids
+from tame_deploy.runtime.predict.class_ids import ClassIds, check_questions, resolve_class_ids
 
 __all__ = ["Predictions", "Predictor", "joined"]
 
@@ -24,7 +24,8 @@ class Predictions:
 
     Attributes:
         logits: float32 (N, C).
-        class_ids: int64 (N, K), the classes that `maps` explain.
+        class_ids: int64 (N, K), what `maps` explain: classes, or contrasts of two, as numbers
+            below -1 (see `decode_contrast`).
         maps: float32 (N, K, h, w), finished as the graph finishes them.
     """
 
@@ -73,14 +74,26 @@ class Predictor:
         return cls(backend, manifest.graph, manifest.image, manifest.classes, manifest.task)
 
     def class_ids(
-        self, count: int, class_ids: ClassIds | None = None, top_k: int | None = None
+        self,
+        count: int,
+        class_ids: ClassIds | None = None,
+        top_k: int | None = None,
+        versus: int | None = None,
     ) -> NDArray[np.int64] | None:
         """Return what `predict` takes, for `count` pictures (see `resolve_class_ids`).
 
         Raises:
             InputError: for classes that this graph cannot explain.
         """
-        return resolve_class_ids(self.graph, self.classes, count, class_ids, top_k)
+        return resolve_class_ids(self.graph, self.classes, count, class_ids, top_k, versus)
+
+    def questions(self, count: int, class_ids: ClassIds) -> NDArray[np.int64]:
+        """Return a client's numbers for `predict`, of `count` pictures (see `check_questions`).
+
+        Raises:
+            InputError: for numbers that this graph cannot answer.
+        """
+        return check_questions(self.graph, self.classes, count, class_ids)
 
     def predict(
         self,
@@ -93,8 +106,8 @@ class Predictor:
 
         Args:
             images: the graph's `images` for N pictures.
-            class_ids: int64 (N, K) of `class_ids`; the most likely class by default. A graph that
-                explains classes of its own choice takes none.
+            class_ids: int64 (N, K) of `class_ids` or `questions`; the most likely class by
+                default. A graph that explains classes of its own choice takes none.
             allow_non_finite: return NaN and infinity instead of raising, to whoever judges them.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.contrast import ALONE, decode_contrast
 from tame_deploy.artifact.task import agreement
 from tame_deploy.artifact.types import FLAT_RANGE, MapKind, Task
 from tame_deploy.errors import ParityError
@@ -33,6 +34,7 @@ class Comparison:
         map_error: likewise of a map's value, as a share of the map's range.
         top1_agreement: how far the classes named are the reference's, in [0, 1] (`agreement`).
         map_correlation: the least of the maps' correlations with the reference's, in [-1, 1].
+        is_contrast: bool (N, K), which maps are differences of two.
 
     Raises:
         ParityError: for maps of another shape, and for NaN or infinity.
@@ -63,10 +65,12 @@ class Comparison:
         self.logit_error = float(self.logit_errors.max())
         self.map_error = float(self.map_errors.max())
         self.top1_agreement = float(agreement(self.expected_logits, self.logits, task).mean())
+        classes = self.logits.shape[1]
+        # (N, K): where maps are differences of two.
+        self.is_contrast = decode_contrast(self.expected_ids, classes)[1] != ALONE
         self.map_correlation = min(
-            _correlation(heat, expected, kind)
-            for row, expected_row in zip(self.maps, self.expected_maps, strict=True)
-            for heat, expected in zip(row, expected_row, strict=True)
+            _correlation(self.maps[place], self.expected_maps[place], kind, signed=bool(signed))
+            for place, signed in np.ndenumerate(self.is_contrast)
         )
 
     def require_within_tolerance(self, slack: float) -> None:
@@ -135,18 +139,22 @@ def _worst(errors: NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.unravel_index(errors.argmax(), errors.shape))
 
 
-def is_flat(heat: NDArray[Any], kind: MapKind) -> bool:
-    """Whether a map's range is too small to mean anything."""
-    span = float(heat.max() - heat.min())
-    if kind == "minmax":
-        return span < 0.999  # the graph stretches every other map to the whole of [0, 1]
-    return span <= FLAT_RANGE * float(np.abs(heat).max())
+def is_flat(heat: NDArray[Any], kind: MapKind, *, signed: bool = False) -> bool:
+    """Whether a map's range is too small to mean anything; `signed`: of a difference of two."""
+    span, magnitude = float(heat.max() - heat.min()), float(np.abs(heat).max())
+    # The graph stretches every other map to the whole of [0, 1], or to one end of [-1, 1].
+    if kind == "minmax" and (magnitude if signed else span) < 0.999:
+        return True
+    return span <= FLAT_RANGE * magnitude
 
 
-def _correlation(first: NDArray[Any], second: NDArray[Any], kind: MapKind) -> float:
+def _correlation(
+    first: NDArray[Any], second: NDArray[Any], kind: MapKind, *, signed: bool
+) -> float:
     """Return Pearson's correlation of two maps; two flat ones agree."""
-    if is_flat(first, kind) or is_flat(second, kind):
-        return 1.0 if is_flat(first, kind) == is_flat(second, kind) else 0.0
+    flat = [is_flat(one, kind, signed=signed) for one in (first, second)]
+    if any(flat):
+        return float(all(flat))
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 

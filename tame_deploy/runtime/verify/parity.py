@@ -144,16 +144,18 @@ def _compare(
 
 def _report(runs: Sequence[Comparison], pictures: int, kind: MapKind) -> ParityReport:
     """Return the worst of several comparisons, and what is odd about the maps of the largest."""
-    maps = runs[-1].maps
+    maps, is_contrast = runs[-1].maps, runs[-1].is_contrast
     return ParityReport(
         pictures=len(maps),
         top1_agreement=min(run.top1_agreement for run in runs),
         logit_error=max(run.logit_error for run in runs),
         map_error=max(run.map_error for run in runs),
         map_correlation=min(run.map_correlation for run in runs),
-        flat_maps=sum(is_flat(heat, kind) for row in maps for heat in row),
+        flat_maps=sum(is_flat(heat, kind) for heat in maps[~is_contrast]),
         same_for_pictures=count_same(maps[:pictures, 0]),
-        same_for_classes=sum(count_same(row) for row in maps),
+        same_for_classes=sum(
+            count_same(row[~differs]) for row, differs in zip(maps, is_contrast, strict=True)
+        ),
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.contrast import decode_contrast, is_question
 from tame_deploy.artifact.directory import Artifact
+from tame_deploy.artifact.manifest import Manifest
 from tame_deploy.errors import ManifestError
 
 __all__ = ["PARITY_FILE", "ParityReference"]
@@ -26,7 +28,8 @@ class ParityReference:
 
     Attributes:
         images: the graph's `images` for N pictures.
-        class_ids: int64 (N, K), all of them named, the first being the most likely class.
+        class_ids: int64 (N, K), all of them named, the first being the most likely class; also
+            contrasts, where the graph has them.
         logits: float32 (N, C).
         maps: float32 (N, K, h, w), finished as the graph's are.
     """
@@ -88,5 +91,11 @@ class ParityReference:
             and self.logits.shape == (count, manifest.classes)
             and self.maps.shape == (count, *chosen, *size)
             and self.logits.dtype == self.maps.dtype == np.float32
-            and bool(((self.class_ids >= 0) & (self.class_ids < manifest.classes)).all())
+            and self._names_classes(manifest)
         )
+
+    def _names_classes(self, manifest: Manifest) -> bool:
+        if not manifest.graph.contrast and (self.class_ids < 0).any():
+            return False
+        own, _ = decode_contrast(self.class_ids, manifest.classes)
+        return bool(((own >= 0) & is_question(self.class_ids, manifest.classes)).all())

@@ -29,7 +29,7 @@ from tame_deploy.serving.model import ExplainedPicture, ServedModel, small
 __all__ = ["explain_picture", "picture_file"]
 
 _PNG = "image/png"
-_KNOWN = ("class_id", "label", "top_k", "top", "threshold", "maps", "overlay", "picture")
+_KNOWN = ("class_id", "label", "top_k", "versus", "top", "threshold", "maps", "overlay", "picture")
 _REPEATABLE = ("class_id", "label")
 #: Bytes of a form that are parsed at a time, which takes some milliseconds at most.
 _PIECE = 64 * 1024
@@ -43,10 +43,11 @@ async def explain_picture(
     """Answer a request for the explanation of one picture.
 
     The body is the file, or a form with it in the field `image`. The query has `class_id` and
-    `label` (repeatable) or `top_k`: which classes; `top`: how many of the likeliest to list,
-    and `threshold`: how likely they are at least; `maps`: `list`, `png` or `none`; `overlay`:
-    `true` for PNG overlays beside the maps; `picture`: `true` for the picture as it shows, for who
-    cannot show its file. With `Accept: image/png` the answer is the first overlay itself.
+    `label` (repeatable) or `top_k`: which classes, `versus`: and not which other; `top`: how many
+    of the likeliest to list, and `threshold`: how likely they are at least; `maps`: `list`, `png`
+    or `none`; `overlay`: `true` for PNG overlays beside the maps; `picture`: `true` for the picture
+    as it shows, for who cannot show its file. With `Accept: image/png` the answer is the first
+    overlay itself.
 
     Raises:
         RequestError: for a query or a picture that cannot be honoured.
@@ -57,7 +58,7 @@ async def explain_picture(
             raise RequestError(f"unknown query {name!r:.40}; expected {', '.join(_KNOWN)}")
         if name not in _REPEATABLE and len(query.getlist(name)) > 1:
             raise RequestError(f"found {name} more than once; expected it once")
-    chosen = _classes(model, query)
+    chosen = _questions(model, query)
     classes = len(model.explainer.labels)
     threshold = _share("threshold", query.get("threshold", "0"))
     most = classes if "threshold" in query else min(_LISTED, classes)
@@ -132,6 +133,21 @@ def _classes(model: ServedModel, query: QueryParams) -> tuple[int, ...]:
         raise RequestError(str(error)) from None
 
 
+def _questions(model: ServedModel, query: QueryParams) -> tuple[int, ...]:
+    """Return what a query asks the graph: none for the likeliest."""
+    chosen, versus = _classes(model, query), query.get("versus")
+    if versus is None:
+        return chosen
+    explainer = model.explainer
+    try:
+        other = explainer.class_named(versus)
+        asked = explainer.predictor.class_ids(1, chosen or None, versus=other)
+    except InputError as error:
+        raise RequestError(str(error)) from None
+    assert asked is not None  # a graph that takes no classes has no contrasts
+    return tuple(map(int, asked[0]))
+
+
 def _number(name: str, text: str, *, least: int, most: int) -> int:
     try:
         value = int(text) if len(text) < 12 else most + 1
@@ -160,8 +176,9 @@ def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
 
 def _headers(found: ExplainedPicture) -> Mapping[str, str]:
     explanation = found.explanation
-    shown = explanation.explained[0]
-    return {"x-class-id": str(shown.class_id), "x-probability": f"{shown.probability:.6f}"}
+    shown, other = explanation.explained[0], explanation.versus[0]
+    told = {"x-class-id": str(shown.class_id), "x-probability": f"{shown.probability:.6f}"}
+    return told if other is None else told | {"x-versus-class-id": str(other.class_id)}
 
 
 def _document(
@@ -175,7 +192,7 @@ def _document(
     """Return the answer in JSON; `listed`: how many classes at most, how likely at least."""
     explanation = found.explanation
     explained = [
-        score._asdict() | _map(explanation, place, maps)
+        score._asdict() | _versus(explanation, place) | _map(explanation, place, maps)
         for place, score in enumerate(explanation.explained)
     ]
     for one, drawn in zip(explained, found.overlays, strict=False):
@@ -198,6 +215,12 @@ def _document(
     return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def _versus(explanation: PictureExplanation, place: int) -> dict[str, Any]:
+    """Return what a class is contrasted with, if it is."""
+    other = explanation.versus[place]
+    return {} if other is None else {"versus": other._asdict()}
+
+
 def _map(explanation: PictureExplanation, place: int, maps: str) -> dict[str, Any]:
     """Return a map as numbers, or as a PNG file in the colours of overlays."""
     if maps == "none":
@@ -206,7 +229,8 @@ def _map(explanation: PictureExplanation, place: int, maps: str) -> dict[str, An
     if maps == "list":
         values = np.ascontiguousarray(explanation.maps[place])
         return {"map": {"shape": list(values.shape), "data": values}}
-    return {"map_png": _encoded(overlay.layer(heat))}
+    signed = explanation.versus[place] is not None
+    return {"map_png": _encoded(overlay.layer(heat, signed=signed))}
 
 
 def _encoded(image: Image.Image) -> str:

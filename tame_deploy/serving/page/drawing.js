@@ -1,6 +1,11 @@
 // Maps, and a picture under its map on a canvas.
 
-import { strongest } from "./words.js";
+import { strongest, strongestOfEach } from "./words.js";
+
+// A map is kept under its class, or under both where two are told apart.
+export function keyOf(classId, versus) {
+  return versus === null ? `${classId}` : `${classId} not ${versus}`;
+}
 
 const DIM = "rgb(128 128 128 / 65%)"; // over what the network did not see
 
@@ -35,9 +40,22 @@ export async function keepMaps(answer, told) {
   for (const one of told.explained) {
     const image = await decoded(`data:image/png;base64,${one.map_png}`);
     const timing = { trip: told.trip, ...told.timing_ms };
-    answer.maps.set(one.class_id, { image, timing, place: strongest(image) });
+    const versus = one.versus?.class_id ?? null;
+    const places = versus === null ? [strongest(image)] : strongestOfEach(image);
+    const asked = { chosen: one.class_id, versus };
+    const found = { image, timing, places, asked, name: one.name, versus: one.versus?.name };
+    answer.maps.set(keyOf(one.class_id, versus), found);
     if (!answer.classes.some((known) => known.class_id === one.class_id)) answer.classes.push(one);
   }
+}
+
+export async function save(canvas, name) {
+  const blob = await new Promise((done) => canvas.toBlob(done));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 export async function decoded(url) {

@@ -1,11 +1,13 @@
 // Pictures in, explanations out. What came from a file or from the server (names, labels, errors)
 // becomes text only, never markup.
 
-import { decoded, keepMaps, paint, sizeOf } from "./drawing.js";
+import { decoded, keepMaps, keyOf, paint, save, sizeOf } from "./drawing.js";
 import { takeDrops } from "./drops.js";
-import { $, announce, classRow, make, notify, refreshTiming } from "./elements.js";
+import { $, announce, make, notify } from "./elements.js";
+import { refreshClasses, refreshScale, refreshTiming, refreshVersus } from "./elements.js";
 import { offerSamples, sampleFile } from "./samples.js";
-import { ask, fetchModel, readable, Refusal, useToken } from "./server.js";
+import { ask, explainQuery, failureWords, fetchModel } from "./server.js";
+import { readable, Refusal, useToken } from "./server.js";
 import { listed, named, spoken, summary, verdict } from "./words.js";
 
 const LISTED = 6; // classes in the list
@@ -13,7 +15,8 @@ const AT_ONCE = 3; // pictures on their way to the server
 const SHOWN_SIDE = 1200; // the longer side, in pixels, of what is drawn on the page
 const SAVED_SIDES = [512, 4096]; // and the limits of what is downloaded
 
-// A picture has one answer for each model. An answer has a map for each class that was shown.
+// A picture has one answer for each model. An answer has a map for each class that was shown, alone
+// or told apart from another; it says which was chosen, and which of its maps is drawn.
 const UNKNOWN = { state: "waiting", maps: new Map() };
 const pictures = [];
 const queue = [];
@@ -52,11 +55,9 @@ function useModel(chosen) {
 
 // ---- Explaining ----
 
-async function requestExplanation(picture, by, classId) {
+async function requestExplanation(picture, by, classId, versus = null) {
   const top = by.isMultilabel ? by.labels.length : Math.min(LISTED, by.labels.length);
-  const query = new URLSearchParams({ maps: "png", top });
-  if (classId !== undefined) query.set("class_id", classId);
-  else if (by.selectable) query.set("top_k", 1);
+  const query = explainQuery(by, top, classId, versus);
   await picture.decoding;
   if (classId === undefined && (by.deep || !picture.image)) query.set("picture", true);
   const body = await readable(picture.file);
@@ -95,8 +96,10 @@ async function explain(picture) {
     await keepMaps(answer, told);
     if (told.picture_png) answer.image = await decoded(`data:image/png;base64,${told.picture_png}`);
     const likeliest = told.classes[0].class_id;
-    const first = answer.maps.has(likeliest) ? likeliest : told.explained[0].class_id;
-    answer.chosen = answer.drawn = first;
+    const hasMap = answer.maps.has(keyOf(likeliest, null));
+    answer.chosen = hasMap ? likeliest : told.explained[0].class_id;
+    answer.versus = null;
+    answer.drawn = keyOf(answer.chosen, null);
     picture.answers.set(by.name, answer);
     announce(`${picture.file.name}: ${summary(told)}. ${spoken(answer)}`);
   } catch (error) {
@@ -112,39 +115,48 @@ function fail(picture, by, error) {
     askForToken();
     return;
   }
-  const words = (error instanceof Refusal ? error.message : "This page failed: " + error.message)
-    .replace(/^Picture\b/, () => picture.file.name);
-  // What is wrong with a file stays wrong; whatever else went wrong may not.
-  const again = ![400, 404, 413].includes(error.status);
+  const told = failureWords(error, picture.file);
   // Without a model there is nobody to file it under; it is shown until one is there.
-  picture.answers.set(by?.name, { state: "failed", words, again, maps: new Map() });
-  announce(words);
+  picture.answers.set(by?.name, { state: "failed", ...told, maps: new Map() });
+  announce(told.words);
 }
 
 function answerOf(picture) {
   return picture.answers.get(model?.name) ?? UNKNOWN;
 }
 
-async function chooseClass(classId) {
+function isChosen(answer, key) {
+  return keyOf(answer.chosen, answer.versus) === key;
+}
+
+// Shows what speaks for a class; and not for another, if that is not null.
+async function choose(classId, versus) {
   const picture = shown;
   const answer = answerOf(picture);
   const by = model;
-  answer.chosen = classId;
-  if (!answer.maps.has(classId)) {
+  const before = answer.maps.get(answer.drawn);
+  const key = keyOf(classId, versus);
+  Object.assign(answer, { chosen: classId, versus });
+  if (!answer.maps.has(key)) {
     refresh(picture);
     try {
-      await keepMaps(answer, await requestExplanation(picture, by, classId));
+      await keepMaps(answer, await requestExplanation(picture, by, classId, versus));
     } catch (error) {
-      if (answer.chosen === classId) answer.chosen = answer.drawn;
-      report(error, () => chooseClass(classId));
+      if (isChosen(answer, key)) Object.assign(answer, before.asked);
+      report(error, () => choose(classId, versus));
     }
   }
   // Somebody quick may have chosen another one since.
-  if (answer.chosen === classId) {
-    answer.drawn = classId;
+  if (isChosen(answer, key)) {
+    answer.drawn = key;
     announce(spoken(answer));
   }
   refresh(picture);
+}
+
+function chooseClass(classId) {
+  const { versus } = answerOf(shown);
+  return choose(classId, versus === classId ? null : versus); // nothing is told from itself
 }
 
 // ---- Words ----
@@ -174,13 +186,9 @@ async function download() {
   const [least, most] = SAVED_SIDES;
   const canvas = document.createElement("canvas");
   paint(canvas, picture, answer, Math.min(Math.max(side, least), most) / side, strength());
-  const blob = await new Promise((done) => canvas.toBlob(done));
-  const link = document.createElement("a");
-  const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
-  link.href = URL.createObjectURL(blob);
-  link.download = `${picture.file.name.replace(/\.\w+$/, "")}-${name}.png`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  const { name, versus } = answer.maps.get(answer.drawn);
+  const what = versus === undefined ? name : `${name}-not-${versus}`;
+  await save(canvas, `${picture.file.name.replace(/\.\w+$/, "")}-${what}.png`);
 }
 
 // ---- Showing ----
@@ -196,7 +204,7 @@ function refreshResult() {
   if (!shown) return;
   const answer = answerOf(shown);
   const isDone = answer.state === "done";
-  const isBusy = answer.state === "waiting" || answer.chosen !== answer.drawn;
+  const isBusy = answer.state === "waiting" || !isChosen(answer, answer.drawn);
   $("frame").setAttribute("aria-busy", isBusy);
   $("blank").hidden = answer.state !== "failed" || shown.image !== null;
   $("picture").hidden = !$("blank").hidden;
@@ -204,13 +212,16 @@ function refreshResult() {
   $("failure").hidden = answer.state !== "failed";
   $("note").hidden = !answer.told?.speed_only;
   $("other").hidden = !model?.selectable || model.labels.length <= LISTED;
+  $("versus-field").hidden = !model?.contrast;
   $("failure-text").textContent = answer.words ?? "";
   $("retry").hidden = !answer.again;
   refreshVerdict(answer);
   refreshCaption(answer);
   if (isDone) {
-    refreshClasses(answer);
+    refreshClasses(answer, model);
+    refreshVersus(answer);
     refreshTiming(answer.maps.get(answer.drawn).timing);
+    refreshScale(answer.maps.get(answer.drawn));
   }
   draw();
 }
@@ -233,20 +244,6 @@ function refreshCaption(answer) {
     : "";
   const found = answer.told?.classes.slice(0, 3).map(named).join(", ") ?? "not explained";
   $("picture").setAttribute("aria-label", `${name}: ${found}. ${$("spoken").textContent}`.trim());
-}
-
-function refreshClasses(answer) {
-  const list = $("classes");
-  // Built anew only when it differs: the focus is in there while somebody goes through it.
-  if (list.answer !== answer || list.children.length !== answer.classes.length) {
-    list.answer = answer;
-    const hasMap = (one) => model.selectable || answer.maps.has(one.class_id);
-    list.replaceChildren(...answer.classes.map((one) => classRow(one, hasMap(one))));
-  }
-  list.querySelectorAll("input").forEach((radio) => {
-    radio.checked = Number(radio.value) === answer.chosen;
-  });
-  $("fixed").hidden = !list.querySelector(":disabled");
 }
 
 function refreshThumbnail(picture) {
@@ -359,6 +356,8 @@ $("files").onchange = () => {
   $("files").value = ""; // so that the same file can be chosen again
 };
 $("classes").onchange = (event) => chooseClass(Number(event.target.value));
+$("versus").onchange = ({ target }) =>
+  choose(answerOf(shown).chosen, target.value === "" ? null : Number(target.value));
 $("strength").oninput = () => {
   $("strength").ariaValueText = $("strength-value").textContent = `${$("strength").value}%`;
   draw();

@@ -39,7 +39,30 @@ export async function fetchModel(name) {
   const port = (wanted) => config.input.find((one) => one.name === wanted);
   // Browsers show but the upper bits of 16, which may be all black.
   const deep = port("images").data_type === "TYPE_UINT16";
-  return { name, labels, isMultilabel, deep, selectable: port("class_ids") !== undefined };
+  const { graph } = JSON.parse(config.parameters.manifest.string_value);
+  const contrast = graph.contrast === true; // older ones cannot tell two classes apart
+  return { name, labels, isMultilabel, deep, contrast, selectable: port("class_ids") !== undefined };
+}
+
+// What is asked of a model: its likeliest class, or another; and not which other, if any.
+export function explainQuery(by, top, classId, versus) {
+  const query = new URLSearchParams({ maps: "png", top });
+  if (classId !== undefined) query.set("class_id", classId);
+  else if (by.selectable) query.set("top_k", 1);
+  if (versus !== null) {
+    const label = by.labels[versus];
+    const isShared = by.labels.indexOf(label) !== by.labels.lastIndexOf(label);
+    query.set("versus", isShared ? versus : label);
+  }
+  return query;
+}
+
+// Why a picture was not explained, and whether it may be the next time.
+export function failureWords(error, file) {
+  const words = error instanceof Refusal ? error.message : "This page failed: " + error.message;
+  // What is wrong with a file stays wrong; whatever else went wrong may not.
+  const again = ![400, 404, 413].includes(error.status);
+  return { words: words.replace(/^Picture\b/, () => file.name), again };
 }
 
 // A folder, or a file that is gone, fails only when it is read.

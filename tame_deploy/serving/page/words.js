@@ -38,19 +38,27 @@ export function summary(told) {
 }
 
 export function spoken(answer) {
-  const { name } = answer.classes.find((one) => one.class_id === answer.drawn);
-  const { place } = answer.maps.get(answer.drawn);
-  return place ? `What speaks for ${name} is ${place}.` : `Nothing speaks for ${name}.`;
+  const { name, versus, places } = answer.maps.get(answer.drawn);
+  if (versus === undefined) {
+    return places[0] ? `What speaks for ${name} is ${places[0]}.` : `Nothing speaks for ${name}.`;
+  }
+  if (!places.some(Boolean)) return `Nothing tells ${name} and ${versus} apart.`;
+  const [own, other] = places;
+  const first = own
+    ? `What speaks for ${name} and not for ${versus} is ${own}`
+    : `Nothing speaks for ${name} and not for ${versus}`;
+  return other ? `${first}; what speaks the other way, ${other}.` : `${first}.`;
 }
 
 // Says where a map is strongest, for those who cannot see it.
-export function strongest(image) {
+export function strongest(image, counts = () => true) {
   const canvas = new OffscreenCanvas(image.width, image.height);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, image.width, image.height);
   let [sum, across, down, squares] = [0, 0, 0, 0];
   for (let at = 3; at < data.length; at += 4) {
+    if (!counts(data[at - 3], data[at - 1], data[at])) continue;
     const weight = (data[at] / 255) ** 4; // the peaks decide, not the haze around them
     const cell = (at - 3) / 4;
     const x = ((cell % image.width) + 0.5) / image.width;
@@ -64,6 +72,15 @@ export function strongest(image) {
   const [x, y] = [across / sum, down / sum];
   const isWide = squares / sum - x * x - y * y > SPREAD;
   return isWide ? "spread all over" : `mostly ${placeWords(x, y)}`;
+}
+
+// The same of both colours of a map that tells two classes apart; "" for haze alone.
+export function strongestOfEach(image) {
+  const seen = 50; // of 255: less covers next to nothing
+  return [
+    strongest(image, (red, blue, cover) => cover > seen && red > blue),
+    strongest(image, (red, blue, cover) => cover > seen && blue > red),
+  ];
 }
 
 function placeWords(x, y) {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tame_deploy.artifact.types import VARIANTS, HeadConfig, narrow_widths, variant_config
 from tame_deploy.errors import InputError
-from tame_deploy.model.folding import ClassMaps, FoldedBranches
+from tame_deploy.model.folding import AskedClasses, ClassMaps, FoldedBranches
 from tame_deploy.model.head import AttentionHead, map_size
 from tests.conftest import shared_file
 
@@ -49,7 +49,8 @@ def test_golden_values(variant):
     every = head(features)
     class_ids = torch.from_numpy(golden["class_ids"])
     chosen = every[torch.arange(2), class_ids]
-    folded = ClassMaps(head)(FoldedBranches(head)(features), class_ids[:, None])[:, 0]
+    branches = FoldedBranches(head)(features)
+    folded = ClassMaps(head)(branches, AskedClasses(class_ids[:, None]))[:, 0]
     for maps in (chosen, folded):
         assert np.abs(maps.numpy() - golden["map_logits"]).max() < 1e-5
         assert np.abs(torch.sigmoid(maps).numpy() - golden["maps"]).max() < 1e-5
@@ -80,8 +81,10 @@ def test_folding_changes_nothing(variant, narrow, channels, sizes, classes, batc
     expected = every.gather(1, class_ids[..., None, None].expand(-1, -1, *every.shape[2:]))
     branches = FoldedBranches(head)(features)
     scale = max(1.0, float(every.abs().max()))
-    assert torch.allclose(ClassMaps(head)(branches, class_ids), expected, atol=2e-5 * scale)
-    assert torch.allclose(ClassMaps(head)(branches, None), every, atol=2e-5 * scale)
+    maps = ClassMaps(head)
+    asked = AskedClasses(class_ids)
+    assert torch.allclose(maps(branches, asked), expected, atol=2e-5 * scale)
+    assert torch.allclose(maps(branches, None), every, atol=2e-5 * scale)
 
 
 @pytest.mark.parametrize(

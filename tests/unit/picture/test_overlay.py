@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tame_deploy.picture.overlay import blend, colorize, contact_sheet, panel
+from tame_deploy.picture.overlay import blend, colorize, contact_sheet, layer, panel
 
 GREY = Image.new("RGB", (40, 30), (100, 100, 100))
 
@@ -15,6 +15,36 @@ def test_a_hot_corner_is_coloured_and_the_rest_is_left_alone():
     result = np.asarray(blend(GREY, heat)).astype(int)
     assert abs(result[2, 2] - 100).max() > 50
     assert np.array_equal(result[-1, -1], [100, 100, 100])
+
+
+def test_two_classes_have_two_colours_and_zero_has_none():
+    heat = np.zeros((3, 9), np.float32)
+    heat[:, 0], heat[:, -1] = 1, -1
+    result = np.asarray(blend(GREY, heat, signed=True)).astype(int)
+    red, blue = result[..., 0], result[..., 2]
+    assert (red - blue)[15, 1] > 60
+    assert (blue - red)[15, -2] > 60
+    assert np.array_equal(result[15, 20], [100, 100, 100])
+    assert np.array_equal(np.asarray(layer(heat, signed=True))[1, [0, 4, 8], 3], [255, 0, 255])
+
+
+def test_both_sides_of_the_scale_are_alike_in_lightness():
+    ramp = np.asarray(colorize(np.linspace(-1, 1, 255)[None], (255, 1), signed=True))[0]
+    weights = (0.299, 0.587, 0.114)
+    lightness = ramp @ weights
+    assert np.abs(lightness - lightness[::-1]).max() < 20
+    assert (np.diff(lightness[127:]) >= -0.5).all()
+
+
+def test_a_panel_names_both_ends_of_its_scale_and_a_sheet_both_colours():
+    drawn = [
+        panel(GREY, np.zeros((2, 2)), GREY, title="t", classes=[("a", 0.9)], versus=versus)
+        for versus in (("a", "b"), ("a", "another"), ("a", "a"), None)
+    ]
+    seen = {picture.tobytes() for picture in drawn}
+    assert len(seen) == 4
+    plain, keyed = (contact_sheet([(GREY, "a")], versus=versus) for versus in (None, "b"))
+    assert keyed.height > plain.height
 
 
 def test_what_was_not_seen_is_dimmed_and_what_was_seen_is_not():

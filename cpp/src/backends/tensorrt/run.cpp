@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "artifact/contrast.hpp"
 #include "error.hpp"
 
 namespace libtame::trt {
@@ -26,6 +27,7 @@ Runner::Runner(const tame_plugin_engine& wanted, const Device& device)
       engine_(wanted, device),
       largest_(largest(engine_.profiles())),
       takes_ids_(engine_.inputs().size() > 1),
+      classes_(named(engine_.outputs(), "logits").shape.back()),
       places_(places_of(engine_)),
       lanes_(engine_, largest_, wanted.cuda_graphs != 0,
              static_cast<std::size_t>(std::max(wanted.streams, 1))) {}
@@ -52,7 +54,8 @@ void Runner::check_places(const tame_plugin_call& call) const {
   if (!takes_ids_) return;
   for (std::int64_t row = 0; row < call.count; ++row) {
     for (std::int64_t place = largest_.explained; place < call.explained; ++place) {
-      if (call.class_ids[row * call.explained + place] >= 0) continue;
+      const std::int64_t asked = call.class_ids[row * call.explained + place];
+      if (decode_contrast(asked, classes_).own != likeliest_id) continue;
       fail(TAME_INPUT_ERROR, "-1 stands in place ", largest_.explained + 1,
            " or later; this engine ranks ", largest_.explained,
            " classes at a time (compile with a larger --explained)");

@@ -30,6 +30,7 @@ class Runner {
   Engine engine_;
   Sizes largest_;
   bool takes_ids_;
+  std::int64_t classes_;
   std::int64_t places_;  // how many classes are explained where the graph does not take ids
   Lanes lanes_;
 };

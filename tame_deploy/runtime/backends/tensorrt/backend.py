@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tame_deploy.artifact.contrast import LIKELIEST, decode_contrast
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.sidecar import FlavourName, Profile
 from tame_deploy.artifact.types import TensorSpec, check_feeds
@@ -50,6 +51,7 @@ class TensorRTBackend(Closing):
         self._engine: LoadedEngine | None = engine
         self._profiles = sidecar.options.profiles
         self._symbols = _symbols(sidecar.inputs)
+        self._classes = int(sidecar.outputs[0].shape[1])
         self._largest = largest_sizes([self._sizes_of(profile, 2) for profile in self._profiles])
         self.max_batch: int | None = self._max("batch")
         self._capture = options.cuda_graphs
@@ -88,7 +90,7 @@ class TensorRTBackend(Closing):
         """Return the outputs by name (see `Backend.run`)."""
         check_feeds(self.inputs, feeds)
         most = self._max("explained")
-        _check_places(feeds, most)
+        _check_places(feeds, most, self._classes)
         with self._lane() as lane:
             if "class_ids" not in feeds:
                 return self._run_part(lane, feeds)
@@ -316,9 +318,12 @@ def _symbols(inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
     return symbols
 
 
-def _check_places(feeds: Mapping[str, NDArray[Any]], most: int) -> None:
+def _check_places(feeds: Mapping[str, NDArray[Any]], most: int, classes: int) -> None:
     """-1 in place j means a rank, which a split at another place would change."""
-    if "class_ids" in feeds and (feeds["class_ids"][:, most:] < 0).any():
+    if "class_ids" not in feeds:
+        return
+    own, _ = decode_contrast(feeds["class_ids"][:, most:], classes)
+    if (own == LIKELIEST).any():
         raise InputError(
             f"-1 stands in place {most + 1} or later; this engine ranks {most} classes at a time "
             "(compile with a larger --explained)"

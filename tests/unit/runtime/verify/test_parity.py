@@ -11,6 +11,7 @@ from tame_deploy.artifact.directory import open_artifact
 from tame_deploy.errors import BackendError, ParityError
 from tame_deploy.runtime.predict.predictor import Predictor
 from tame_deploy.runtime.selection.selection import open_backend
+from tame_deploy.runtime.verify.comparison import is_flat
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import ParityReference
 
@@ -98,3 +99,12 @@ def test_a_batch_beyond_the_backends_largest_is_compared_in_parts(artifact, back
     report = check_parity(most_two, ParityReference.load(artifact), artifact, batches=[5])
     assert report.pictures == 5
     assert max(sizes) == 2
+
+
+def test_a_difference_of_one_sign_is_not_flat_and_a_zero_one_or_a_uniform_one_is():
+    ramp = np.linspace(0.3, 1, 9, dtype=np.float32).reshape(3, 3)
+    assert is_flat(ramp, "minmax")
+    assert not is_flat(ramp, "minmax", signed=True)
+    assert not is_flat(-ramp, "minmax", signed=True)
+    assert is_flat(0 * ramp, "minmax", signed=True)
+    assert is_flat(0 * ramp + 1, "minmax", signed=True)
