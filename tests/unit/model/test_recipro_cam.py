@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tame_deploy.artifact.contrast import encode_contrast
 from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.artifact.types import HeadConfig, ImageSpec
 from tame_deploy.errors import InputError
@@ -343,3 +345,18 @@ def test_several_layers_and_switches_of_branches_are_refused():
         HeadConfig((3, 4), 5, batch_norm=False, skip=False, branch="recipro-cam")
     with pytest.raises(InputError, match="has channels width, no batch norm and no skip"):
         HeadConfig((3,), 5, branch="recipro-cam")
+
+
+def test_one_class_and_not_another_is_the_difference_of_their_scores():
+    fused = FusedNetwork(
+        network_of(fully_connected()), ranks=1, graph_input="float32", maps="logits"
+    )
+    pictures = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    questions = torch.from_numpy(encode_contrast(np.array([[2], [4]]), 1, CLASSES))
+    with torch.no_grad():
+        found = fused(pictures, questions)[2]
+        own, other = (
+            fused(pictures, torch.tensor(classes))[2] for classes in ([[2], [4]], [[1], [1]])
+        )
+    assert torch.allclose(found, own - other, atol=1e-6)
+    assert float(found.abs().max()) > 0
