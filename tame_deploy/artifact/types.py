@@ -295,7 +295,7 @@ def variant_config(
     if narrow is not None and width == "classes":
         raise InputError(
             f"the branches of variant {variant} are one channel a class, so they have no --width; "
-            "leave one of the two out"
+            "take --width full, or another variant"
         )
     return HeadConfig(channels, classes, narrow or width, batch_norm, skip, activation, tokens)
 
@@ -314,7 +314,7 @@ def narrow_widths(width: int | float | str, channels: Sequence[int]) -> tuple[in
         share = Fraction(str(width).strip())
     except (ValueError, ZeroDivisionError):
         share = Fraction(0)
-    if share.denominator == 1 and isinstance(width, (int, str)) and share >= 1:
+    if str(width).strip().isdecimal() and share >= 1:
         above = [count for count in channels if count < share]
         if above:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ class ModelChoice(BackboneOptions):
             IncompatibleArtifactError: if it is of lower precision.
             BuildError: if the network cannot be exported.
         """
-        require_extra("evaluate", "onnx", "onnxruntime")
+        require_extra("evaluate", "onnx")
+        require_extra("cpu", "onnxruntime")
         from tame_deploy.artifact.directory import open_artifact
         from tame_deploy.evaluation.randomisation import RandomisableGraph
 
@@ -198,8 +200,9 @@ def _exported(network: ExplainedNetwork) -> RandomisableGraph:
 
     deep = network.backbone.image.dtype == "uint16"
     options = ExportOptions(input="uint16" if deep else "float32")
+    on_processor = copy.deepcopy(network).cpu()  # the model that answers may be on a GPU
     with tempfile.TemporaryDirectory() as folder, step_spinner() as report:
-        artifact = export_artifact(network, Path(folder) / "float32", options, report=report)
+        artifact = export_artifact(on_processor, Path(folder) / "float32", options, report=report)
         return RandomisableGraph.of_artifact(artifact)
 
 

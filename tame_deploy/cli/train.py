@@ -19,6 +19,7 @@ from tame_deploy.cli.options import (
     TaskOption,
     TransformInputOption,
     TrustOption,
+    given_options,
     split_layers,
 )
 from tame_deploy.cli.recipe_options import (
@@ -121,8 +122,19 @@ def train(
             chosen = stored_recipe(output, changes)
         else:
             chosen = chosen_recipe(recipe, changes)
+        _check_start(chosen, given_options(context))
         folder = output or str(Path("runs") / folder_name(chosen.model.backbone))
         _train(chosen, folder, resume=resume, overwrite=overwrite)
+
+
+def _check_start(recipe: Recipe, given: frozenset[str]) -> None:
+    """Refuse options that say how a head begins, where it goes on from another."""
+    for name in ("width", "init"):
+        if name in given and recipe.model.head != "random":
+            raise InputError(
+                f"--{name} says how a new head begins, and model.head is {recipe.model.head!r}: "
+                f"leave --{name} out, or take model.head = random"
+            )
 
 
 def _train(recipe: Recipe, folder: str, *, resume: bool, overwrite: bool) -> None:
@@ -145,10 +157,11 @@ def _train(recipe: Recipe, folder: str, *, resume: bool, overwrite: bool) -> Non
 def _show_trained(trained: TrainedHead, model: ModelConfig) -> None:
     for reason in trained.unreadable:
         notes.print(f"not read, another in its place: {printable(reason)}", markup=False)
+    learnt = "learnt only what all classes share" if trained.shared else "were not trained"
     if 0 < trained.seen_classes < trained.classes:
         notes.print(
             f"[yellow]note:[/] the classifier named {trained.seen_classes} of {trained.classes} "
-            "classes in these pictures; maps of the others were not trained"
+            f"classes in these pictures; maps of the others {learnt}"
         )
     done = "trained" if trained.seen_classes else "finished already,"
     console.print(

@@ -20,6 +20,7 @@ from onnx import TensorProto, numpy_helper
 
 from tame_deploy.artifact.directory import Artifact
 from tame_deploy.artifact.manifest import Manifest
+from tame_deploy.artifact.types import FLAT_RANGE
 from tame_deploy.errors import BackendError, IncompatibleArtifactError, InputError
 from tame_deploy.evaluation.kept import KeptPictures
 from tame_deploy.metrics.evaluated_model import EvaluatedModel
@@ -180,11 +181,21 @@ class RandomisableGraph:
                 with self.open(layers, draw) as model:
                     for part in np.array_split(rows, -(-len(rows) // batch_size)):
                         maps = _maps_of(model, kept, part, percent)
-                        values[part] = 100 * spearman(kept.maps[part], maps)
+                        values[part] = _similarity(kept.maps[part], maps)
                         advance(len(part))
             scores[f"{RANDOMISATION}_{percent:g}"] = values
         scores[RANDOMISATION] = np.mean(list(scores.values()), axis=0)
         return scores
+
+
+def _similarity(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return Spearman's correlation in percent (N); NaN where a map was flat, 0 where it became so.
+
+    A map that was flat before anything was scrambled cannot show whether it depends on the network.
+    """
+    low, high = before.min(axis=(1, 2)), before.max(axis=(1, 2))
+    flat = high - low <= FLAT_RANGE * np.maximum(np.abs(low), np.abs(high))
+    return np.where(flat, np.nan, 100 * spearman(before, after))
 
 
 def _is_learnt(tensor: onnx.TensorProto, weighted: bool) -> bool:

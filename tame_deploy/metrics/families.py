@@ -257,9 +257,8 @@ def sensitivity(batch: ExplainedBatch) -> Scores:
         noisy = np.clip(batch.pixels + np.stack(noise), 0, 1).astype(np.float32)
         difference = (batch.heat_for(noisy) - batch.heat).reshape(len(size), -1)
         moved = np.linalg.norm(difference, axis=1)
-        # A flat map has no size: it stays, or there is no saying how far it moved.
-        share = np.where(size > 0, moved / np.where(size > 0, size, 1), np.nan)
-        moves.append(np.where(moved == 0, 0, share))
+        # A flat map has no size, so there is no saying how far it moved.
+        moves.append(np.where(size > 0, moved / np.where(size > 0, size, 1), np.nan))
     return {
         "sensitivity_max": 100 * np.max(moves, axis=0),
         "sensitivity_average": 100 * np.mean(moves, axis=0),

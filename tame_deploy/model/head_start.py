@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from tame_deploy.errors import InputError
 from tame_deploy.model.head import AttentionHead, resize_map
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
+from tame_deploy.model.recipro_cam import ReciproCam
 
 __all__ = ["CamStart", "cam_network", "start_from_cam"]
 
 #: Ridge regression shrinks by this share of the features' mean variance.
 _RIDGE = 1e-3
+#: How many masked copies of ReciproCAM are run at a time.
+_COPIES = 256
 #: Maps that are this near to CAM's are CAM's: a share of their range.
 _EXACT = 1e-4
 _BATCH = 8
@@ -68,7 +71,7 @@ def start_from_cam(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: T
     if not head.config.skip:
         raise InputError(
             f"a head of variant {head.config.variant} has no skip connection, so it cannot start "
-            "from CAM; take --init random, or --variant tame"
+            "from CAM; take --init random, or --set model.variant=tame"
         )
     _silence_branches(head)
     copied = _copy_rows(network, cam)
@@ -90,6 +93,12 @@ def _silence_branches(head: AttentionHead) -> None:
         for norm in getattr(head, "bns", ()):
             norm.weight.zero_()
             norm.bias.zero_()
+
+
+def _batch_size(cam: ExplainedNetwork) -> int:
+    """Return how many pictures are run at a time: masked copies are as many pictures more."""
+    copies = cam.head.copies.count if isinstance(cam.head, ReciproCam) else 1
+    return max(1, min(_BATCH, _COPIES // copies))
 
 
 def _features_at(head: AttentionHead) -> slice:
@@ -122,7 +131,7 @@ def _distance(
     And the mean correlation of the two. CAM's maps are resized to the head's.
     """
     worst, correlations = 0.0, []
-    for batch in torch.split(pictures, _BATCH):
+    for batch in torch.split(pictures, _batch_size(cam)):
         logits, every = cam(batch)
         _, features = network.look(batch)
         likeliest = logits.argmax(1)[:, None]
@@ -133,7 +142,7 @@ def _distance(
         gap = (found - expected).abs().amax((1, 2, 3)) / span
         worst = max(worst, float(gap.max()))
         pairs = torch.stack([found.flatten(1), expected.flatten(1)], 1)
-        correlations += [float(torch.corrcoef(pair.double())[0, 1]) for pair in pairs]
+        correlations += [float(torch.corrcoef(pair)[0, 1]) for pair in pairs.cpu().double()]
     return worst, float(torch.tensor(correlations).nan_to_num().mean())
 
 
@@ -143,13 +152,14 @@ def _fit_rows(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: Tensor
     head, last = network.attention_head, len(network.features) - 1
     gram = cross = mean_of_features = mean_of_maps = torch.zeros((), dtype=torch.float64)
     count = 0
-    for batch in torch.split(pictures, _BATCH):
+    for batch in torch.split(pictures, _batch_size(cam)):
         _, every = cam(batch)  # (B, classes, h, w)
         _, outputs = network.look(batch)
         feature = head.branch(last, network.feature_maps(outputs)[last])[0]
         shrunk = nn.functional.adaptive_avg_pool2d(feature, every.shape[2:])
-        inputs = shrunk.permute(0, 2, 3, 1).flatten(0, 2).double()  # (B h w, C)
-        targets = every.permute(0, 2, 3, 1).flatten(0, 2).double()  # (B h w, classes)
+        # On the processor: not every device has float64.
+        inputs = shrunk.permute(0, 2, 3, 1).flatten(0, 2).cpu().double()  # (B h w, C)
+        targets = every.permute(0, 2, 3, 1).flatten(0, 2).cpu().double()  # (B h w, classes)
         gram, cross = gram + inputs.T @ inputs, cross + inputs.T @ targets
         mean_of_features = mean_of_features + inputs.sum(0)
         mean_of_maps = mean_of_maps + targets.sum(0)
@@ -160,6 +170,7 @@ def _fit_rows(network: ExplainedNetwork, cam: ExplainedNetwork, pictures: Tensor
     shrink = _RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
     eye = torch.eye(len(covariance), dtype=torch.float64)
     rows = torch.linalg.solve(covariance + shrink * eye, together).T  # (classes, C)
-    head.fuser.weight[:, _features_at(head)] = rows[:, :, None, None].float()
-    assert head.fuser.bias is not None
-    head.fuser.bias.copy_((mean_of_maps - rows @ mean_of_features).float())
+    weight, bias = head.fuser.weight, head.fuser.bias
+    assert bias is not None
+    weight[:, _features_at(head)] = rows[:, :, None, None].float().to(weight.device)
+    bias.copy_((mean_of_maps - rows @ mean_of_features).float())

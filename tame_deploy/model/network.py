@@ -307,7 +307,8 @@ def _random_head(
 ) -> HeadCheckpoint:
     _check_tokens(request.tokens or "patch", features, described=False)
     channels = tuple(feature.channels for feature in features)
-    narrow = None if request.width is None else narrow_widths(request.width, channels)
+    full = request.width in (None, "full")
+    narrow = None if full else narrow_widths(request.width or "", channels)
     config = variant_config(
         request.variant or "tame", channels, classes, request.tokens or "patch", narrow
     )

@@ -65,6 +65,15 @@ class RunFolder:
         self.recipe = self.path / "recipe.toml"
         self.step: int | None = None  # of the checkpoint, once this process has met it
 
+    def check_free(self, *, overwrite: bool) -> None:
+        """Check that a run may begin here, before anything that takes long.
+
+        Raises:
+            InputError: as `start` does.
+        """
+        if self.path.is_dir() and any(not _is_torn(entry) for entry in self.path.iterdir()):
+            self._check_replaceable(overwrite)
+
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
         """Make the folder and note the recipe.
 
@@ -79,7 +88,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
-    def _clear(self, overwrite: bool) -> None:
+    def _check_replaceable(self, overwrite: bool) -> None:
         if not overwrite:
             raise InputError(
                 f"{self.path} is not empty; pass --resume to go on with its run, --overwrite to "
@@ -87,6 +96,9 @@ class RunFolder:
             )
         if not self.recipe.is_file():
             raise InputError(f"{self.path} holds no training run; nothing in it is overwritten")
+
+    def _clear(self, overwrite: bool) -> None:
+        self._check_replaceable(overwrite)
         for file in (self.checkpoint, self.best_head, self.last_head, self.metrics):
             file.unlink(missing_ok=True)
         for folder in ("maps", "tensorboard"):

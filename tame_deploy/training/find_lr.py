@@ -111,12 +111,12 @@ def find_lr(
     network = build_recipe_network(recipe, progress)
     report_backbone(network.backbone, report)
     training, _ = open_training_data(recipe, network)
-    start_head(recipe.model, network, training, report)
     count = steps or len(training) // recipe.run.batch_size
     if count < 50:
         raise InputError(
             f"a range test of {count} steps says nothing; expected at least 50 (--steps)"
         )
+    start_head(recipe.model, network, training, fabric.device, report)
     rates = [float(rate) for rate in np.geomspace(lowest, highest, count)]
     with plain_errors(), flushed_denormals():
         losses = _raise_rate(fabric, recipe, network, training, rates, advance)
@@ -149,7 +149,8 @@ def _raise_rate(
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = rate * peak / peaks[0]  # biases keep their factor
             with fabric.autocast():
-                loss = masked.losses(batch.pixels.to(fabric.device))[0].total
+                turns = batch.indices.tolist()
+                loss = masked.losses(batch.pixels.to(fabric.device), turns=turns)[0].total
             value = float(loss.detach())
             if not math.isfinite(value):
                 break

@@ -36,7 +36,22 @@ from tame_deploy.training.processes import average_gradients, synchronise_batch_
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.step import MaskedStep
 
-__all__ = ["HeadTraining"]
+__all__ = ["HeadTraining", "count_steps"]
+
+
+def count_steps(recipe: Recipe, pictures: int, processes: int) -> int:
+    """Return how many steps an epoch has.
+
+    Raises:
+        TrainingError: if there are too few pictures for one.
+    """
+    per_step = recipe.run.batch_size * recipe.run.accumulate * processes
+    if pictures < per_step:
+        raise TrainingError(
+            f"found {pictures} pictures to train on; a step takes {per_step} (batch size x "
+            "accumulation x processes)"
+        )
+    return pictures // per_step
 
 
 class HeadTraining:
@@ -60,7 +75,7 @@ class HeadTraining:
     ) -> None:
         self.fabric, self.network, self.recipe = fabric, network, recipe
         self.training_pictures, self.validation_pictures = data
-        self.steps_per_epoch = self._count_steps()
+        self.steps_per_epoch = count_steps(recipe, len(data[0]), fabric.world_size)
         self.total_steps = self.steps_per_epoch * recipe.run.epochs
         self.head = network.attention_head.requires_grad_(True).train()
         if fabric.world_size > 1:
@@ -79,16 +94,6 @@ class HeadTraining:
         if start is not None:
             self._restore(start)
 
-    def _count_steps(self) -> int:
-        per_step = self.recipe.run.batch_size * self.recipe.run.accumulate * self.fabric.world_size
-        steps = len(self.training_pictures) // per_step
-        if steps < 1:
-            raise TrainingError(
-                f"found {len(self.training_pictures)} pictures to train on; a step takes "
-                f"{per_step} (batch size x accumulation x processes)"
-            )
-        return steps
-
     def _restore(self, start: TrainingState) -> None:
         self.step, self.best, self.unreadable = start.step, start.best, dict(start.unreadable)
         self.head.load_state_dict(start.head)
@@ -97,6 +102,11 @@ class HeadTraining:
         self._optimizer.load_state_dict(start.optimizer)
         self._schedule.load_state_dict(start.scheduler)
         self.fabric.strategy.precision.load_state_dict(start.scaler)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 0."""
+        return self.step // self.steps_per_epoch
 
     def state(self) -> TrainingState:
         """Return what a checkpoint keeps of the run."""
@@ -181,7 +191,11 @@ class HeadTraining:
         area_scale = min(1.0, self.step / warmup) if warmup else 1.0
         with self.fabric.autocast():
             terms, labels = self.masked.losses(
-                batch.pixels.to(self.fabric.device), area_scale, draws=self._draws(batch)
+                batch.pixels.to(self.fabric.device),
+                area_scale,
+                draws=self._draws(batch),
+                # By picture and epoch, so that no batch size or number of processes matters.
+                turns=[int(index) + self.epoch for index in batch.indices],
             )
             self._check_finite(terms, batch)
         self.seen.update(labels.tolist())
@@ -192,7 +206,7 @@ class HeadTraining:
         """Return what chooses among the labels of a picture, from seed, epoch and picture alone."""
         if self.network.task != "multilabel":
             return None
-        seed, epoch = self.recipe.run.seed, self.step // self.steps_per_epoch
+        seed, epoch = self.recipe.run.seed, self.epoch
         classes = self.network.head.config.classes
         rows = [
             np.random.default_rng([seed, epoch, int(index), classes]).random(classes, np.float32)

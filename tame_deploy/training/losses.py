@@ -23,8 +23,7 @@ class LossConfig:
     batch ("batch", as published), or each picture's map of its own label ("own"). `mask` says how a
     map becomes the mask of its picture: through a sigmoid, as published, or stretched to [0, 1]
     ("minmax"), as it is scored and shown. Of a mask, `shares` percent of the pixels are kept, the
-    highest ones, as AD and IC keep them: the first share in the first picture of a batch, and so
-    on in turn.
+    highest ones, as AD and IC keep them: which share, follows from picture and epoch, in turn.
 
     Raises:
         InputError: for numbers that make no loss.

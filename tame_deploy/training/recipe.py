@@ -47,10 +47,11 @@ class ModelConfig(Preprocessing):
 
     What is said of the preprocessing comes before the file `preprocessing`, and that before what
     the weights say. `input` and `window` say which bits and levels of pictures count, as at export.
-    `width` makes branches narrow: a number of channels, or a share of each layer's such as "1/8".
-    `init` says where a random head starts: where CAM ends ("cam"), there if the network has such a
-    tail ("auto"), or anywhere ("random", as published). `initial_bias` is added to every class's
-    map logit at the start: above 0, a head starts from maps that show nearly everything.
+    `width` makes branches narrow: a number of channels, or a share of each layer's such as "1/8";
+    "full" is as published. `init` says where a random head starts: from the maps of `--head cam`
+    ("cam"), from those if the network has any ("auto"), or from random weights ("random", as
+    published). `initial_bias` is added to every class's map logit of a random start: above 0, a
+    head starts from maps that show nearly everything.
     """
 
     backbone: str

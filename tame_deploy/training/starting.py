@@ -24,6 +24,7 @@ def start_head(
     model: ModelConfig,
     network: ExplainedNetwork,
     pictures: PictureTensors,
+    device: torch.device,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Start a random head where the recipe says (`init`); others go on from where they are.
@@ -33,20 +34,24 @@ def start_head(
     """
     if model.head != "random":
         return
-    if model.init == "random" or (model.init == "auto" and not network.head.config.skip):
-        if model.initial_bias:
-            fuser = network.attention_head.fuser
-            assert fuser.bias is not None
-            fuser.bias.data.add_(model.initial_bias)
-        return
-    try:
-        cam = cam_network(network)
-    except InputError as error:
-        if model.init == "cam":
-            raise
-        report(f"the head starts from random weights: {error}")
-        return
-    report(str(start_from_cam(network, cam, _some_pictures(network, pictures))))
+    if model.init == "cam" or (model.init == "auto" and network.head.config.skip):
+        try:
+            cam = cam_network(network)
+        except InputError as error:
+            if model.init == "cam":
+                raise InputError(f"{error}, or start from random weights: --init random") from None
+            report(
+                f"the head starts from random weights, because {network.backbone.name} has no map "
+                "without training (tame-deploy export --head cam says why)"
+            )
+        else:
+            some = _some_pictures(network, pictures)
+            report("looking for the maps that the head starts from")
+            report(str(start_from_cam(network.to(device), cam.to(device), some.to(device))))
+            return
+    bias = network.attention_head.fuser.bias
+    assert bias is not None
+    bias.data.add_(model.initial_bias)
 
 
 def _some_pictures(network: ExplainedNetwork, pictures: PictureTensors) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,7 @@ class MaskedStep:
         *,
         alone: bool = False,
         draws: Tensor | None = None,
+        turns: Sequence[int] | None = None,
     ) -> tuple[LossTerms, Tensor]:
         """Return the loss and the classes that the classifier gives the pictures, int64 (B).
 
@@ -67,6 +70,8 @@ class MaskedStep:
             area_scale: share of the area's weight in force.
             alone: look at own maps whatever the configuration, and at no other process.
             draws: float (B, classes) that choose among several labels of a picture (see `look`).
+            turns: which of the shares each picture's mask keeps, as whole numbers (B) that go
+                round; by default those of their places.
         """
         images = self.shares(pixels.float())
         features, labels = self.look(images, draws)
@@ -77,7 +82,8 @@ class MaskedStep:
             own = maps[places, places + first].unsqueeze(1)
         else:
             own = maps = self.masks(features, labels[:, None])
-        masked = self.classify(images * self.kept(resize_map(own, self.size)))
+        turns = range(len(pixels)) if turns is None else turns
+        masked = self.classify(images * self.kept(resize_map(own, self.size), turns))
         return map_losses(self.config, maps, masked, labels, area_scale, self.network.task), labels
 
     def masks(self, features: list[Tensor], class_ids: Tensor) -> Tensor:
@@ -85,19 +91,19 @@ class MaskedStep:
         maps = self.network.head.class_maps(features, class_ids).float()
         return torch.sigmoid(maps) if self.config.mask == "sigmoid" else stretched(maps)
 
-    def kept(self, masks: Tensor) -> Tensor:
-        """Return masks (B, 1, H, W) with all but the highest pixels at zero, `shares` in turn.
+    def kept(self, masks: Tensor, turns: Sequence[int]) -> Tensor:
+        """Return masks (B, 1, H, W) with all but the highest pixels at zero, `shares` by turn.
 
         No gradient says which pixels those are; it says how high they should be.
         """
-        if self.config.shares == (100.0,):
+        shares = self.config.shares
+        if shares == (100.0,):
             return masks
-        kept = [share / 100 for share in self.config.shares]
-        of_each = [kept[place % len(kept)] for place in range(len(masks))]
         flat = masks.detach().flatten(1)
+        removed = [round(flat.shape[1] * (1 - shares[turn % len(shares)] / 100)) for turn in turns]
         lowest = [
-            torch.quantile(one, 1 - share) if share < 1 else one.min()
-            for one, share in zip(flat, of_each, strict=True)
+            one.kthvalue(min(count + 1, len(one))).values
+            for one, count in zip(flat, removed, strict=True)
         ]
         return torch.where(masks >= torch.stack(lowest).view(-1, 1, 1, 1), masks, 0.0)
 

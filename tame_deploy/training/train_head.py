@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from lightning.fabric import Fabric
 
 from tame_deploy.errors import TrainingError
 from tame_deploy.model.backbones import Backbone, BackboneRequest, Preprocessing, load_backbone
@@ -19,7 +20,7 @@ from tame_deploy.model.task import task_note
 from tame_deploy.training.checkpoints import RunFolder
 from tame_deploy.training.data import PictureTensors, open_training_data, plain_errors
 from tame_deploy.training.device import flushed_denormals, open_fabric
-from tame_deploy.training.head_training import HeadTraining
+from tame_deploy.training.head_training import HeadTraining, count_steps
 from tame_deploy.training.loop import run_training
 from tame_deploy.training.recipe import Recipe
 from tame_deploy.training.recorder import Recorder
@@ -33,7 +34,8 @@ class TrainedHead:
     """What a run left behind.
 
     `seen_classes` is how many classes the classifier named in what this call trained on: maps of
-    others were never trained. `unreadable` lists pictures that others stood in for.
+    others were never trained, or, if classes share (`shared`), learnt only what all do.
+    `unreadable` lists pictures that others stood in for.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class TrainedHead:
     best_loss: float
     classes: int
     seen_classes: int
+    shared: bool
     unreadable: tuple[str, ...]
 
 
@@ -120,9 +123,11 @@ def train_head(
         if fabric.is_global_zero:
             _report_data(network, data[0], report)
         start = folder.resume(recipe, fabric.world_size, data[0].digest) if resume else None
+        count_steps(recipe, len(data[0]), fabric.world_size)  # before what takes long
+        if not resume:
+            folder.check_free(overwrite=overwrite)
         if start is None:
-            quiet = report if fabric.is_global_zero else _nobody
-            start_head(recipe.model, network, data[0], quiet)
+            _start_alike(fabric, recipe, network, data[0], report)
         training = HeadTraining(fabric, network, recipe, data, start)
         if fabric.is_global_zero and resume:
             folder.clear_torn()
@@ -136,8 +141,18 @@ def train_head(
     return _summary(folder, training)
 
 
-def _nobody(_: str) -> None:
-    """Tell nobody: of several processes, the first one tells."""
+def _start_alike(
+    fabric: Fabric,
+    recipe: Recipe,
+    network: ExplainedNetwork,
+    pictures: PictureTensors,
+    report: Callable[[str], None],
+) -> None:
+    """Start the head in the first process, and hand its weights to the others."""
+    if fabric.is_global_zero:
+        start_head(recipe.model, network, pictures, fabric.device, report)
+    if fabric.world_size > 1:
+        network.head.load_state_dict(fabric.broadcast(network.head.state_dict()))
 
 
 def _recorder(
@@ -158,6 +173,7 @@ def _summary(folder: RunFolder, training: HeadTraining) -> TrainedHead:
         best_loss=training.best,
         classes=training.network.head.config.classes,
         seen_classes=len(training.seen),
+        shared=training.recipe.optimizer.class_sharing > 0,
         unreadable=(*training.unreadable.values(), *training.unreadable_validation.values()),
     )
 

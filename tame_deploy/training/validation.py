@@ -45,7 +45,8 @@ def validate(training: HeadTraining, interrupt: threading.Event) -> dict[str, fl
                 raise KeyboardInterrupt
             training.note_unreadable(batch, pictures, training.unreadable_validation)
             with fabric.autocast():
-                values = _measure(training, batch.pixels.to(fabric.device))
+                turns = batch.indices.tolist()
+            values = _measure(training, batch.pixels.to(fabric.device), turns)
             sums += len(batch.pixels) * torch.stack([*values, torch.ones_like(values[0])])
     training.masked.assert_untouched()
     *sums_of_all, count = training.over_processes(sums).sum(0).tolist()
@@ -58,14 +59,14 @@ def validate(training: HeadTraining, interrupt: threading.Event) -> dict[str, fl
     return means
 
 
-def _measure(training: HeadTraining, pixels: Tensor) -> list[Tensor]:
+def _measure(training: HeadTraining, pixels: Tensor, turns: list[int]) -> list[Tensor]:
     """Return the means of a batch, scalars in the order of `NAMES`.
 
     AD and IC are those of `tame_deploy.metrics`, computed again here: on the device that trains,
     from the head as it is, without a backend around it.
     """
     masked = training.masked
-    terms, _ = masked.losses(pixels, alone=True)
+    terms, _ = masked.losses(pixels, alone=True, turns=turns)
     images = masked.shares(pixels.float())
     task = training.network.task
     logits = masked.classify(images)

@@ -1,5 +1,8 @@
 """The default recipe: a head starts as CAM, and is trained for what it is scored by."""
 
+from dataclasses import replace
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +10,14 @@ import torch
 from tame_deploy.errors import InputError
 from tame_deploy.metrics.masking import heat_of, keep_highest
 from tame_deploy.model.head_checkpoint import read_head
+from tame_deploy.training import starting
 from tame_deploy.training.data import open_training_data
 from tame_deploy.training.device import open_fabric
 from tame_deploy.training.head_training import HeadTraining
 from tame_deploy.training.recipe import decode_recipe, recipe_table
 from tame_deploy.training.step import MaskedStep
 from tame_deploy.training.train_head import build_recipe_network, train_head
+from tame_deploy.training.validation import validate
 from tests.integration.test_training import losses, one_thread, recipe  # noqa: F401
 
 SHARES = (100.0, 50.0, 15.0)
@@ -39,7 +44,7 @@ def test_a_picture_is_masked_in_training_as_it_is_masked_when_it_is_scored():
         masks = torch.nn.functional.interpolate(
             step.masks(features, labels[:, None]), (32, 32), mode="bilinear"
         )
-        found = step.kept(masks)[:, 0].numpy()
+        found = step.kept(masks, range(3))[:, 0].numpy()
     heat = heat_of(maps[:, 0].numpy(), 32, 32)
     expected = [keep_highest(heat[i : i + 1], share)[0] for i, share in enumerate(SHARES)]
     assert np.abs(found - np.stack(expected)).max() < 1e-5
@@ -51,7 +56,7 @@ def test_training_draws_the_head_that_starts_as_cam_away_from_it(tmp_path):
     trained = train_head(default_recipe(), tmp_path / "run", report=said.append)
     assert any("starts as CAM, exactly" in line for line in said)
     head = read_head(trained.last_head).head
-    assert head.config.width == tuple(round(count / 8) for count in head.config.channels)
+    assert head.config.width == tuple(round(count / 16) for count in head.config.channels)
     rows = head.fuser.weight.flatten(1)
     for layer, part in enumerate(
         rows.split([sum(head.config.fuser_widths(i)) for i in range(3)], 1)
@@ -141,6 +146,52 @@ def test_classes_that_no_picture_shows_learn_from_the_others_if_they_share(train
 def test_what_makes_no_recipe_is_named(changes, message):
     with pytest.raises(InputError, match=message):
         recipe(**changes)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 6])
+def test_no_batch_size_changes_what_validation_says(training, batch_size):
+    found = [
+        validate(
+            training(**SCORED, run__batch_size=size, data__validation="demo-held-out:7"), Event()
+        )
+        for size in (7, batch_size)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_full_width_is_a_width_and_leads_to_every_variant():
+    network = build_recipe_network(recipe(model__width="full"))
+    assert network.head.config.width == "channels"
+    chosen = recipe(model__width="full", model__variant="no-skip")
+    assert build_recipe_network(chosen).head.config.variant == "no-skip"
+
+
+def test_what_is_wrong_with_folder_or_pictures_is_said_before_the_head_is_fitted(tmp_path):
+    (tmp_path / "something").touch()
+    said = []
+    with pytest.raises(InputError, match="is not empty"):
+        train_head(default_recipe(), tmp_path, report=said.append)
+    few = replace(default_recipe(), run=replace(default_recipe().run, batch_size=99))
+    with pytest.raises(InputError, match="found 32 pictures to train on, fewer than a batch"):
+        train_head(few, tmp_path / "run", report=said.append)
+    assert not any("maps that the head starts from" in line for line in said)
+
+
+def test_a_fallback_to_random_weights_keeps_the_initial_bias(tmp_path):
+    chosen = recipe(
+        model__init="auto", model__initial_bias=3.0
+    )  # TinyNet's features end before ReLU
+    network = build_recipe_network(chosen)
+    before = network.head.fuser.bias.detach().clone()
+
+    def refuse(_):
+        raise InputError("none")
+
+    pictures, _ = open_training_data(chosen, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starting, "cam_network", refuse)
+        starting.start_head(chosen.model, network, pictures, torch.device("cpu"))
+    assert torch.allclose(network.head.fuser.bias, before + 3)
 
 
 def test_a_width_above_a_layers_channels_is_named():

@@ -51,7 +51,9 @@ export function explainQuery(by, top, classId, versus) {
   else if (by.selectable) query.set("top_k", 1);
   if (versus !== null) {
     const label = by.labels[versus];
-    const isShared = by.labels.indexOf(label) !== by.labels.lastIndexOf(label);
+    // The server takes labels for the same whose capitals and outer blanks alone differ.
+    const plain = by.labels.map((one) => one.trim().toLowerCase());
+    const isShared = plain.indexOf(plain[versus]) !== plain.lastIndexOf(plain[versus]);
     query.set("versus", isShared ? versus : label);
   }
   return query;

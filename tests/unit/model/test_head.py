@@ -131,7 +131,7 @@ def test_a_narrow_branch_is_told_in_channels_or_as_a_share_of_the_layer():
     assert narrow_widths(0.5, (40, 64)) == (20, 32)
     with pytest.raises(InputError, match="width is 50, above the 40 channels of a layer"):
         narrow_widths(50, (40, 64))
-    for wrong in ("0", "-1/4", "9/8", 1.5, "wide", "1/0", 0):
+    for wrong in ("0", "-1/4", "9/8", 1.5, "wide", "1/0", 0, "1.0", "1/1", "2.0", 2.0):
         with pytest.raises(InputError, match="between 0 and 1, such as 1/8"):
             narrow_widths(wrong, (40, 64))
     with pytest.raises(InputError, match="one channel a class, so they have no --width"):

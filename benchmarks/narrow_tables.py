@@ -1,0 +1,79 @@
+"""The tables that documents show of what narrow.py measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["cost_table", "summary_table", "width_table"]
+
+SHARES = (100, 50, 15)
+NAMES = {"squeezenet1_1": "SqueezeNet 1.1", "efficientnet_lite0": "EfficientNet-Lite0"}
+#: What a row is called: of the head that the default recipe trains, "tame".
+SUMMARY = {"C/8": "tame", "cam": "cam", "grad-cam": "grad-cam", "grad-cam++": "grad-cam++",
+           "layercam": "layercam", "random": "random"}  # fmt: skip
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary_table(results: dict[str, Any]) -> str:
+    """Return AD / IC of the default recipe's heads beside methods without training."""
+    networks = [name for name in NAMES if name in results["quality"]]
+    headings = ["method, AD ↓ / IC ↑"]
+    headings += [f"{NAMES[name]}, {share} %" for name in networks for share in SHARES]
+    best = {
+        (name, share, kind): pick(
+            results["quality"][name]["scores"][row][f"{kind}_{share}"][0] for row in SUMMARY
+        )
+        for name in networks
+        for share in SHARES
+        for kind, pick in (("average_drop", min), ("increase", max))
+    }
+    rows = []
+    for row, shown in SUMMARY.items():
+        cells = [shown]
+        for name in networks:
+            scores = results["quality"][name]["scores"][row]
+            for share in SHARES:
+                pair = []
+                for kind in ("average_drop", "increase"):
+                    mean = scores[f"{kind}_{share}"][0]
+                    bold = "**" if mean == best[name, share, kind] else ""
+                    pair.append(f"{bold}{mean:.1f}{bold}")
+                cells.append(" / ".join(pair))
+        rows.append(cells)
+    return _table(headings, rows)
+
+
+def width_table(results: dict[str, Any], network: str) -> str:
+    """Return every width's scores with their 95 % intervals, and what needs no training."""
+    headings = ["head"] + [
+        title.format(share) for share in SHARES for title in ("AD {} % ↓", "IC {} % ↑")
+    ]
+    rows = []
+    for label, scores in results["quality"][network]["scores"].items():
+        cells = [
+            "{:.1f} ({:.0f} to {:.0f})".format(*scores[f"{kind}_{share}"])
+            for share in SHARES
+            for kind in ("average_drop", "increase")
+        ]
+        rows.append([label, *cells])
+    return _table(headings, rows)
+
+
+def cost_table(results: dict[str, Any]) -> str:
+    """Return fused over plain by width, a column a backbone, backend and batch."""
+    rows: dict[str, list[str]] = {}
+    headings = ["branches"]
+    for one in results["cost"]["rows"]:
+        if one["width"] == "plain":
+            headings.append(f"{one['backbone']}, {one['backend']}, batch {one['batch']}")
+    for one in results["cost"]["rows"]:
+        if one["width"] != "plain":
+            rows.setdefault(one["width"], []).append(f"{one['fused_over_plain']:.3f}")
+    width = len(headings) - 1
+    return _table(
+        headings, [[name, *cells] + [""] * (width - len(cells)) for name, cells in rows.items()]
+    )
