@@ -79,6 +79,10 @@ def make_baseline(
     return CamMethod(name, network, cam_layer, batch_size)
 
 
+def _device_of(network: ExplainedNetwork) -> torch.device:
+    return next(iter(network.parameters()), torch.empty(0)).device
+
+
 class SigmoidMaps:
     """The head's maps as training masks with them: sigmoids, where the papers score map logits."""
 
@@ -87,7 +91,8 @@ class SigmoidMaps:
 
     def __init__(self, network: ExplainedNetwork) -> None:
         self.forward_passes = 0
-        self._model = evaluated_network(TorchBackend(network, maps="sigmoid"))
+        backend = TorchBackend(network, device=str(_device_of(network)), maps="sigmoid")
+        self._model = evaluated_network(backend)
 
     def explain(
         self, pixels: NDArray[np.float32], class_ids: NDArray[np.int64]
@@ -106,7 +111,12 @@ class ReciproCamMethod:
 
     def __init__(self, network: ExplainedNetwork) -> None:
         self.forward_passes = 0.0
-        found = find_masked_layer(network.backbone)
+        module, device = network.backbone.module, _device_of(network)
+        module.cpu()  # where its layers are looked at
+        try:
+            found = find_masked_layer(network.backbone)
+        finally:
+            module.to(device)
         self._tap, self._copies = found.tap, found.copies
         self._passes = round(1 + found.passes, 2)
         self._maps = ScoreMaps(found.feature, network.answer)

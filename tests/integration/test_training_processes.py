@@ -79,8 +79,8 @@ def test_torchrun_tells_its_processes_what_these_tests_tell_theirs(tmp_path):
 @pytest.fixture(scope="module")
 def by_two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    for maps in ("batch", "own"):
-        text = write_toml(recipe(**ROBUST, loss__maps=maps, run__batch_size=4))
+    for maps, changes in RECIPES.items():
+        text = write_toml(recipe(**ROBUST, **changes, run__batch_size=4))
         (folder / f"{maps}.toml").write_text(text)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -92,15 +92,33 @@ def by_two_processes(tmp_path_factory):
 #: Not AdamW: it would blow up the rounding that is the whole gradient of a bias before a norm.
 ROBUST = {"optimizer__name": "sgd", "optimizer__max_lr": 0.05}
 
+#: As published, and as the recipe `default` trains: a head that is fitted in the first process,
+#: masks of several shares, an average of the weights.
+RECIPES = {
+    "batch": {"loss__maps": "batch"},
+    "own": {
+        "loss__maps": "own",
+        "loss__mask": "minmax",
+        "loss__shares": [100.0, 50.0, 15.0],
+        "model__init": "cam",
+        "model__width": "1/2",
+        "optimizer__average": 0.5,
+        "optimizer__class_sharing": 0.9,
+    },
+}
 
-@pytest.mark.parametrize("maps", ["batch", "own"])
+
+@pytest.mark.parametrize("maps", RECIPES)
 def test_two_processes_give_the_losses_of_one(by_two_processes, tmp_path, maps):
     folder, output = by_two_processes
-    train_head(recipe(**ROBUST, loss__maps=maps), tmp_path / "one")
+    train_head(recipe(**ROBUST, **RECIPES[maps]), tmp_path / "one")
+    # Rounding decides which of two nearly equal pixels a mask of 15 % keeps.
+    within = 1e-5 if maps == "batch" else 1e-3
     for split in ("training", "validation"):
         for one, two in zip(
             rows(tmp_path / "one", split), rows(folder / f"two-{maps}", split), strict=True
         ):
             for name in ("step", "loss", "cross_entropy", "area", "variation"):
-                assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-5, abs=1e-6), name
+                expected = pytest.approx(float(one[name]), rel=within, abs=within / 10)
+                assert float(two[name]) == expected, name
     assert output.count("trained 12 steps") == 2  # the first process alone says so
