@@ -2,7 +2,7 @@
 
     python benchmarks/narrow.py --quality       # an hour on two cores; needs CONTRIBUTING's data
     python benchmarks/narrow.py --cost          # ten minutes
-    python benchmarks/narrow.py --draw          # the curve, from the results
+    python benchmarks/narrow.py --draw          # the curve and the documents' tables
 
 Quality: every width is trained alike, by the default recipe, from where CAM ends, on 300
 photographs, and scored on 200 others, beside CAM without training, the CAM family and noise. Cost:
@@ -212,8 +212,12 @@ def main() -> None:
         write_results("narrow", results)
     if options.draw:
         from narrow_curve import draw_curve
+        from narrow_tables import filled
 
         console.print(str(draw_curve(results)))
+        for name in ("README.md", "docs/training.md"):
+            page = RESULTS.parents[1] / name
+            page.write_text(filled(page.read_text(), results))
 
 
 if __name__ == "__main__":

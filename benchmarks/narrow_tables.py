@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cost_table", "summary_table", "width_table"]
+__all__ = ["cost_table", "filled", "summary_table", "width_table"]
 
 SHARES = (100, 50, 15)
 NAMES = {"squeezenet1_1": "SqueezeNet 1.1", "efficientnet_lite0": "EfficientNet-Lite0"}
 #: What a row is called: of the head that the default recipe trains, "tame".
-SUMMARY = {"C/8": "tame", "cam": "cam", "grad-cam": "grad-cam", "grad-cam++": "grad-cam++",
+SUMMARY = {"C/16": "tame", "cam": "cam", "grad-cam": "grad-cam", "grad-cam++": "grad-cam++",
            "layercam": "layercam", "random": "random"}  # fmt: skip
 
 
@@ -77,3 +77,17 @@ def cost_table(results: dict[str, Any]) -> str:
     return _table(
         headings, [[name, *cells] + [""] * (width - len(cells)) for name, cells in rows.items()]
     )
+
+
+def filled(text: str, results: dict[str, Any]) -> str:
+    """Return a document with the tables between its marks made anew."""
+    tables = {"quick": summary_table(results)}
+    tables |= {f"narrow-{name}": width_table(results, name) for name in results["quality"]}
+    if "cost" in results:
+        tables["narrow-cost"] = cost_table(results)
+    for mark, table in tables.items():
+        begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = before + begin + table + "\n" + end + rest.partition(end)[2]
+    return text

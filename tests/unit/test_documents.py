@@ -149,24 +149,6 @@ def test_the_training_figures_are_those_of_the_committed_results():
         assert number in text, number
 
 
-def test_the_comparison_in_the_readme_is_that_of_the_committed_results():
-    text = (ROOT / "README.md").read_text()
-    found = json.loads((ROOT / "benchmarks" / "results" / "squeezenet.json").read_text())
-    tame = next(one for one in found["methods"] if one["method"] == "tame")
-    assert f"{tame['pictures']} held-out crops" in text
-    for one in found["methods"]:
-        row = next(line for line in text.splitlines() if line.startswith(f"| {one['method']} |"))
-        cells = [cell.strip().strip("*") for cell in row.split("|")[2:-1]]
-        scores = [one["metrics"][f"{kind}_{share}"]["mean"] for share in (100, 50, 15)
-                  for kind in ("average_drop", "increase")]  # fmt: skip
-        times = one["milliseconds_per_picture"] / tame["milliseconds_per_picture"]
-        assert cells == [
-            *(f"{score:.1f}" for score in scores),
-            f"{one['forward_passes']:g} / {one['backward_passes']:g}",
-            f"{times:.1f}x",
-        ]
-
-
 def test_the_comparison_on_lite0_is_that_of_the_committed_results():
     text = (ROOT / "docs" / "evaluation.md").read_text()
     found = json.loads((ROOT / "benchmarks" / "results" / "efficientnet_lite0.json").read_text())
@@ -245,6 +227,15 @@ def test_the_speeds_of_untrained_networks_in_eight_bits_are_those_of_the_committ
             f"{one['integer_layers']} of {one['layers']}",
             str(one["pairs"]),
         ], name
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
+def test_the_tables_of_heads_are_made_of_the_committed_results(name):
+    filled = runpy.run_path(str(ROOT / "benchmarks" / "narrow_tables.py"))["filled"]
+    results = json.loads((ROOT / "benchmarks" / "results" / "narrow.json").read_text())
+    text = (ROOT / name).read_text()
+    assert text.count("<!-- /") > 0
+    assert filled(text, results) == text
 
 
 def test_the_page_of_the_zoo_is_made_of_the_committed_results():
