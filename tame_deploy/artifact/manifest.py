@@ -295,12 +295,10 @@ def _check_consistent(manifest: Manifest) -> None:
         )
     if manifest.task == "binary" and manifest.classes != 2:
         raise ManifestError(f"task is binary but there are {manifest.classes} classes; expected 2")
-    networks = {"backbone", "head"} | ({"auxiliary"} if manifest.auxiliary is not None else set())
-    if manifest.weights.keys() != networks:
-        expected = "auxiliary, backbone" if manifest.auxiliary is not None else "backbone"
-        raise ManifestError(
-            f"weights names {sorted(manifest.weights)}; expected {expected} and head"
-        )
+    parts = ["auxiliary"] * (manifest.auxiliary is not None) + ["backbone", "head"]
+    if sorted(manifest.weights) != parts:
+        wanted = ", ".join(parts[:-1]) + " and head"
+        raise ManifestError(f"weights names {sorted(manifest.weights)}; expected {wanted}")
     inputs = ["images", "class_ids"] if manifest.graph.explain == "selectable" else ["images"]
     for field_name, expected in (("inputs", inputs), ("outputs", ["logits", "explained", "maps"])):
         found = [(spec.name, len(spec.shape)) for spec in getattr(manifest, field_name)]
