@@ -99,6 +99,13 @@ class ExplainedNetwork(nn.Module):
         return self.tap if isinstance(self.tap, AuxiliaryTap) else None
 
     @property
+    def speed_only(self) -> bool:
+        """Whether some weights are random, so that classes and maps mean nothing."""
+        sources = [self.backbone.source, self.head_source]
+        sources += [] if self.auxiliary is None else [self.auxiliary.source]
+        return any(source.random for source in sources)
+
+    @property
     def attention_head(self) -> AttentionHead:
         """The head as one that can be trained.
 

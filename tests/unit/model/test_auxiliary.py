@@ -108,6 +108,7 @@ def test_resnet18_has_its_layers_of_the_paper():
     network = network_with(request, layers=None)
     assert network.head.config.channels == (64, 128, 256, 512)
     assert network.auxiliary.source.random
+    assert network.speed_only
     with pytest.raises(InputError, match="no published choice of layers"):
         network_with(layers=None)
 
@@ -174,12 +175,30 @@ def test_a_head_is_fitted_to_cam_also_where_a_layer_of_the_classifier_has_the_sa
     assert not start.exact
 
 
+class ChannelsLast(nn.Conv2d):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).permute(0, 2, 3, 1)
+
+
+class Turned(nn.Module):
+    """A classifier whose layer is called as one of the auxiliary network, and lies otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Identity(), nn.Identity(), ChannelsLast(3, 5, 4, 4)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages[2](images).mean((1, 2))
+
+
 def test_cams_are_told_to_look_at_the_classifier():
-    network = network_with(module=small())
+    network = network_with(module=Turned())
     with pytest.raises(InputError, match="auxiliary network .*--cam-layer"):
         _target(network, None)
-    # It is a layer of both networks; the classifier's is meant.
-    assert _target(network, "stages.2")[0] is network.backbone.module.stages[2]
+    module, transform = _target(network, "stages.2")
+    assert module is network.backbone.module.stages[2]
+    assert transform is not None
+    assert transform(torch.zeros(1, 8, 8, 5)).shape == (1, 5, 8, 8)
 
 
 def test_a_size_that_the_auxiliary_network_does_not_take_is_its_own_fault():
