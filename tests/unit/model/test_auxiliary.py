@@ -175,20 +175,20 @@ def test_a_head_is_fitted_to_cam_also_where_a_layer_of_the_classifier_has_the_sa
     assert not start.exact
 
 
-class ChannelsLast(nn.Conv2d):
+class Tokens(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images).permute(0, 2, 3, 1)
+        return super().forward(images).flatten(2).transpose(1, 2)
 
 
 class Turned(nn.Module):
-    """A classifier whose layer is called as one of the auxiliary network, and lies otherwise."""
+    """A classifier whose layer is called as one of the auxiliary network, and gives out tokens."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stages = nn.ModuleList([nn.Identity(), nn.Identity(), ChannelsLast(3, 5, 4, 4)])
+        self.stages = nn.ModuleList([nn.Identity(), nn.Identity(), Tokens(3, 5, 4, 4)])
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.stages[2](images).mean((1, 2))
+        return self.stages[2](images).mean(1)
 
 
 def test_cams_are_told_to_look_at_the_classifier():
@@ -198,7 +198,7 @@ def test_cams_are_told_to_look_at_the_classifier():
     module, transform = _target(network, "stages.2")
     assert module is network.backbone.module.stages[2]
     assert transform is not None
-    assert transform(torch.zeros(1, 8, 8, 5)).shape == (1, 5, 8, 8)
+    assert transform(torch.zeros(1, 256, 5)).shape == (1, 5, 16, 16)
 
 
 def test_a_size_that_the_auxiliary_network_does_not_take_is_its_own_fault():
