@@ -145,6 +145,9 @@ class FidelityReport:
 class GraphIdentity:
     """The fields that fix what the graph means: its identity text says them, and no others.
 
+    `auxiliary` names the network whose layers `feature_layers` are, None where that is the backbone
+    (P-TAME); its weights are then among `weights`.
+
     A field that is added here, or to what they hold, needs a default that says what graphs were
     before it, and a higher `SCHEMA_VERSION` (docs/artifact.md#new-fields).
     """
@@ -164,6 +167,7 @@ class GraphIdentity:
     target: Literal["cpu", "cpu-vnni", "tensorrt"] | None = None
     parents: tuple[str, ...] = ()
     task: Task = "multiclass"
+    auxiliary: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +295,10 @@ def _check_consistent(manifest: Manifest) -> None:
         )
     if manifest.task == "binary" and manifest.classes != 2:
         raise ManifestError(f"task is binary but there are {manifest.classes} classes; expected 2")
-    if manifest.weights.keys() != {"backbone", "head"}:
-        raise ManifestError(f"weights names {sorted(manifest.weights)}; expected backbone and head")
+    parts = ["auxiliary"] * (manifest.auxiliary is not None) + ["backbone", "head"]
+    if sorted(manifest.weights) != parts:
+        wanted = ", ".join(parts[:-1]) + " and head"
+        raise ManifestError(f"weights names {sorted(manifest.weights)}; expected {wanted}")
     inputs = ["images", "class_ids"] if manifest.graph.explain == "selectable" else ["images"]
     for field_name, expected in (("inputs", inputs), ("outputs", ["logits", "explained", "maps"])):
         found = [(spec.name, len(spec.shape)) for spec in getattr(manifest, field_name)]

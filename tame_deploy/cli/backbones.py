@@ -27,7 +27,7 @@ from tame_deploy.cli.options import (
     split_layers,
 )
 from tame_deploy.cli.screen import console, notes, show_assumed_size
-from tame_deploy.errors import require_extra
+from tame_deploy.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from tame_deploy.model.backbones import Backbone, BackboneRequest
@@ -110,7 +110,7 @@ def _show_layers(
 def _load_for_shapes(request: BackboneRequest) -> Backbone:
     """Load a backbone whose shapes matter: say an assumed size, and check its channels."""
     from tame_deploy.model.backbones import load_backbone
-    from tame_deploy.model.network import check_channels
+    from tame_deploy.model.backbones.agreement import check_channels
 
     backbone = load_backbone(request)
     show_assumed_size(backbone)
@@ -141,6 +141,11 @@ def import_checkpoint(
     from tame_deploy.model.network import check_class_token, check_head, choose_layers
 
     checkpoint = read_head(file, variant=variant, tokens=tokens)
+    if checkpoint.auxiliary is not None:
+        raise InputError(
+            f"{file} is a head of tame-deploy for the auxiliary network "
+            f"{checkpoint.auxiliary.name}; there is nothing to import, export it as it is"
+        )
     config = checkpoint.head.config
     # A callable need not take a number of classes, and the layers do not depend on it.
     named = ":" not in backbone or backbone.startswith(("timm:", "hf:"))

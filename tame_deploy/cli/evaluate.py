@@ -19,6 +19,8 @@ from tame_deploy.cli.evaluation_screen import (
 )
 from tame_deploy.cli.model_choice import ModelChoice
 from tame_deploy.cli.options import (
+    AuxiliaryOption,
+    AuxiliaryWeightsOption,
     BackendOption,
     ChannelOrderOption,
     ClassesOption,
@@ -104,6 +106,8 @@ def evaluate(
     weights: WeightsOption = "default",
     head: HeadOption = "default",
     layers: LayersOption = None,
+    auxiliary: AuxiliaryOption = None,
+    auxiliary_weights: AuxiliaryWeightsOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
     prefix_tokens: PrefixTokensOption = None,
@@ -153,7 +157,7 @@ def evaluate(
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
         variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
-        task=task, outputs=outputs,
+        task=task, outputs=outputs, auxiliary=auxiliary, auxiliary_weights=auxiliary_weights,
         image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
         rescale=rescale, mean=mean, std=std, channel_order=channel_order, pad_level=pad_level,
         preprocessing=preprocessing, transform_input=transform_input,
@@ -193,6 +197,8 @@ def compare(
     weights: WeightsOption = "default",
     head: HeadOption = "default",
     layers: LayersOption = None,
+    auxiliary: AuxiliaryOption = None,
+    auxiliary_weights: AuxiliaryWeightsOption = None,
     variant: VariantOption = None,
     tokens: TokensOption = None,
     prefix_tokens: PrefixTokensOption = None,
@@ -248,7 +254,7 @@ def compare(
     choice = ModelChoice(
         artifact=artifact, backbone=backbone, weights=weights, head=head, layers=layers,
         variant=variant, tokens=tokens, prefix_tokens=prefix_tokens, classes=classes, labels=labels,
-        task=task, outputs=outputs,
+        task=task, outputs=outputs, auxiliary=auxiliary, auxiliary_weights=auxiliary_weights,
         image_size=image_size, resize=resize, crop=crop, interpolation=interpolation,
         rescale=rescale, mean=mean, std=std, channel_order=channel_order, pad_level=pad_level,
         preprocessing=preprocessing, transform_input=transform_input,

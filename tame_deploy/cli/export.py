@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from tame_deploy.cli.backbone_options import BackboneOptions, folder_name
 from tame_deploy.cli.options import (
+    AuxiliaryOption,
+    AuxiliaryWeightsOption,
     BackboneOption,
     ChannelOrderOption,
     ClassesOption,
@@ -69,6 +71,8 @@ def export(
         str | None, typer.Option("--output", "-o", help="Artifact directory; build/BACKBONE.")
     ] = None,
     layers: LayersOption = None,
+    auxiliary: AuxiliaryOption = None,
+    auxiliary_weights: AuxiliaryWeightsOption = None,
     variant: VariantOption = None,
     width: Annotated[
         str | None,
@@ -124,7 +128,7 @@ def export(
     from tame_deploy.export.options import ExportOptions
     from tame_deploy.model.network import HeadRequest
 
-    if "seed" in given_options(context) and "random" not in (weights, head):
+    if "seed" in given_options(context) and "random" not in (weights, head, auxiliary_weights):
         raise InputError("--seed has no meaning without random weights or a random head")
     target = output or str(Path("build") / folder_name(backbone))
     check_output(target, overwrite=overwrite)
@@ -135,7 +139,10 @@ def export(
         prefix_tokens=prefix_tokens, pad_level=pad_level, task=task, outputs=outputs,
         trust_remote_code=trust_remote_code,
     ).request(seed)  # fmt: skip
-    head_request = HeadRequest(head, variant=variant, tokens=tokens, width=width, seed=seed)
+    head_request = HeadRequest(
+        head, variant=variant, tokens=tokens, width=width, auxiliary=auxiliary,
+        auxiliary_weights=auxiliary_weights, seed=seed,
+    )  # fmt: skip
     network = _load_network(request, head_request, split_layers(layers), graph_input, window)
     levels = network.backbone.image.dtype
     options = ExportOptions(explain=explain, top_k=top_k, input=levels, maps=maps, opset=opset)

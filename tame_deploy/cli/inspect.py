@@ -90,6 +90,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         ("backbone", f"{manifest.backbone} ({_source(manifest.weights['backbone'])})"),
         ("head", f"{manifest.head.variant} ({_source(manifest.weights['head'])})"),
+        *_auxiliary(manifest),
         ("layers", ", ".join(manifest.feature_layers)),
         ("classes", str(manifest.classes)),
         ("task", f"{manifest.task}: {_TASK_WORDS[manifest.task]}"),
@@ -103,6 +104,12 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("made of", "; ".join(manifest.parents))] if manifest.parents else []),
         ("made with", ", ".join(f"{k} {v}" for k, v in manifest.tool_versions.items())),
     ]
+
+
+def _auxiliary(manifest: Manifest) -> list[tuple[str, str]]:
+    if manifest.auxiliary is None:
+        return []
+    return [("auxiliary", f"{manifest.auxiliary} ({_source(manifest.weights['auxiliary'])})")]
 
 
 def _window(window: tuple[int, int] | None) -> str:

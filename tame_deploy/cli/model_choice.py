@@ -36,6 +36,8 @@ class ModelChoice(BackboneOptions):
     artifact: str | None
     head: str
     layers: str | None
+    auxiliary: str | None
+    auxiliary_weights: str | None
     variant: str | None
     tokens: TokenUse | None
     device: str
@@ -152,10 +154,18 @@ class ModelChoice(BackboneOptions):
         if artifact is not None and request.task is None:
             request = replace(request, task=artifact.manifest.task)
         layers = split_layers(self.layers)
-        head = HeadRequest(self.head, variant=self.variant, tokens=self.tokens)
+        head = HeadRequest(
+            self.head, variant=self.variant, tokens=self.tokens, auxiliary=self.auxiliary,
+            auxiliary_weights=self.auxiliary_weights,
+        )  # fmt: skip
         if artifact is not None and not self.knows_head:
             layers = layers or artifact.manifest.feature_layers
-            head = HeadRequest("random", variant=self.variant, tokens=self.tokens or "patch")
+            auxiliary = self.auxiliary or artifact.manifest.auxiliary
+            own = auxiliary is None or ":" in auxiliary
+            head = HeadRequest(
+                "random", variant=self.variant, tokens=self.tokens or "patch", auxiliary=auxiliary,
+                auxiliary_weights=self.auxiliary_weights or (None if own else "random"),
+            )  # fmt: skip
         with download_bar(f"{self.backbone} weights") as progress:
             backbone = load_backbone(request, progress)
             network = build_network(backbone, head, layers, progress)

@@ -31,6 +31,13 @@ WeightsOption = Annotated[
 LayersOption = Annotated[
     str | None, typer.Option(help="Feature layers a,b,c; the papers' where there are any.")
 ]
+AuxiliaryOption = Annotated[
+    str | None,
+    typer.Option(help="P-TAME: a network whose layers the head reads, such as resnet18."),
+]
+AuxiliaryWeightsOption = Annotated[
+    str | None, typer.Option(help="Weights of --auxiliary, as --weights; default.")
+]
 ClassesOption = Annotated[
     int | None, typer.Option(min=1, help="Number of classes, where the weights do not say.")
 ]

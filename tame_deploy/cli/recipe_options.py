@@ -24,6 +24,8 @@ _RECIPE_KEYS = {
     "backbone": "model.backbone",
     "weights": "model.weights",
     "layers": "model.layers",
+    "auxiliary": "model.auxiliary",
+    "auxiliary_weights": "model.auxiliary_weights",
     "width": "model.width",
     "init": "model.init",
     "prefix_tokens": "model.prefix_tokens",
@@ -46,7 +48,8 @@ _RECIPE_KEYS = {
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="default, published (as the papers train), vgg16, resnet50, demo, or a TOML file."
+        help="default, published (as the papers train), vgg16, resnet50, p-tame, demo, or a TOML "
+        "file."
     ),
 ]
 TrainBackboneOption = Annotated[

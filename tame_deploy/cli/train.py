@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from tame_deploy.cli.backbone_options import folder_name
 from tame_deploy.cli.options import (
+    AuxiliaryOption,
+    AuxiliaryWeightsOption,
     ClassesOption,
     DataRootOption,
     OutputsOption,
@@ -63,6 +65,8 @@ def train(
     backbone: TrainBackboneOption = None,
     weights: TrainWeightsOption = None,
     layers: TrainLayersOption = None,
+    auxiliary: AuxiliaryOption = None,
+    auxiliary_weights: AuxiliaryWeightsOption = None,
     width: TrainWidthOption = None,
     init: InitOption = None,
     prefix_tokens: PrefixTokensOption = None,
@@ -99,6 +103,8 @@ def train(
         backbone=backbone,
         weights=weights,
         layers=split_layers(layers),
+        auxiliary=auxiliary,
+        auxiliary_weights=auxiliary_weights,
         width=width,
         init=init,
         prefix_tokens=prefix_tokens,
@@ -186,5 +192,10 @@ def export_command(model: ModelConfig, head: Path) -> str:
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     if model.transform_input is not None:
         words += ["--transform-input", "yes" if model.transform_input else "no"]
+    # The head's file says which auxiliary network it reads, but not where own code or weights are.
+    if model.auxiliary is not None and ":" in model.auxiliary:
+        words += ["--auxiliary", model.auxiliary]
+    if model.auxiliary_weights not in (None, "default"):
+        words += ["--auxiliary-weights", str(model.auxiliary_weights)]
     words += ["--trust-remote-code"] if model.trust_remote_code else []
     return shlex.join([*words, "--head", str(head)])

@@ -288,6 +288,12 @@ def _target(
     network: ExplainedNetwork, layer: str | None
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor] | None]:
     """Return the module that CAMs look at, and what makes a map of its output."""
+    if network.auxiliary is not None and layer is None:
+        raise InputError(
+            "CAMs look at the classifier's own layers, and this head reads those of the auxiliary "
+            f"network {network.auxiliary.name}; name one of {network.backbone.name} with "
+            f"--cam-layer (list them: tame-deploy layers {network.backbone.argument})"
+        )
     feature = network.features[-1]
     modules: Mapping[str, nn.Module] = dict(network.backbone.module.named_modules())
     name = layer or feature.layer
@@ -297,7 +303,7 @@ def _target(
             f"CAMs need a module to look at, and {name} is none; name one with --cam-layer"
             + (f", such as {', '.join(near)}" if near else "")
         )
-    if name != feature.layer:
+    if name != feature.layer or network.auxiliary is not None:
         tap = FeatureTap(network.backbone.module, [name]).eval()
         feature = probe_layers(tap, network.backbone.example, network.backbone.prefix_tokens)[0]
     if feature.arrangement == "channels-first":

@@ -87,13 +87,15 @@ class RandomisableGraph:
     def layers(self) -> list[list[str]]:
         """Names of the weights of each layer, the classifier's first.
 
-        What norms and positions have learnt belongs to the layer before them.
+        What norms and positions have learnt belongs to the layer before them. An auxiliary network
+        is none of the classifier's.
         """
+        classifier = _leading_to(self._model.graph, "logits")
         weights = {tensor.name: tensor for tensor in self._model.graph.initializer}
         taken: set[str] = set()
         layers: list[list[str]] = []
         for node in self._model.graph.node:
-            if not node.name.startswith("backbone/"):
+            if not node.name.startswith("backbone/") or node.name not in classifier:
                 continue
             weighted = node.op_type in _WEIGHTED
             inputs = list(node.input)
@@ -244,3 +246,16 @@ def _maps_of(
         return model.maps_of(kept.pixels[rows], kept.class_ids[rows])
     except BackendError as error:
         raise BackendError(f"with {percent:g} % of the layers randomised: {error}") from error
+
+
+def _leading_to(graph: onnx.GraphProto, output: str) -> set[str]:
+    """Return the names of the nodes that an output of the graph depends on."""
+    makers = {value: node for node in graph.node for value in node.output}
+    found: set[str] = set()
+    waiting = [output]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting += node.input
+    return found

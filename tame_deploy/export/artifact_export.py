@@ -19,7 +19,7 @@ from tame_deploy.artifact.directory import (
     open_artifact,
     write_manifest,
 )
-from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest
+from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest, WeightsSource
 from tame_deploy.artifact.types import ImageSpec, MapKind, TensorSpec
 from tame_deploy.data.shapes import draw_levels
 from tame_deploy.errors import InputError
@@ -115,6 +115,7 @@ def _write_graph(
         head=config,
         classes=config.classes,
         task=network.task,
+        auxiliary=None if network.auxiliary is None else network.auxiliary.name,
         inputs=inputs,
         outputs=outputs,
         image=image,
@@ -125,7 +126,7 @@ def _write_graph(
             options.opset,
             fused.contrasts,
         ),
-        weights={"backbone": network.backbone.source, "head": network.head_source},
+        weights=_weights(network),
         files={},
         calibration=None,
         fidelity=None,
@@ -139,6 +140,13 @@ def _write_graph(
     }
     export_onnx(fused, manifest, staging / "model.onnx", metadata)
     return manifest
+
+
+def _weights(network: ExplainedNetwork) -> dict[str, WeightsSource]:
+    weights = {"backbone": network.backbone.source, "head": network.head_source}
+    if network.auxiliary is not None:
+        weights["auxiliary"] = network.auxiliary.source
+    return weights
 
 
 def _expected_specs(

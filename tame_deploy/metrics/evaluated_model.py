@@ -156,5 +156,5 @@ def evaluated_network(backend: TorchBackend) -> EvaluatedModel:
         predictor=Predictor(backend, backend.graph, backend.image, classes, backend.network.task),
         labels=tuple(labels),
         backbone=backbone.name,
-        speed_only=backbone.source.random or backend.network.head_source.random,
+        speed_only=backend.network.speed_only,
     )

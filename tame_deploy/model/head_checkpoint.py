@@ -20,7 +20,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.model.checkpoint import find_tensors, load_checkpoint
 from tame_deploy.model.head import AttentionHead
 
-__all__ = ["HeadCheckpoint", "read_head", "write_head"]
+__all__ = ["AuxiliaryIdentity", "HeadCheckpoint", "read_head", "write_head"]
 
 METADATA_KEY = "tame_deploy.head"
 
@@ -49,17 +49,27 @@ _PLAIN_NAME = re.compile(r"[\w./:-]{1,200}")
 
 
 @dataclass(frozen=True)
+class AuxiliaryIdentity:
+    """The auxiliary network whose layers a head reads: its name and the sha256 of its weights."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class HeadCheckpoint:
     """A trained head: its weights, switches, and the backbone and layers it was trained on.
 
     `backbone` and `layers` are None where the file does not say. `says_tokens`: whether it says
-    what the head makes of a transformer's class token.
+    what the head makes of a transformer's class token. `auxiliary` is the network that the layers
+    belong to, None where it is the backbone.
     """
 
     head: AttentionHead
     backbone: str | None
     layers: tuple[str, ...] | None
     says_tokens: bool = True
+    auxiliary: AuxiliaryIdentity | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class _Described:
     backbone: str | None = None
     layers: tuple[str, ...] | None = None
     words: str = ""
+    auxiliary: AuxiliaryIdentity | None = None
 
 
 def read_head(
@@ -103,7 +114,11 @@ def read_head(
         config = _infer_config(state, variant or described.variant, asked_tokens, path)
     head = _load(config, state, path)
     return HeadCheckpoint(
-        head, described.backbone, described.layers, says_tokens=described.tokens is not None
+        head,
+        described.backbone,
+        described.layers,
+        says_tokens=described.tokens is not None,
+        auxiliary=described.auxiliary,
     )
 
 
@@ -145,7 +160,12 @@ def _read_metadata(metadata: Mapping[str, str], path: Path) -> tuple[HeadConfig 
             raise ValueError(f"{branch!r} has no weights")
         config = HeadConfig(channels, int(raw["classes"]), **switches, branch=branch)
         layers = tuple(str(layer) for layer in raw["layers"])
-        return config, _Described(config.variant, config.tokens, str(raw["backbone"]), layers)
+        backbone, auxiliary = str(raw["backbone"]), raw.get("auxiliary")
+        if auxiliary is not None:
+            auxiliary = AuxiliaryIdentity(str(auxiliary["name"]), str(auxiliary["sha256"]))
+        return config, _Described(
+            config.variant, config.tokens, backbone, layers, auxiliary=auxiliary
+        )
     except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
         raise InputError(
             f"{path}: its head metadata cannot be read ({error!r:.80}). "
@@ -261,6 +281,8 @@ def write_head(
         "backbone": checkpoint.backbone,
         "layers": checkpoint.layers,
     }
+    if checkpoint.auxiliary is not None:
+        described["auxiliary"] = asdict(checkpoint.auxiliary)
     tensors = {k: v.detach().contiguous() for k, v in checkpoint.head.state_dict().items()}
     data = safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(described)})
     try:

@@ -111,7 +111,10 @@ def _features_at(head: AttentionHead) -> slice:
 @torch.no_grad()
 def _copy_rows(network: ExplainedNetwork, cam: ExplainedNetwork) -> bool:
     """Copy the classifier's rows, if the head's last layer is what the classifier pools."""
-    same_layer = network.features[-1].layer == cam.features[-1].layer
+    # A layer of an auxiliary network may have the same name, and is another one.
+    same_layer = network.auxiliary is None and (
+        network.features[-1].layer == cam.features[-1].layer
+    )
     if cam.head.config.branch != "identity" or not same_layer:
         return False
     rows, head = cam.attention_head.fuser, network.attention_head

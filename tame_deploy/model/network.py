@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,9 @@ from tame_deploy.artifact.manifest import WeightsSource
 from tame_deploy.artifact.types import HeadConfig, Task, TokenUse, narrow_widths, variant_config
 from tame_deploy.errors import InputError
 from tame_deploy.model import demo
+from tame_deploy.model.auxiliary import AuxiliaryTap, load_auxiliary, usual_layers
 from tame_deploy.model.backbones import PAPER_LAYERS, Backbone
+from tame_deploy.model.backbones.agreement import check_channels
 from tame_deploy.model.cam import find_class_activation
 from tame_deploy.model.download import Progress
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers, run_backbone
@@ -33,7 +34,6 @@ __all__ = [
     "ExplainedNetwork",
     "HeadRequest",
     "build_network",
-    "check_channels",
     "check_class_token",
     "check_head",
     "choose_layers",
@@ -48,7 +48,8 @@ class HeadRequest:
 
     "cam" is ReciproCAM where the network allows no CAM. What is None is read off the file. `width`
     makes the branches of a random head narrow: a number of channels, or a share of each layer's
-    (`narrow_widths`).
+    (`narrow_widths`). `auxiliary` names a network whose layers the head reads instead of the
+    backbone's (P-TAME), and `auxiliary_weights` its weights.
     """
 
     head: str = "default"
@@ -56,6 +57,8 @@ class HeadRequest:
     variant: str | None = None
     tokens: TokenUse | None = None
     width: int | float | str | None = None
+    auxiliary: str | None = None
+    auxiliary_weights: str | None = None
     seed: int = 0
 
 
@@ -89,6 +92,18 @@ class ExplainedNetwork(nn.Module):
         """The network alone, from normalised pictures to logits; it shares all weights."""
         module = self.backbone.module
         return nn.Sequential(module, self.answer) if self.answer.changes else module
+
+    @property
+    def auxiliary(self) -> AuxiliaryTap | None:
+        """The tap of an auxiliary network, if the head reads one."""
+        return self.tap if isinstance(self.tap, AuxiliaryTap) else None
+
+    @property
+    def speed_only(self) -> bool:
+        """Whether some weights are random, so that classes and maps mean nothing."""
+        sources = [self.backbone.source, self.head_source]
+        sources += [] if self.auxiliary is None else [self.auxiliary.source]
+        return any(source.random for source in sources)
 
     @property
     def attention_head(self) -> AttentionHead:
@@ -183,9 +198,7 @@ def build_network(
         raise InputError(f"the head was trained on {checkpoint.backbone}, not on {backbone.name}")
     if layers is None and checkpoint is not None:
         layers = checkpoint.layers
-    chosen = choose_layers(backbone, layers)
-    tap = FeatureTap(backbone.module, chosen).eval()
-    features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
+    tap, features = _tapped(backbone, request, layers, checkpoint, progress)
     backbone, classes = _settled(backbone, tap)
     if checkpoint is None:
         checkpoint = _random_head(request, features, classes)
@@ -196,12 +209,34 @@ def build_network(
     return ExplainedNetwork(backbone, tap, features, checkpoint.head, source)
 
 
+def _tapped(
+    backbone: Backbone,
+    request: HeadRequest,
+    layers: Sequence[str] | None,
+    checkpoint: HeadCheckpoint | None,
+    progress: Progress | None,
+) -> tuple[FeatureTap, tuple[FeatureMap, ...]]:
+    """Return what a head reads: layers of the backbone, or of an auxiliary network."""
+    weights = request.auxiliary_weights
+    auxiliary = load_auxiliary(
+        backbone, request.auxiliary, weights, request.seed, checkpoint, progress
+    )
+    if auxiliary is None:
+        tap = FeatureTap(backbone.module, choose_layers(backbone, layers)).eval()
+        return tap, probe_layers(tap, backbone.example, backbone.prefix_tokens)
+    chosen = choose_layers(auxiliary, layers or usual_layers(auxiliary))
+    tap = AuxiliaryTap(backbone, auxiliary, chosen).eval()
+    return tap, probe_layers(tap, backbone.example)
+
+
 def _cam_network(
     backbone: Backbone, request: HeadRequest, layers: Sequence[str] | None
 ) -> ExplainedNetwork:
     """Join a backbone and what explains it without training: its own classifier, or ReciproCAM."""
     if request.variant or request.tokens:
         raise InputError("--variant and --tokens have no meaning with --head cam; leave them out")
+    if request.auxiliary or request.auxiliary_weights:
+        raise InputError("--head cam reads the classifier's own layers; leave --auxiliary out")
     if layers and len(layers) > 1:
         raise InputError(f"--head cam reads one layer; found {', '.join(layers)}")
     exact = find_class_activation(backbone)
@@ -247,36 +282,6 @@ def _settled(backbone: Backbone, tap: FeatureTap) -> tuple[Backbone, int]:
             "num_classes says, or leave --classes out"
         )
     return settled, 2 if settled.task == "binary" else count
-
-
-def check_channels(backbone: Backbone) -> None:
-    """Check that a backbone takes pictures of as many channels as there are means.
-
-    Raises:
-        InputError: saying how many it takes, if its first convolution is why it fails.
-    """
-    stem = next((one for one in backbone.module.modules() if isinstance(one, nn.Conv2d)), None)
-    declared = backbone.image.channels
-    if stem is None or stem.in_channels == declared:
-        return
-    given: list[Any] = []
-    handle = stem.register_forward_pre_hook(lambda _stem, inputs: given.extend(inputs))
-    try:
-        with torch.no_grad():
-            backbone.module(backbone.example)
-    # A foreign module may raise anything on channels that it does not take.
-    except Exception:
-        # What was made of the picture before, such as its quarters, has channels of its own.
-        if not any(isinstance(one, Tensor) and one.shape[1:2] == (declared,) for one in given):
-            return  # the cause is another one, and whoever runs the backbone next tells it
-        channels = "one channel" if stem.in_channels == 1 else f"{stem.in_channels} channels"
-        raise InputError(
-            f"{backbone.name} takes pictures of {channels}, and the means are of "
-            f"{declared}; expected one mean and one standard deviation a channel, declared by an "
-            "attribute of the model, --preprocessing FILE or options (docs/models.md)"
-        ) from None
-    finally:
-        handle.remove()
 
 
 def _check_labels(backbone: Backbone, classes: int) -> None:
@@ -358,7 +363,10 @@ def check_class_token(checkpoint: HeadCheckpoint, tap: FeatureTap) -> None:
     Raises:
         InputError: if none of the tokens before the patches is a class token.
     """
-    if checkpoint.head.config.tokens == "patch-times-class" and has_class_token(tap) is False:
+    if (
+        checkpoint.head.config.tokens == "patch-times-class"
+        and has_class_token(tap.backbone) is False
+    ):
         raise InputError(
             "--tokens patch-times-class multiplies by the class token, and the backbone has none: "
             "the tokens before its patches are others, such as registers; take --tokens patch"

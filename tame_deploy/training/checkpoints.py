@@ -190,13 +190,14 @@ class RunFolder:
         Raises:
             TrainingError: if the disk takes no more.
         """
-        layers = tuple(feature.layer for feature in network.features)
+        checkpoint = HeadCheckpoint(
+            network.attention_head,
+            network.backbone.name,
+            tuple(feature.layer for feature in network.features),
+            auxiliary=None if network.auxiliary is None else network.auxiliary.identity,
+        )
         try:
-            write_head(
-                HeadCheckpoint(network.attention_head, network.backbone.name, layers),
-                path,
-                overwrite=True,
-            )
+            write_head(checkpoint, path, overwrite=True)
         except InputError as error:
             raise TrainingError(f"{error}; the previous one is intact") from error
 

@@ -52,6 +52,7 @@ class ModelConfig(Preprocessing):
     ("cam"), from those if the network has any ("auto"), or from random weights ("random", as
     published). `initial_bias` is added to every class's map logit of a random start: above 0, a
     head starts from maps that show nearly everything.
+    `auxiliary` names a network whose layers the head reads instead of the backbone's (P-TAME).
     """
 
     backbone: str
@@ -71,6 +72,8 @@ class ModelConfig(Preprocessing):
     trust_remote_code: bool = False
     labels: str | None = None
     initial_bias: float = 0.0
+    auxiliary: str | None = None
+    auxiliary_weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

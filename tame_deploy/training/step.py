@@ -137,11 +137,15 @@ class MaskedStep:
 
     def assert_untouched(self) -> None:
         """Assert that the backbone is in eval mode and that nobody has written to its weights."""
-        training = [n for n, m in self.network.backbone.module.named_modules() if m.training]
+        training = [n for n, m in self._frozen().named_modules() if m.training]
         assert not training, f"{training[:3]} of the backbone are in training mode"
         assert self._sums == self._weight_sums(), "a weight of the backbone has changed"
 
     def _weight_sums(self) -> list[float]:
-        module = self.network.backbone.module
+        module = self._frozen()
         weights = [*module.parameters(), *module.buffers()]
         return [float(weight.detach().sum(dtype=torch.float64)) for weight in weights]
+
+    def _frozen(self) -> nn.Module:
+        """Return what training must leave as it is: the backbone, or it and its auxiliary."""
+        return self.network.auxiliary or self.network.backbone.module

@@ -77,6 +77,8 @@ def build_recipe_network(recipe: Recipe, progress: Progress | None = None) -> Ex
         variant=model.variant,
         tokens=model.tokens,
         width=model.width if model.head == "random" else None,
+        auxiliary=model.auxiliary,
+        auxiliary_weights=model.auxiliary_weights,
         seed=recipe.run.seed,
     )
     network = build_network(load_backbone(request, progress), head, model.layers, progress)
@@ -183,6 +185,8 @@ def _report_data(
 ) -> None:
     if network.backbone.source.random:
         report("speed only: the backbone has random weights; what a head learns means nothing")
+    if network.auxiliary is not None and network.auxiliary.source.random:
+        report("speed only: the auxiliary network has random weights")
     report_backbone(network.backbone, report)
     for line in getattr(training.pictures, "missing", ()):
         report(f"left out: {line}")

@@ -61,13 +61,16 @@ void check_tensors(const Value& manifest, const char* field, const Ranks& expect
   fail(TAME_MANIFEST_ERROR, field, " is [", joined(have), "]; expected ", joined(names));
 }
 
-void check_weights(const Value& weights) {
-  if (weights.size() != 2 || !weights.contains("backbone") || !weights.contains("head")) {
+void check_weights(const Value& weights, bool with_auxiliary) {
+  const bool fits = weights.size() == (with_auxiliary ? 3 : 2) && weights.contains("backbone") &&
+                    weights.contains("head") && weights.contains("auxiliary") == with_auxiliary;
+  if (!fits) {
     std::vector<std::string> names;
     for (const auto& item : weights.items()) {
       names.push_back(in_quotes(item.key()));
     }
-    fail(TAME_MANIFEST_ERROR, "weights names [", joined(names), "]; expected backbone and head");
+    fail(TAME_MANIFEST_ERROR, "weights names [", joined(names), "]; expected ",
+         with_auxiliary ? "auxiliary, " : "", "backbone and head");
   }
 }
 
@@ -87,7 +90,7 @@ void check_consistent(const Value& manifest) {
     fail(TAME_MANIFEST_ERROR, "task is binary but there are ", shown(classes),
          " classes; expected 2");
   }
-  check_weights(manifest["weights"]);
+  check_weights(manifest["weights"], !manifest["auxiliary"].is_null());
   const bool selectable = manifest["graph"]["explain"] == "selectable";
   check_tensors(manifest, "inputs",
                 selectable ? Ranks{{"images", 4}, {"class_ids", 2}} : Ranks{{"images", 4}});

@@ -225,7 +225,8 @@ std::vector<Field> identity_fields() {
           {"precision", decode_choice({"fp32", "fp16", "int8", "int8+fp16"}), text("fp32")},
           {"target", decode_optional(decode_choice({"cpu", "cpu-vnni", "tensorrt"})), nothing()},
           {"parents", decode_list(decode_str()), Value::array()},
-          {"task", decode_choice({"multiclass", "multilabel", "binary"}), text("multiclass")}};
+          {"task", decode_choice({"multiclass", "multilabel", "binary"}), text("multiclass")},
+          {"auxiliary", decode_optional(decode_str()), nothing()}};
 }
 
 /// Those without a fallback stand nowhere else: who deletes one is told.

@@ -1,16 +1,21 @@
-"""Whether the preprocessing that was read off a model gives what the model's own gives."""
+"""Whether the preprocessing that was read off a model is the model's own, and its channels fit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from tame_deploy.artifact.types import ImageSpec
-from tame_deploy.model.backbones.backbone import Transform, first_line
+from tame_deploy.errors import InputError
+from tame_deploy.model.backbones.backbone import Backbone, Transform, first_line
 from tame_deploy.model.backbones.preprocessing import ChannelOrder
 from tame_deploy.picture.preprocess import prepare_batch
 
-__all__ = ["disagreement"]
+__all__ = ["check_channels", "disagreement"]
 
 #: Levels of 0 to 255 by which the pixels of two resizing libraries may differ on average.
 _TOLERANCE = 1.5
@@ -44,3 +49,33 @@ def disagreement(image: ImageSpec, order: ChannelOrder | None, own: Transform) -
         "its own preprocessing is only approximated: pixels of a wide picture differ by "
         f"{levels:.0f} levels of 255 on average"
     )
+
+
+def check_channels(backbone: Backbone) -> None:
+    """Check that a backbone takes pictures of as many channels as there are means.
+
+    Raises:
+        InputError: saying how many it takes, if its first convolution is why it fails.
+    """
+    stem = next((one for one in backbone.module.modules() if isinstance(one, nn.Conv2d)), None)
+    declared = backbone.image.channels
+    if stem is None or stem.in_channels == declared:
+        return
+    given: list[Any] = []
+    handle = stem.register_forward_pre_hook(lambda _stem, inputs: given.extend(inputs))
+    try:
+        with torch.no_grad():
+            backbone.module(backbone.example)
+    # A foreign module may raise anything on channels that it does not take.
+    except Exception:
+        # What was made of the picture before, such as its quarters, has channels of its own.
+        if not any(isinstance(one, Tensor) and one.shape[1:2] == (declared,) for one in given):
+            return  # the cause is another one, and whoever runs the backbone next tells it
+        channels = "one channel" if stem.in_channels == 1 else f"{stem.in_channels} channels"
+        raise InputError(
+            f"{backbone.name} takes pictures of {channels}, and the means are of "
+            f"{declared}; expected one mean and one standard deviation a channel, declared by an "
+            "attribute of the model, --preprocessing FILE or options (docs/models.md)"
+        ) from None
+    finally:
+        handle.remove()

@@ -274,7 +274,7 @@ def spoiled(**changes):
         ("[" * 100_000, "not valid JSON"),
         ("[]", "expected an object"),
         ('{"schema_version": NaN}', "NaN is not a JSON number"),
-        (spoiled(surprise=1), "unknown key manifest.surprise; known: backbone, calibration"),
+        (spoiled(surprise=1), "unknown key manifest.surprise; known: auxiliary, backbone"),
         ("{}", "manifest.backbone, manifest.calibration, .* are missing"),
         (spoiled(classes="10"), "manifest.classes is '10'; expected a whole number"),
         (spoiled(classes=True), "manifest.classes is True"),

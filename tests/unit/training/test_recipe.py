@@ -69,10 +69,20 @@ def test_a_recipe_written_and_read_is_the_same(recipe, tmp_path_factory):
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_are_whole(name):
     table = recipe_table(name)
-    if name in ("default", "published"):  # for any backbone
+    if name in ("default", "published", "p-tame"):  # for any backbone
         table["model"]["backbone"] = name
     recipe = decode_recipe(table)
     assert recipe.model.backbone == name
+
+
+def test_the_recipe_of_p_tame_reads_resnet18_whatever_the_classifier():
+    table = recipe_table("p-tame")
+    table["model"]["backbone"] = "vgg16"
+    recipe = decode_recipe(table)
+    assert (recipe.model.auxiliary, recipe.model.layers) == ("resnet18", None)
+    loss = recipe.loss
+    assert (loss.cross_entropy, loss.area, loss.variation) == (0.16, 0.84, 0.0)
+    assert (recipe.optimizer.name, recipe.optimizer.max_lr, recipe.run.epochs) == ("adamw", 1e-4, 1)
 
 
 def test_the_published_recipes_hold_the_published_choices():
@@ -122,7 +132,7 @@ def test_what_is_wrong_with_a_recipe_is_said(table, message):
 
 def test_a_recipe_that_is_not_there_or_not_toml_is_refused(tmp_path):
     with pytest.raises(
-        InputError, match="no recipe 'nope'; expected default, demo, published, resnet50"
+        InputError, match="no recipe 'nope'; expected default, demo, p-tame, published, resnet50"
     ):
         recipe_table("nope")
     broken = tmp_path / "broken.toml"
