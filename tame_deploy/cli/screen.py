@@ -104,9 +104,11 @@ def show_task(backbone: Backbone) -> None:
 def warn_speed_only(manifest: Manifest) -> None:
     """Say that an artifact's weights are random, if they are."""
     if manifest.speed_only:
-        parts = " and ".join(part for part, source in manifest.weights.items() if source.random)
+        parts = [part for part, source in manifest.weights.items() if source.random]
+        have = "has" if len(parts) == 1 else "have"
         notes.print(
-            f"[yellow]speed only:[/] the {parts} of {escape(manifest.name)} has random weights; "
+            f"[yellow]speed only:[/] the {' and '.join(parts)} of {escape(manifest.name)} {have} "
+            "random weights; "
             "its classes or maps mean nothing"
         )
 

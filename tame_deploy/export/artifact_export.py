@@ -23,6 +23,7 @@ from tame_deploy.artifact.manifest import SCHEMA_VERSION, GraphSpec, Manifest, W
 from tame_deploy.artifact.types import ImageSpec, MapKind, TensorSpec
 from tame_deploy.data.shapes import draw_levels
 from tame_deploy.errors import InputError
+from tame_deploy.export.failures import LOST_EPSILON
 from tame_deploy.export.onnx_graph import export_onnx
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.fused import Finish, FusedNetwork
@@ -31,7 +32,7 @@ from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.soundness import check_sound
 from tame_deploy.picture.preprocess import as_input, prepared_levels, shares_of
 from tame_deploy.runtime.selection.selection import open_backend
-from tame_deploy.runtime.verify.comparison import count_same
+from tame_deploy.runtime.verify.comparison import NotFiniteError, count_same
 from tame_deploy.runtime.verify.parity import check_parity
 from tame_deploy.runtime.verify.reference import PARITY_FILE, ParityReference
 
@@ -83,7 +84,10 @@ def export_artifact(
         report("Comparing ONNX Runtime with PyTorch")
         artifact = Artifact(staging, manifest)
         with open_backend(artifact, "onnxruntime") as backend:
-            parity = check_parity(backend, ParityReference.load(artifact), artifact)
+            try:
+                parity = check_parity(backend, ParityReference.load(artifact), artifact)
+            except NotFiniteError as error:
+                raise NotFiniteError(f"{error}; {LOST_EPSILON}") from None
         # The graph may give one class a picture; whether classes differ, PyTorch knows.
         parity = replace(parity, same_for_classes=same_for_classes)
         write_manifest(replace(manifest, parity=parity), staging)

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["CONSTANT_BATCH", "explain_failure"]
+__all__ = ["CONSTANT_BATCH", "LOST_EPSILON", "explain_failure"]
 
 #: What a graph is that takes as many pictures as the exporter was shown.
 CONSTANT_BATCH = (
     "the backbone turns the number of pictures into a constant, by int(x.shape[0]), len(x) or a "
     "loop over the pictures; use x.shape[0] itself, or -1 in its place"
+)
+
+#: onnxscript's optimizer takes an added constant of so little for zero, and leaves it out.
+LOST_EPSILON = (
+    "if the backbone adds a constant of 1e-8 or less before a division or a root, the exporter "
+    "leaves that out: take 1e-6"
 )
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

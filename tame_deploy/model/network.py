@@ -246,6 +246,7 @@ def _cam_network(
     features = probe_layers(tap, backbone.example, backbone.prefix_tokens)
     backbone, classes = _settled(backbone, tap)
     _check_labels(backbone, classes)
+    log.info("cam of %s is CAM on %s, which adds next to nothing", backbone.name, exact.layer)
     source = _own_weights(backbone, "CAM: the classifier's own weights")
     return ExplainedNetwork(backbone, tap, features, exact.head, source)
 

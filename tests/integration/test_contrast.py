@@ -137,6 +137,8 @@ def test_of_the_likeliest_classes_each_is_contrasted_with_the_same(explainer):
         ({"versus": 6}, "versus is class 6; expected 0 to 5"),
         ({"versus": -1}, "versus is class -1; expected 0 to 5"),
         ({"versus": "rign"}, "no class is called 'rign'. Nearest: ring"),
+        ({"versus": "6"}, "no class is called '6', and numbers of classes are 0 to 5"),
+        ({"versus": "-1"}, "no class is called '-1', and numbers of classes are 0 to 5"),
         ({"versus": 1.5}, "versus is 1.5; expected the number of a class"),
         ({"versus": RING, "class_ids": [0, RING]}, "class 5 is to be explained and is also"),
         ({"versus": RING, "class_ids": 0, "top_k": 2}, "both class_ids and top_k"),

@@ -75,16 +75,6 @@ def test_what_an_earlier_run_wrote_stays(explainer, tmp_path, records, drawn, fi
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
 
 
-def test_places_of_several_classes_take_no_name_that_is_there(explainer, tmp_path):
-    """`x-1.png` with one class, and `x.png` with two, would both be x-1-overlay.jpg."""
-    explain_files(explainer, named("x-1.png"), tmp_path)
-    explain_files(
-        explainer, named("x.png"), tmp_path, top_k=2, options=FileOptions(resume=True)
-    )  # fmt: skip
-    names = [one["overlay"] for record in records_in(tmp_path) for one in record["explained"]]
-    assert names == ["x-1-overlay.jpg", "x~2-1-overlay.jpg", "x~2-2-overlay.jpg"]
-
-
 def test_files_that_have_no_record_are_written_again(explainer, tmp_path):
     """A kill between them left an overlay alone; nothing else will ever name it."""
     (tmp_path / "x-overlay.jpg").write_bytes(b"half of it")
@@ -156,3 +146,27 @@ def test_records_that_are_none_are_told(explainer, tmp_path, line):
     (tmp_path / "results.jsonl").write_text(f"{line}\n")
     with pytest.raises(ManifestError, match="is no results.jsonl"):
         explain_files(explainer, named("a.png"), tmp_path, options=FileOptions(resume=True))
+
+
+@pytest.mark.parametrize("records", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({}, {"versus": "ring"}, "--top-k 1, no --versus"),
+        ({"class_ids": [1], "versus": 0}, {"class_ids": [1]}, "--versus 0"),
+        ({"class_ids": [1], "versus": 0}, {"class_ids": [1], "versus": 2}, "--versus 0"),
+        ({"top_k": 2}, {"top_k": 3}, "--top-k 2"),
+        ({"top_k": 2}, {}, "--top-k 2"),
+        ({"class_ids": [0, 1, 2]}, {"class_ids": [0, 2, 1]}, "--class-id 0 --class-id 1"),
+    ],
+)
+def test_other_questions_are_not_mixed(explainer, tmp_path, records, before, now, told):
+    if records == "parquet":
+        pytest.importorskip("pyarrow")
+    options = FileOptions(**BARE, records=records)
+    explain_files(explainer, named("a.png", "bb.png"), tmp_path, **before, options=options)
+    again = FileOptions(**BARE, records=records, resume=True)
+    with pytest.raises(InputError, match=f"other classes were explained.*{told}.*resume with"):
+        explain_files(explainer, named("c.png"), tmp_path, **now, options=again)
+    explain_files(explainer, named("c.png"), tmp_path, **before, options=again)
+    assert [one["file"] for one in records_in(tmp_path)] == ["a.png", "bb.png", "c.png"]

@@ -123,9 +123,10 @@ def _check_enough(
 ) -> None:
     if found < least:
         besides = f" besides the {len(beside)} chosen first" if len(beside) else ""
+        fewer = "calibrate on fewer (--calibration-size)" if len(beside) else "ask for fewer"
         raise InputError(
             f"found {found} different pictures in {source.source}{besides}; expected "
-            f"{'at least ' if least < count else ''}{least}. Name a larger set, or ask for fewer"
+            f"{'at least ' if least < count else ''}{least}. Name a larger set, or {fewer}"
         )
 
 

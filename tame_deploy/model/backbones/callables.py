@@ -73,7 +73,12 @@ def _built(found: Any, request: BackboneRequest) -> Any:
         return copy.deepcopy(found) if isinstance(found, nn.Module) else found(**arguments)
     # It is the user's code, which may raise anything.
     except Exception as error:
-        raise InputError(f"cannot build backbone {request.name}: {first_line(error)}") from error
+        hint = ""
+        if arguments and "num_classes" in str(error):
+            hint = "; leave --classes out, or let it take num_classes"
+        raise InputError(
+            f"cannot build backbone {request.name}: {first_line(error)}{hint}"
+        ) from error
 
 
 def _find(where: str, attribute: str, name: str) -> Any:

@@ -252,14 +252,20 @@ class Explainer(Closing):
         """Return the class with a name, or else with a number.
 
         Raises:
-            InputError: offering the nearest names.
+            InputError: offering the nearest names, or saying which numbers there are.
         """
         try:
             return self.class_id(text)
         except InputError:
-            if not text.strip().isdecimal() or not int(text) < len(self.labels):
+            number = text.strip()
+            if not number.removeprefix("-").isdecimal():
                 raise
-        return int(text)
+        if not 0 <= int(number) < len(self.labels):
+            raise InputError(
+                f"no class is called {text!r}, and numbers of classes are 0 to "
+                f"{len(self.labels) - 1}"
+            )
+        return int(number)
 
     def close(self) -> None:
         """Free the backend."""

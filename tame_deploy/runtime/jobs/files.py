@@ -153,16 +153,19 @@ def explain_files(
 
     Raises:
         InputError: if classes are out of range, if the output is full, gone or not to be written,
-            or if what is resumed wrote other files for each picture.
+            or if what is resumed wrote other files for each picture or explained other classes.
     """
     options = options or FileOptions()
     summary = ExplainedFiles(output=output, passed_over=source.passed_over)
     with _writing_to(output):
         earlier = recorded_names(output, options.records) if options.resume else RecordedNames()
         _check_outputs(output, earlier, options)
+        other = explainer.class_named(versus) if isinstance(versus, str) else versus
+        if explainer.artifact.manifest.graph.explain == "selectable":  # others are asked nothing
+            _check_questions(output, earlier, class_ids, top_k, other)
         stream = explainer.stream(
             _left(source, earlier.pictures, summary, advance), class_ids,
-            top_k=top_k, versus=versus, batch_size=options.batch_size, workers=options.workers,
+            top_k=top_k, versus=other, batch_size=options.batch_size, workers=options.workers,
             skip_unreadable=True, max_pixels=options.max_pixels, window=options.window,
         )  # fmt: skip
         drawings = Drawings(
@@ -188,6 +191,23 @@ def _check_outputs(folder: Path, earlier: RecordedNames, options: FileOptions) -
             f"{folder} holds pictures explained with {found}, not {asked}; resume with {found}, "
             "or choose another --output"
         )
+
+
+def _check_questions(
+    folder: Path,
+    earlier: RecordedNames,
+    class_ids: Sequence[int] | None,
+    top_k: int | None,
+    versus: int | None,
+) -> None:
+    """Check that the pictures that an earlier run explained were asked what is asked now."""
+    for question in earlier.questions:
+        if not question.answers(class_ids, top_k, versus):
+            raise InputError(
+                f"{folder} holds pictures of which other classes were explained ({question}); "
+                "resume with the --class-id, --label, --top-k and --versus of before, or choose "
+                "another --output"
+            )
 
 
 def _left(

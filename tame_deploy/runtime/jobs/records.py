@@ -15,6 +15,7 @@ from tame_deploy.closing import Closing
 from tame_deploy.errors import InputError, ManifestError, require_extra
 from tame_deploy.files import replaced_file
 from tame_deploy.runtime.explain.explanation import PictureExplanation
+from tame_deploy.runtime.jobs.questions import RecordedQuestion, question_of
 
 __all__ = [
     "LINES_NAME",
@@ -187,11 +188,13 @@ class RecordedNames:
         pictures: that were explained.
         files: in the folder that were written for them.
         outputs: what was written for each, as options of the command line.
+        questions: which classes were explained.
     """
 
     pictures: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
     outputs: frozenset[str] = frozenset()
+    questions: frozenset[RecordedQuestion] = frozenset()
 
 
 def output_options(*, pictures: bool, maps: str | None) -> str:
@@ -233,6 +236,7 @@ def _names_in(records: Iterable[dict[str, Any]]) -> RecordedNames:
     pictures: set[str] = set()
     files: set[str] = set()
     outputs: set[str] = set()
+    questions: set[RecordedQuestion] = set()
     for record in records:
         pictures.add(str(record["file"]))
         drawn = [
@@ -244,7 +248,11 @@ def _names_in(records: Iterable[dict[str, Any]]) -> RecordedNames:
         maps = "npz" if record.get("map_shard") else "png" if record.get("maps") else None
         files.update(drawn, record.get("maps") or ())
         outputs.add(output_options(pictures=bool(drawn), maps=maps))
-    return RecordedNames(frozenset(pictures), frozenset(files), frozenset(outputs))
+        if record.get("explained"):
+            questions.add(question_of(record))
+    return RecordedNames(
+        frozenset(pictures), frozenset(files), frozenset(outputs), frozenset(questions)
+    )
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -252,7 +260,9 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        wanted = {"file", "explained", "maps", "map_shard"} & set(parquet.read_schema(path).names)
+        wanted = {"file", "top", "explained", "maps", "map_shard"} & set(
+            parquet.read_schema(path).names
+        )
         table = parquet.read_table(path, columns=sorted(wanted))
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{path} cannot be read ({error!s:.80}); delete it") from None

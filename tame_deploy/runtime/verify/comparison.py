@@ -15,7 +15,14 @@ from tame_deploy.errors import ParityError
 from tame_deploy.runtime.predict.predictor import Predictions
 from tame_deploy.runtime.verify.reference import ParityReference
 
-__all__ = ["LOGIT_TOLERANCE", "MAP_TOLERANCE", "Comparison", "count_same", "is_flat"]
+__all__ = [
+    "LOGIT_TOLERANCE",
+    "MAP_TOLERANCE",
+    "Comparison",
+    "NotFiniteError",
+    "count_same",
+    "is_flat",
+]
 
 #: Largest error of a logit, as a share of the range of the picture's logits.
 LOGIT_TOLERANCE = 1e-3
@@ -24,6 +31,10 @@ MAP_TOLERANCE = 5e-3
 MAP_CORRELATION = 0.9999
 #: Below this difference, maps of two pictures or two classes count as the same.
 SAME_MAP = 1e-3
+
+
+class NotFiniteError(ParityError):
+    """The graph gives NaN or infinity where the network gives finite numbers."""
 
 
 class Comparison:
@@ -129,7 +140,7 @@ def _require_finite(name: str, found: NDArray[Any]) -> None:
     wrong = ~np.isfinite(found)
     if wrong.any():
         place = _worst(wrong)
-        raise ParityError(
+        raise NotFiniteError(
             f"{name}{list(place)} is {found[place]} at batch {len(found)}; the PyTorch network "
             "gives finite numbers"
         )

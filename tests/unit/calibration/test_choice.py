@@ -48,7 +48,9 @@ def test_too_few_pictures_are_counted_and_named():
     with pytest.raises(InputError, match="found 6 different pictures in demo:6; expected 10"):
         choose_pictures(drawn(6), 10, 0)
     first, _ = choose_pictures(drawn(6), 6, 0)
-    with pytest.raises(InputError, match="found 0 different .* besides the 6 .* at least 4"):
+    with pytest.raises(
+        InputError, match="found 0 .* besides the 6 .* at least 4.*--calibration-size"
+    ):
         choose_pictures(drawn(6), 10, 0, least=4, beside=first)
 
 

@@ -159,3 +159,9 @@ def test_a_network_that_fails_on_its_pictures_is_told_in_one_line():
     module = nn.Sequential(*features(), nn.Flatten(), nn.Linear(7, 5))
     with pytest.raises(InputError, match="the backbone fails on 2 32x32 pictures: mat1 and mat2"):
         build_network(backbone_of(module), HeadRequest("cam"))
+
+
+def test_a_map_by_cam_is_said_as_one_by_reciprocam_is(caplog):
+    with caplog.at_level("INFO", "tame_deploy"):
+        build_network(backbone_of(pooling(nn.Linear(8, 5))), HeadRequest("cam"))
+    assert "cam of mine is CAM on 3, which adds next to nothing" in caplog.text

@@ -207,6 +207,12 @@ def test_a_callable_that_fails_is_one_line(tmp_path, monkeypatch, source, messag
     assert "\n" not in str(caught.value)
 
 
+def test_a_callable_that_takes_no_classes_says_what_to_do(tmp_path):
+    (tmp_path / "five.py").write_text("from torch import nn\ndef build(): return nn.Linear(3, 5)")
+    with pytest.raises(InputError, match="leave --classes out, or let it take num_classes"):
+        load(f"{tmp_path}/five.py:build", classes=5)
+
+
 def test_classes_that_a_callable_passes_over_are_refused(net_file, tmp_path):
     source = SOURCE.replace("nn.Linear(WIDTH, num_classes)", "nn.Linear(WIDTH, 5)")
     (tmp_path / net_file).write_text(source)
