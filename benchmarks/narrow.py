@@ -168,20 +168,29 @@ def costs(
 def _graphs(name: str, folder: Path, widths: list[str]) -> dict[str, Path]:
     backbone = load_backbone(BackboneRequest(name, "random"))
     paths = {"plain": folder / "plain.onnx"}
-    for label in [*widths, "cam"]:
-        if label == "cam" and name == "vgg16":
-            continue  # fusion.py has what takes CAM's place there
-        request = (
-            HeadRequest("cam") if label == "cam" else HeadRequest("random", width=WIDTHS[label])
-        )
+    requests = {label: HeadRequest("random", width=WIDTHS[label]) for label in widths}
+    requests["cam"] = HeadRequest("cam")  # ReciproCAM, of VGG-16
+    requests["p-tame"] = HeadRequest("random", auxiliary="resnet18", auxiliary_weights="random")
+    for label, request in requests.items():
         network = build_network(backbone, request)
-        if label == widths[0]:
-            export_plainly(
-                Plain(network), torch.zeros(2, 224, 224, 3, dtype=torch.uint8), paths["plain"]
-            )
+        if not paths["plain"].exists():
+            example = torch.zeros(2, 224, 224, 3, dtype=torch.uint8)
+            export_plainly(Plain(network), example, paths["plain"])
         artifact = export_artifact(network, folder / label.replace("/", "-"), ExportOptions())
         paths[label] = artifact.model
     return paths
+
+
+def _joined(before: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of earlier runs with those of this one in their place, in one order."""
+    places = ("backbone", "backend", "batch", "width")
+    found = {tuple(row[place] for place in places): row for row in before.get("rows", [])}
+    found |= {tuple(row[place] for place in places): row for row in rows}
+    order = ["plain", *WIDTHS, "cam", "p-tame"]
+    return sorted(
+        found.values(),
+        key=lambda row: (row["backbone"], row["backend"], row["batch"], order.index(row["width"])),
+    )
 
 
 def main() -> None:
@@ -208,6 +217,7 @@ def main() -> None:
             write_results("narrow", results)
     if options.cost:
         rows = [row for name in options.backbones for row in costs(name, options, console.print)]
+        rows = _joined(results.get("cost", {}), rows)
         results["cost"] = {"machine": facts, "threads": options.threads, "rows": rows}
         write_results("narrow", results)
     if options.draw:

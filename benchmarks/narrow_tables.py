@@ -65,18 +65,24 @@ def width_table(results: dict[str, Any], network: str) -> str:
 
 def cost_table(results: dict[str, Any]) -> str:
     """Return fused over plain by width, a column a backbone, backend and batch."""
-    rows: dict[str, list[str]] = {}
-    headings = ["branches"]
-    for one in results["cost"]["rows"]:
-        if one["width"] == "plain":
-            headings.append(f"{one['backbone']}, {one['backend']}, batch {one['batch']}")
-    for one in results["cost"]["rows"]:
-        if one["width"] != "plain":
-            rows.setdefault(one["width"], []).append(f"{one['fused_over_plain']:.3f}")
-    width = len(headings) - 1
-    return _table(
-        headings, [[name, *cells] + [""] * (width - len(cells)) for name, cells in rows.items()]
-    )
+    rows = results["cost"]["rows"]
+    columns = list(dict.fromkeys((one["backbone"], one["backend"], one["batch"]) for one in rows))
+    widths = dict.fromkeys(one["width"] for one in rows if one["width"] != "plain")
+    ratios = {
+        (one["width"], one["backbone"], one["backend"], one["batch"]): one["fused_over_plain"]
+        for one in rows
+    }
+    cells = [
+        [
+            width,
+            *(
+                f"{ratios[width, *place]:.3f}" if (width, *place) in ratios else ""
+                for place in columns
+            ),
+        ]
+        for width in widths
+    ]
+    return _table(["head", *("{}, {}, batch {}".format(*place) for place in columns)], cells)
 
 
 def filled(text: str, results: dict[str, Any]) -> str:
