@@ -69,19 +69,13 @@ def cost_table(results: dict[str, Any]) -> str:
     columns = list(dict.fromkeys((one["backbone"], one["backend"], one["batch"]) for one in rows))
     widths = dict.fromkeys(one["width"] for one in rows if one["width"] != "plain")
     ratios = {
-        (one["width"], one["backbone"], one["backend"], one["batch"]): one["fused_over_plain"]
+        (one["width"], (one["backbone"], one["backend"], one["batch"])): one["fused_over_plain"]
         for one in rows
     }
-    cells = [
-        [
-            width,
-            *(
-                f"{ratios[width, *place]:.3f}" if (width, *place) in ratios else ""
-                for place in columns
-            ),
-        ]
-        for width in widths
-    ]
+    cells = []
+    for width in widths:
+        found = [ratios.get((width, place)) for place in columns]
+        cells.append([width, *("" if ratio is None else f"{ratio:.3f}" for ratio in found)])
     return _table(["head", *("{}, {}, batch {}".format(*place) for place in columns)], cells)
 
 

@@ -107,8 +107,8 @@ Decoder decode_list(Decoder item) {
 }
 
 Decoder decode_list_or(Decoder item, Decoder other) {
-  return [list = decode_list(std::move(item)), other = std::move(other)](
-             Value& value, const std::string& where) {
+  return [list = decode_list(std::move(item)), other = std::move(other)](Value& value,
+                                                                         const std::string& where) {
     if (value.is_array()) {
       list(value, where);
     } else {

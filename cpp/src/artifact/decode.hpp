@@ -23,7 +23,7 @@ Decoder decode_int_or_str();
 Decoder decode_choice(std::vector<std::string> choices);
 Decoder decode_optional(Decoder item);                  // or null
 Decoder decode_list(Decoder item);                      // of any length
-Decoder decode_list_or(Decoder item, Decoder other);     // what is no list is the other
+Decoder decode_list_or(Decoder item, Decoder other);    // what is no list is the other
 Decoder decode_array(Decoder item, std::size_t count);  // of one length
 Decoder decode_dict(Decoder item);                      // by any names
 

@@ -134,18 +134,17 @@ Decoder image_decoder() {
 }
 
 Decoder head_decoder() {
-  return decode_object({{"channels", decode_list(decode_int()), {}},
-                        {"classes", decode_int(), {}},
-                        {"width",
-                         decode_list_or(decode_int(), decode_choice({"channels", "classes"})),
-                         text("channels")},
-                        {"batch_norm", decode_bool(), Value(true)},
-                        {"skip", decode_bool(), Value(true)},
-                        {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},
-                        {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")},
-                        {"branch", decode_choice({"attention", "identity", "recipro-cam"}),
-                         text("attention")}},
-                       check_head);
+  return decode_object(
+      {{"channels", decode_list(decode_int()), {}},
+       {"classes", decode_int(), {}},
+       {"width", decode_list_or(decode_int(), decode_choice({"channels", "classes"})),
+        text("channels")},
+       {"batch_norm", decode_bool(), Value(true)},
+       {"skip", decode_bool(), Value(true)},
+       {"activation", decode_choice({"relu", "sigmoid"}), text("relu")},
+       {"tokens", decode_choice({"patch", "patch-times-class"}), text("patch")},
+       {"branch", decode_choice({"attention", "identity", "recipro-cam"}), text("attention")}},
+      check_head);
 }
 
 Decoder tensors_decoder() {
