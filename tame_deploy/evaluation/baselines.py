@@ -18,6 +18,7 @@ from tame_deploy.errors import InputError
 from tame_deploy.evaluation.evaluate import Method
 from tame_deploy.metrics.evaluated_model import EvaluatedModel, evaluated_network
 from tame_deploy.model.features import FeatureTap, as_map, probe_layers
+from tame_deploy.model.folding import AskedClasses
 from tame_deploy.model.network import ExplainedNetwork
 from tame_deploy.model.recipro_cam import ScoreMaps
 from tame_deploy.model.recipro_layer import find_masked_layer
@@ -131,7 +132,8 @@ class ReciproCamMethod:
         device = next(self._tap.parameters()).device
         images = torch.from_numpy(as_input(pixels, self._image)).to(device)
         scores = self._copies.to(device)(self._tap(images)[1])
-        maps = self._maps(scores, torch.from_numpy(class_ids).to(device)[:, None])
+        asked = AskedClasses(torch.from_numpy(class_ids).to(device)[:, None])
+        maps = self._maps(scores, asked)
         found: NDArray[np.float32] = maps[:, 0].float().cpu().numpy()
         return found
 

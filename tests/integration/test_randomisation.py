@@ -13,7 +13,7 @@ from tame_deploy.errors import IncompatibleArtifactError, InputError
 from tame_deploy.evaluation.baselines import RandomMethod
 from tame_deploy.evaluation.evaluate import EvaluationOptions, evaluate
 from tame_deploy.evaluation.kept import MOST_PICTURES, Keeper, chosen_pictures
-from tame_deploy.evaluation.randomisation import RandomisableGraph
+from tame_deploy.evaluation.randomisation import RandomisableGraph, _similarity
 from tame_deploy.export.artifact_export import export_artifact
 from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
@@ -283,3 +283,10 @@ def test_a_pytorch_network_is_randomised_as_its_export_is(demo_export, tmp_path)
         stored = json.loads((tmp_path / name / "evaluation.json").read_text())
         found[name] = {key: value["mean"] for key, value in stored["metrics"].items()}
     assert found["torch"] == pytest.approx(found["onnx"], abs=0.5)
+
+
+def test_a_map_that_was_flat_before_anything_was_shuffled_says_nothing():
+    ramp = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    found = _similarity(np.concatenate([ramp * 0 + 1, ramp]), np.concatenate([ramp, ramp]))
+    assert np.isnan(found[0])
+    assert found[1] == 100

@@ -124,7 +124,10 @@ def test_correlations_are_symmetric_and_in_range(first, second):
 @given(MAPS)
 def test_a_map_that_ignores_the_picture_is_not_sensitive(heat):
     found = sensitivity(explained(PIXELS[:2, :4, :3], heat, lambda _: heat))
-    assert found["sensitivity_max"].tolist() == found["sensitivity_average"].tolist() == [0, 0]
+    # Of a map of zeros there is no saying how far it moved.
+    expected = np.where(heat.reshape(2, -1).any(axis=1), 0.0, np.nan)
+    for name in ("sensitivity_max", "sensitivity_average"):
+        np.testing.assert_array_equal(found[name], expected)
 
 
 def test_noise_is_small_and_each_pictures_own():
