@@ -144,7 +144,7 @@ def of_demo(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "target"), [("int8", "cpu"), ("int8+fp16", "tensorrt")])
+@pytest.mark.parametrize(("precision", "target"), [("int8", "cpu")])
 def test_both_networks_are_quantized(of_demo, tmp_path, precision, target):
     artifact = open_artifact(of_demo)
     image = artifact.manifest.image
