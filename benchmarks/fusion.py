@@ -1,13 +1,11 @@
-"""What an explanation costs: plain backbone, fused graphs and the reference's graph in one run.
+"""What an explanation costs: plain backbone, fused graph and the reference's graph in one run.
 
     python benchmarks/fusion.py                    # resnet50 and vgg16, batch 1 and 8
 
-All take the same uint8 pictures and run on ONNX Runtime with the same threads, interleaved: every
-round times each graph once, in an order that changes, so that a noisy moment hits all. Fused are a
-TAME head, what `--head cam` makes (CAM of ResNet-50, ReciproCAM of VGG-16), and P-TAME: a head that
-reads a ResNet-18 beside the classifier. The reference's graph computes what the published code
-does: every branch upsampled, every class's map, one kept.
-Weights are random; they do not change the speed.
+All three take the same uint8 pictures and run on ONNX Runtime with the same threads, interleaved:
+every round times each graph once, in an order that changes, so that a noisy moment hits all. The
+reference's graph computes what the published code does: every branch upsampled, every class's map,
+one kept. Weights are random; they do not change the speed.
 """
 
 from __future__ import annotations
@@ -38,9 +36,6 @@ from tame_deploy.export.options import ExportOptions
 from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.fused import Finish, Preprocess
 from tame_deploy.model.network import ExplainedNetwork, HeadRequest, build_network
-
-#: The ratios of the table's last columns.
-_SHOWN = ("fused_over_plain", "cam_over_plain", "p_tame_over_plain", "reference_over_fused")
 
 
 class Plain(nn.Module):
@@ -88,7 +83,7 @@ def export_plainly(module: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def make_graphs(backbone: str, folder: Path) -> dict[str, Path]:
-    """Export the graphs of a backbone, in the order of the table."""
+    """Export the three graphs of a backbone."""
     loaded = load_backbone(BackboneRequest(backbone, "random"))
     network = build_network(loaded, HeadRequest("random"))
     image = loaded.image
@@ -96,13 +91,8 @@ def make_graphs(backbone: str, folder: Path) -> dict[str, Path]:
     paths = {name: folder / f"{name}.onnx" for name in ("plain", "reference")}
     export_plainly(Plain(network), example, paths["plain"])
     export_plainly(Reference(network), example, paths["reference"])
-    cam = build_network(loaded, HeadRequest("cam"))
-    paths["fused"] = export_artifact(network, folder / "fused", ExportOptions()).model
-    request = HeadRequest("random", auxiliary="resnet18", auxiliary_weights="random")
-    p_tame = build_network(loaded, request)
-    paths["cam"] = export_artifact(cam, folder / "cam", ExportOptions()).model
-    paths["p-tame"] = export_artifact(p_tame, folder / "p-tame", ExportOptions()).model
-    return {name: paths[name] for name in ("plain", "fused", "cam", "p-tame", "reference")}
+    artifact = export_artifact(network, folder / "fused", ExportOptions())
+    return {"plain": paths["plain"], "fused": artifact.model, "reference": paths["reference"]}
 
 
 def runner(path: Path, pixels: np.ndarray) -> Callable[[], Any]:
@@ -142,8 +132,6 @@ def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
     return {
         "median_ms": median,
         "fused_over_plain": ratio("fused", "plain"),
-        "cam_over_plain": ratio("cam", "plain"),
-        "p_tame_over_plain": ratio("p-tame", "plain"),
         "reference_over_plain": ratio("reference", "plain"),
         "reference_over_fused": ratio("reference", "fused"),
     }
@@ -157,9 +145,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     ort.set_global_thread_pool_sizes(options.threads, 1)
-    table = Table("backbone", "batch", "plain ms", "fused ms", "cam ms", "p-tame ms",
-                  "reference ms", "fused / plain", "cam / plain", "p-tame / plain",
-                  "reference / fused")  # fmt: skip
+    table = Table("backbone", "batch", "plain ms", "fused ms", "reference ms",
+                  "fused / plain", "reference / fused")  # fmt: skip
     measured = []
     for backbone in options.backbones:
         with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +163,7 @@ def main() -> None:
                 row = summarise(measure(runners, rounds))
                 measured.append({"backbone": backbone, "batch": batch, "rounds": rounds, **row})
                 cells = [f"{value:.1f}" for value in row["median_ms"].values()]
-                for key in _SHOWN:
+                for key in ("fused_over_plain", "reference_over_fused"):
                     low, high = row[key]["quartiles"]
                     cells.append(f"{row[key]['ratio']:.3f} ({low:.2f} to {high:.2f})")
                 table.add_row(backbone, str(batch), *cells)

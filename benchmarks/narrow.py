@@ -13,10 +13,10 @@ OpenVINO.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,10 @@ def score(network: ExplainedNetwork, pictures: Any, baseline: str | None = None)
 
 def qualities(name: str, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the scores of every width and baseline on a real network."""
-    pictures, found, seconds = held_out(options.pictures), {}, {}
+    pictures, found = held_out(options.pictures), {}
     for label in options.widths:
         recipe = recipe_of(name, KEPT, options.epochs, {"model.width": WIDTHS[label]})
-        start = time.monotonic()
-        head = train_real_head(recipe, KEPT / name / label.replace("/", "-"), say)
-        seconds[label] = round(time.monotonic() - start)
+        head = train_real_head(recipe, _run(name, label), say)
         backbone = build_recipe_network(recipe).backbone
         network = build_network(backbone, HeadRequest(str(head)))
         found[label] = score(network, pictures)
@@ -75,8 +73,7 @@ def qualities(name: str, options: argparse.Namespace, say: Callable[[str], None]
     return {
         "pictures": len(pictures),
         "epochs": options.epochs,
-        "steps": _steps(KEPT / name),
-        "seconds_of_training": seconds,
+        "runs": {label: _run_facts(_run(name, label)) for label in options.widths},
         "scores": {label: _scores(one) for label, one in found.items()},
         "differences": {
             label: {
@@ -89,9 +86,15 @@ def qualities(name: str, options: argparse.Namespace, say: Callable[[str], None]
     }
 
 
-def _steps(folder: Path) -> int:
-    rows = next(folder.glob("*/metrics.csv")).read_text().splitlines()
-    return int(rows[-1].split(",")[0])
+def _run(name: str, label: str) -> Path:
+    return KEPT / name / label.replace("/", "-")
+
+
+def _run_facts(folder: Path) -> dict[str, float]:
+    """Return steps and seconds of a run, as it noted them: a kept one takes no time again."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    return {"steps": int(last["step"]), "seconds": round(float(last["seconds"]))}
 
 
 def _scores(found: Evaluation) -> dict[str, list[float]]:

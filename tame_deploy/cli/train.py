@@ -157,13 +157,14 @@ def _train(recipe: Recipe, folder: str, *, resume: bool, overwrite: bool) -> Non
             progress=progress,
         )
     if is_first_process():
-        _show_trained(trained, recipe.model)
+        _show_trained(trained, recipe)
 
 
-def _show_trained(trained: TrainedHead, model: ModelConfig) -> None:
+def _show_trained(trained: TrainedHead, recipe: Recipe) -> None:
     for reason in trained.unreadable:
         notes.print(f"not read, another in its place: {printable(reason)}", markup=False)
-    learnt = "learnt only what all classes share" if trained.shared else "were not trained"
+    shared = recipe.optimizer.class_sharing > 0
+    learnt = "learnt only what all classes share" if shared else "were not trained"
     if 0 < trained.seen_classes < trained.classes:
         notes.print(
             f"[yellow]note:[/] the classifier named {trained.seen_classes} of {trained.classes} "
@@ -175,7 +176,9 @@ def _show_trained(trained: TrainedHead, model: ModelConfig) -> None:
         f"{escape(str(trained.best_head))}"
     )
     console.print(f"look at   {escape(str(trained.folder / 'maps'))}")
-    console.print(f"try       {escape(export_command(model, trained.best_head))}", soft_wrap=True)
+    console.print(
+        f"try       {escape(export_command(recipe.model, trained.best_head))}", soft_wrap=True
+    )
 
 
 def export_command(model: ModelConfig, head: Path) -> str:

@@ -64,7 +64,7 @@ def _faithfulness(evaluation: Evaluation) -> Finding:
     said = {
         "good": "the maps mark what matters"
         if np.nanmean(own) <= LOST
-        else "the maps mark more of what matters than chance does, and miss much of it",
+        else "the maps mark more of what matters than chance does, but much lies outside that half",
         "warning": "the maps mark hardly more of what matters than chance does",
         "unclear": "whether the maps mark more of what matters than chance does is not certain",
     }

@@ -130,7 +130,9 @@ def _describe_all(
             maps[layer] = found
     if not maps:
         raise ambiguous or InputError(
-            "no layer of this backbone gives out a feature map; a head needs one"
+            "no layer of this backbone gives out a feature map, which every head needs; train one "
+            "that reads another network: tame-deploy train --recipe p-tame "
+            f"--backbone {backbone.argument} --data PICTURES"
         )
     return maps
 

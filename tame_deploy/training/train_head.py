@@ -34,8 +34,8 @@ class TrainedHead:
     """What a run left behind.
 
     `seen_classes` is how many classes the classifier named in what this call trained on: maps of
-    others were never trained, or, if classes share (`shared`), learnt only what all do.
-    `unreadable` lists pictures that others stood in for.
+    others were never trained, but for what classes share. `unreadable` lists pictures that others
+    stood in for.
     """
 
     folder: Path
@@ -45,7 +45,6 @@ class TrainedHead:
     best_loss: float
     classes: int
     seen_classes: int
-    shared: bool
     unreadable: tuple[str, ...]
 
 
@@ -175,7 +174,6 @@ def _summary(folder: RunFolder, training: HeadTraining) -> TrainedHead:
         best_loss=training.best,
         classes=training.network.head.config.classes,
         seen_classes=len(training.seen),
-        shared=training.recipe.optimizer.class_sharing > 0,
         unreadable=(*training.unreadable.values(), *training.unreadable_validation.values()),
     )
 

@@ -23,6 +23,7 @@ from tame_deploy.model.backbones import BackboneRequest, load_backbone
 from tame_deploy.model.head_checkpoint import read_head
 from tame_deploy.model.network import HeadRequest, build_network
 from tests.command_line import run_here
+from tests.integration.test_training import one_thread  # noqa: F401
 from tests.once import made_once
 from tests.unit.model.test_auxiliary import SIDE, network_with
 
@@ -64,15 +65,6 @@ class Small(nn.Module):
 NAMED = ("-b", "net.py:Opaque", "--auxiliary", "net.py:Small")
 LAYERS = ("block2", "block3", "block4")
 QUICK = {"calibration_size": 24, "held_out_size": 32, "budget_s": 0.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Let torch take one thread: for networks this small, several only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
